@@ -1,0 +1,1 @@
+"""How one service calls another: one class per callee over one HTTP base."""

@@ -1,0 +1,86 @@
+"""The one HTTP client: a timeout on every call, typed outcomes, and no retry that the caller did not ask for.
+
+Outcomes are three. A body: it happened, or had happened before. `CallRefused`: the callee says no, and will say no again.
+`CallFailed`: unknown or transient; the same call with the same message_id may be repeated, never under a new one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+import structlog
+
+from apps.common.auth import HEADER
+from apps.common.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+
+class CallFailed(Unavailable):
+    """Another service did not answer; whether it acted is unknown, so the same call is repeated with the same message_id."""
+
+    code = "upstream_unavailable"
+
+
+class CallRefused(Exception):
+    """Another service refused the call with a stable code."""
+
+    def __init__(self, service: str, status: int, code: str, detail: str, errors: Mapping[str, Any] | None = None) -> None:
+        self.service = service
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = dict(errors or {})
+        super().__init__(f"{service} answered {status} {code}: {detail}")
+
+
+class ServiceClient:
+    """Calls one service. Thread-safe as far as `requests.Session` is: one per thread or process."""
+
+    service = "service"
+
+    def __init__(self, base_url: str, api_key: str, timeout: float = 10.0) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._timeout = timeout
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy from the environment between services of one house
+        if api_key:
+            self._session.headers[HEADER] = api_key
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._call("GET", path, params=given)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", path, json=body)
+
+    def find(self, path: str, **query: Any) -> dict[str, Any] | None:
+        """`get`, with None for 404."""
+        try:
+            return self.get(path, **query)
+        except CallRefused as refusal:
+            if refusal.status == 404:
+                return None
+            raise
+
+    def _call(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+        headers = {}
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        if request_id:
+            headers["X-Request-Id"] = request_id
+        try:
+            response = self._session.request(
+                method, self._base_url + path, timeout=self._timeout, headers=headers, allow_redirects=False, **kwargs
+            )
+            body = response.json()
+        except (requests.RequestException, ValueError) as error:
+            log.warning("call_failed", callee=self.service, path=path, kind=type(error).__name__)
+            raise CallFailed(f"{self.service} did not answer.") from error
+        if response.status_code < 300 and isinstance(body, dict):
+            return body
+        code = str(body.get("code", "unknown")) if isinstance(body, dict) else "unknown"
+        detail = str(body.get("detail", "")) if isinstance(body, dict) else ""
+        if response.status_code >= 500 or response.status_code == 429 or code == "in_progress":
+            raise CallFailed(f"{self.service} answered {response.status_code} {code}: {detail}")
+        errors = body.get("errors") if isinstance(body, dict) else None
+        raise CallRefused(self.service, response.status_code, code, detail, errors)

@@ -1,0 +1,175 @@
+"""The one settings loader: ``.env`` beside the service, real environment variables win, ``NAME_FILE`` reads a secret.
+
+Each service states its names once in a frozen dataclass built from a `SettingsReader`; all missing and wrong names are
+reported together, so that a deployment is mended in one go.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from environs import EnvError, FileAwareEnv
+
+from apps.common.errors import NotConfigured
+from apps.common.wei import parse_wei
+
+T = TypeVar("T")
+
+SAMPLE_INTERNAL_KEY = "change-me"
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+_REQUIRED = object()
+
+
+class SettingsError(Exception):
+    """One or more settings are missing or wrong; the message lists them all."""
+
+    def __init__(self, service: str, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__(f"{service} cannot start:\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+
+class SettingsReader:
+    """Reads names one by one and remembers every fault until `finish`."""
+
+    def __init__(self, service: str, directory: Path) -> None:
+        self.service = service
+        self._env = FileAwareEnv(strip_whitespace=True)
+        self._env.read_env(directory / ".env", recurse=False)
+        self._faults: list[str] = []
+
+    def text(self, name: str, default: str | None = None) -> str:
+        return self._read(name, str, _REQUIRED if default is None else default)
+
+    def optional_text(self, name: str) -> str | None:
+        return self._read(name, str, None) or None
+
+    def integer(self, name: str, default: int | None = None, *, minimum: int = 0) -> int:
+        def parse(text: str) -> int:
+            if not re.fullmatch(r"-?[0-9]+", text):
+                raise ValueError("must be a whole number")
+            if int(text) < minimum:
+                raise ValueError(f"must be at least {minimum}")
+            return int(text)
+
+        return self._read(name, parse, _REQUIRED if default is None else default)
+
+    def seconds(self, name: str, default: float) -> float:
+        def parse(text: str) -> float:
+            if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) or float(text) <= 0:
+                raise ValueError("must be a positive number of seconds")
+            return float(text)
+
+        return self._read(name, parse, default)
+
+    def wei(self, name: str, default: int | None = None) -> int:
+        return self._read(name, parse_wei, _REQUIRED if default is None else default)
+
+    def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
+        def parse(text: str) -> str:
+            if text not in choices:
+                raise ValueError(f"must be one of {', '.join(choices)}")
+            return text
+
+        return self._read(name, parse, default)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        return self.choice(name, ("true", "false", "1", "0"), "true" if default else "false") in {"true", "1"}
+
+    def urls(self, name: str, default: str | None = None) -> tuple[str, ...]:
+        def parse(text: str) -> tuple[str, ...]:
+            urls = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+            if not urls or any(urlsplit(url).scheme not in {"http", "https"} for url in urls):
+                raise ValueError("must be one or more http(s) URLs, comma-separated")
+            return urls
+
+        return self._read(name, parse, _REQUIRED if default is None else parse(default))
+
+    def url(self, name: str, default: str | None = None) -> str:
+        urls = self.urls(name, default)
+        return urls[0] if urls else ""
+
+    def database_url(self, name: str = "DATABASE_URL") -> str:
+        return self._read(name, normalise_database_url, _REQUIRED)
+
+    def internal_keys(self, app_env: str) -> tuple[str, ...]:
+        """``INTERNAL_API_KEY``: several keys, comma-separated, are all accepted while one is rotated out."""
+        raw = self._read("INTERNAL_API_KEY", str, "")
+        keys = tuple(key.strip() for key in raw.split(",") if key.strip())
+        if app_env == "production" and (not keys or SAMPLE_INTERNAL_KEY in keys):
+            self.fault("INTERNAL_API_KEY", "must be set to a secret of your own when APP_ENV=production")
+        elif not keys:
+            self.fault("INTERNAL_API_KEY", "is missing")
+        return keys
+
+    def app_env(self) -> str:
+        return self.choice("APP_ENV", ("development", "test", "production"), "development")
+
+    def fault(self, name: str, message: str) -> None:
+        self._faults.append(f"{name} {message}")
+
+    def finish(self) -> None:
+        """Raise `SettingsError` with every fault found so far."""
+        if self._faults:
+            raise SettingsError(self.service, self._faults)
+
+    def _read(self, name: str, parse: Callable[[str], T], default: object) -> T:
+        try:
+            raw = self._env.str(name, default=None)
+        except (EnvError, ValueError) as error:
+            self.fault(name, str(error))
+            return None  # type: ignore[return-value]  # finish() raises before anybody reads it
+        if raw is None or raw == "":
+            if default is _REQUIRED:
+                self.fault(name, "is missing")
+            return default  # type: ignore[return-value]
+        try:
+            return parse(raw)
+        except ValueError as error:
+            self.fault(name, str(error))
+            return None  # type: ignore[return-value]
+
+
+def normalise_database_url(url: str) -> str:
+    """Accept ``postgres://`` and ``postgresql://`` with any query, and name the psycopg2 driver.
+
+    SQLAlchemy 2.1 reads a bare ``postgresql://`` as psycopg 3, and knows no ``postgres://`` at all.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgres", "postgresql", "postgresql+psycopg2"} or not parts.path.strip("/"):
+        raise ValueError("must be postgres://user:password@host:port/database")
+    query = urlencode(parse_qsl(parts.query))
+    return f"postgresql+psycopg2://{parts.netloc}{parts.path}" + (f"?{query}" if query else "")
+
+
+def compose_database_url(host: str, port: int, user: str, password: str, name: str) -> str:
+    """Build the URL from the relayer's five ``DB_*`` names."""
+    return f"postgresql+psycopg2://{quote(user, safe='')}:{quote(password, safe='')}@{host}:{port}/{quote(name, safe='')}"
+
+
+def require_address(name: str, value: str | None) -> str:
+    """Return a usable address, checksummed by the caller, or raise `NotConfigured` naming the setting.
+
+    Sample files carry placeholders; a service whose address nobody uses yet must still start.
+    """
+    if not value or not _ADDRESS.fullmatch(value) or int(value, 16) == 0:
+        raise NotConfigured(f"{name} holds no usable address; set it to a 0x address of 40 hex digits.")
+    return value
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """What every web service reads."""
+
+    app_env: str
+    http_port: int
+    internal_keys: tuple[str, ...]
+    database_url: str
+    broker_url: str
+    pool_id: str
+
+    @staticmethod
+    def read_broker(reader: SettingsReader) -> str:
+        return reader.text("CELERY_BROKER_URL", "redis://127.0.0.1:6379/0")

@@ -1,0 +1,20 @@
+"""The pool service: requests of users, and everything a BFF asks about them."""
+
+from flask import Flask
+
+from apps.common.service_app import build_app
+from apps.pool.context import make_context
+from apps.pool.hints import pool_hints
+from apps.pool.routes import blueprint
+from apps.pool.service import PoolService
+from apps.pool.settings import PoolSettings, load_settings
+
+
+def create_app(settings: PoolSettings | None = None) -> Flask:
+    settings = settings or load_settings()
+    context = make_context(settings, pool_hints(settings.broker_url))
+    app = build_app(
+        "pool", blueprints=[blueprint], sessions=context.sessions, accepted_keys=settings.internal_keys
+    )
+    app.extensions["service"] = PoolService(context)
+    return app

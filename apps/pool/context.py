@@ -1,0 +1,39 @@
+"""What the pool's service and flows work with; built once per process, from settings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from apps.clients.ledger import LedgerClient
+from apps.clients.protocols import ProtocolsClient
+from apps.clients.relayer import RelayerClient
+from apps.clients.rewards import RewardsClient
+from apps.common.database import Sessions, make_engine, make_sessions
+from apps.pool.settings import PoolSettings
+
+Publish = Callable[[str, str | None], None]
+
+
+@dataclass(frozen=True)
+class PoolContext:
+    settings: PoolSettings
+    sessions: Sessions
+    ledger: LedgerClient
+    rewards: RewardsClient
+    protocols: ProtocolsClient
+    relayer: RelayerClient
+    publish: Publish
+
+
+def make_context(settings: PoolSettings, publish: Publish) -> PoolContext:
+    """Build the collaborators; nothing is connected before first use."""
+    key = settings.internal_keys[0]
+    timeout = settings.http_timeout_sec
+    return PoolContext(
+        settings=settings,
+        sessions=make_sessions(make_engine(settings.database_url)),
+        ledger=LedgerClient(settings.ledger_url, key, timeout),
+        rewards=RewardsClient(settings.rewards_url, key, timeout),
+        protocols=ProtocolsClient(settings.protocols_url, key, timeout),
+        relayer=RelayerClient(settings.relayer_url, settings.relayer_api_key, timeout),
+        publish=publish,
+    )

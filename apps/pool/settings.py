@@ -1,0 +1,62 @@
+"""Settings of the pool service and of the Celery worker and beat that run its flows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from apps.common.settings import BaseSettings, SettingsReader
+from apps.common.wei import ETHER
+
+
+@dataclass(frozen=True)
+class PoolSettings(BaseSettings):
+    ledger_url: str
+    rewards_url: str
+    protocols_url: str
+    relayer_url: str
+    relayer_api_key: str
+    http_timeout_sec: float
+    custody_address: str | None
+    operator_address: str | None
+    stake_batch_threshold_wei: int
+    stake_batch_max_wait_sec: float
+    unstake_batch_threshold_wei: int
+    unstake_batch_max_wait_sec: float
+    reward_source: str
+    pause_on_drift: bool
+
+    @property
+    def lease_sec(self) -> float:
+        """A step makes at most six calls; the lease outlives the sum of their timeouts."""
+        return 10 * self.http_timeout_sec
+
+
+def load_settings() -> PoolSettings:
+    """Read ``apps/pool/.env`` and the environment; raises `SettingsError` with every fault."""
+    reader = SettingsReader("pool", Path(__file__).parent)
+    app_env = reader.app_env()
+    max_wait = reader.seconds("STAKE_BATCH_MAX_WAIT_SEC", 300)
+    threshold = reader.wei("STAKE_BATCH_THRESHOLD_WEI", 32 * ETHER)
+    settings = PoolSettings(
+        app_env=app_env,
+        http_port=reader.integer("HTTP_PORT", 8104, minimum=1),
+        internal_keys=reader.internal_keys(app_env),
+        database_url=reader.database_url(),
+        broker_url=BaseSettings.read_broker(reader),
+        pool_id=reader.text("POOL_ID", "eth_native"),
+        ledger_url=reader.url("LEDGER_BASE_URL", "http://127.0.0.1:8101"),
+        rewards_url=reader.url("REWARDS_BASE_URL", "http://127.0.0.1:8103"),
+        protocols_url=reader.url("PROTOCOLS_BASE_URL", "http://127.0.0.1:8102"),
+        relayer_url=reader.url("RELAYER_BASE_URL", "http://127.0.0.1:8082"),
+        relayer_api_key=reader.text("RELAYER_HTTP_API_KEY", ""),
+        http_timeout_sec=reader.seconds("HTTP_CLIENT_TIMEOUT_SEC", 10),
+        custody_address=reader.optional_text("CUSTODY_ETH_ADDRESS"),
+        operator_address=reader.optional_text("RELAYER_OPERATOR_ADDRESS"),
+        stake_batch_threshold_wei=threshold,
+        stake_batch_max_wait_sec=max_wait,
+        unstake_batch_threshold_wei=reader.wei("UNSTAKE_BATCH_THRESHOLD_WEI", threshold),
+        unstake_batch_max_wait_sec=reader.seconds("UNSTAKE_BATCH_MAX_WAIT_SEC", max_wait),
+        reward_source=reader.choice("REWARD_SOURCE", ("share_rate", "total_pooled_ether"), "share_rate"),
+        pause_on_drift=reader.flag("PAUSE_BATCHES_ON_DRIFT", default=False),
+    )
+    reader.finish()
+    return settings

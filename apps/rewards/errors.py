@@ -1,0 +1,33 @@
+"""Refusals of the rewards service; each is final for its message_id, but for those of a batch, which use none up."""
+
+from apps.common.errors import Conflict
+
+
+class InsufficientStake(Conflict):
+    """The position holds less than the change would take out of it."""
+
+    code = "insufficient_stake"
+
+
+class LossExceedsPosition(Conflict):
+    """A loss is greater than the principal that has to bear it; nothing was changed, and the books need a look."""
+
+    code = "loss_exceeds_position"
+
+
+class NothingStaked(Conflict):
+    """Nobody has stake in this pool, so there is nobody to release parked rewards to."""
+
+    code = "nothing_staked"
+
+
+class InsufficientParked(Conflict):
+    """Less is parked in this pool than was to be released."""
+
+    code = "insufficient_parked"
+
+
+class AmountOutOfRange(Conflict):
+    """The result would leave the range of amounts (2^256 wei); nothing was changed."""
+
+    code = "amount_out_of_range"

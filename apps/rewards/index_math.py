@@ -1,0 +1,220 @@
+"""The reward index in whole numbers: no wei is lost, and no order of calls changes what anybody gets.
+
+The index ``acc_reward_per_share`` counts reward per wei of weight, scaled by P = 10^36. Both remainders are carried:
+the pool's (what a division could not hand out) and each position's (its fraction of a wei). Increments are signed, and
+every division is Python's `divmod`, which floors, so a loss is carried as exactly as a gain.
+
+Words: *owed* is a position's scaled, not yet claimed reward; *pending* is its whole wei, floored. After every operation
+``P * (accrued - parked) == P * sum(claimed) + sum(owed) + remainder``.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+P = 10**36
+BPS = 10_000
+GWEI = 10**9
+# A loss from here on is settled into all positions before the next accrual; below it is operation dust.
+SETTLE_LOSS_WEI = GWEI
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """Amounts in wei but for `index` and `remainder` (scaled by P) and `fee_remainder` (ten-thousandths of a wei)."""
+
+    weight: int = 0
+    index: int = 0
+    remainder: int = 0
+    accrued: int = 0
+    claimed: int = 0
+    parked: int = 0
+    deficit: int = 0
+    fee_remainder: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PositionState:
+    """`snapshot` is the index at the last settlement, `pending_scaled` what was owed then, scaled by P."""
+
+    staked: int = 0
+    exiting: int = 0
+    snapshot: int = 0
+    pending_scaled: int = 0
+    claimed: int = 0
+
+    @property
+    def weight(self) -> int:
+        """What earns and bears: principal only, also while it is on its way out."""
+        return self.staked + self.exiting
+
+
+@dataclass(frozen=True, slots=True)
+class Accrued:
+    """Where an accrual went: ``new_rewards == fee + distributed + parked``."""
+
+    fee: int
+    distributed: int
+    parked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Whole wei that moved from pending into principal: ``claimed == staked_delta + exiting_delta``."""
+
+    claimed: int
+    staked_delta: int
+    exiting_delta: int
+
+
+class StakeBelowZero(ValueError):
+    """A stake delta would take more out of a position than stands in it."""
+
+
+class LossExceedsPosition(ValueError):
+    """A position owes more than it is worth."""
+
+
+class NothingStaked(ValueError):
+    """There is no weight to distribute to."""
+
+
+class NotParked(ValueError):
+    """Less is parked than was to be released."""
+
+
+def accrue(pool: PoolState, new_rewards: int, fee_bps: int) -> tuple[PoolState, Accrued]:
+    """Spread a signed reward over all weight, or park it where there is none. Cost: one division.
+
+    A gain first repays `deficit` (the sum of earlier losses), and only the rest bears the fee; the fee's fraction is
+    carried, so that splitting a gain into pieces changes neither the fee nor the index.
+    """
+    fee, deficit, fee_remainder = 0, pool.deficit, pool.fee_remainder
+    if new_rewards >= 0:
+        repaid = min(deficit, new_rewards)
+        deficit -= repaid
+        fee, fee_remainder = divmod((new_rewards - repaid) * fee_bps + fee_remainder, BPS)
+    else:
+        deficit -= new_rewards
+    net = new_rewards - fee
+    after = replace(pool, accrued=pool.accrued + net, deficit=deficit, fee_remainder=fee_remainder)
+    if pool.weight == 0:
+        return replace(after, parked=pool.parked + net), Accrued(fee, 0, net)
+    return _distribute(after, net), Accrued(fee, net, 0)
+
+
+def release(pool: PoolState, amount: int) -> PoolState:
+    """Move parked wei to the positions of today. It was accrued, and its fee taken, when it was parked.
+
+    Raises `NothingStaked`, `NotParked`.
+    """
+    if pool.weight == 0:
+        raise NothingStaked
+    if pool.parked < amount:
+        raise NotParked
+    return _distribute(replace(pool, parked=pool.parked - amount), amount)
+
+
+def owed(position: PositionState, index: int) -> int:
+    """Scaled reward not yet claimed, at this index; as a difference, since ``weight * index`` would not fit a column."""
+    return position.pending_scaled + position.weight * (index - position.snapshot)
+
+
+def pending_wei(position: PositionState, index: int) -> int:
+    """Whole wei a claim would move now, signed, floored."""
+    return owed(position, index) // P
+
+
+def reward_debt(position: PositionState) -> int:
+    """MasterChef's term, scaled: ``pending == (weight * acc_reward_per_share - reward_debt) // P``."""
+    return position.weight * position.snapshot - position.pending_scaled
+
+
+def settle(position: PositionState, index: int) -> PositionState:
+    """Write down what is owed at this index. It changes nobody's reward, however often and by whomever it is done."""
+    return replace(position, pending_scaled=owed(position, index), snapshot=index)
+
+
+def change_stake(
+    pool: PoolState, position: PositionState, staked_delta: int, exiting_delta: int
+) -> tuple[PoolState, PositionState]:
+    """Settle, then change the principal. Raises `StakeBelowZero`."""
+    settled = settle(position, pool.index)
+    staked, exiting = position.staked + staked_delta, position.exiting + exiting_delta
+    if staked < 0 or exiting < 0:
+        raise StakeBelowZero
+    return _return_dust(
+        replace(pool, weight=pool.weight + staked_delta + exiting_delta),
+        replace(settled, staked=staked, exiting=exiting),
+    )
+
+
+def claim(pool: PoolState, position: PositionState) -> tuple[PoolState, PositionState, Claimed]:
+    """Settle, then move pending's whole wei, signed, into principal; the fraction stays with the position.
+
+    A loss comes off `staked` first, and what that cannot bear off `exiting`. Raises `LossExceedsPosition`.
+    """
+    settled = settle(position, pool.index)
+    whole, fraction = divmod(settled.pending_scaled, P)
+    staked_delta = max(whole, -settled.staked)
+    exiting_delta = whole - staked_delta
+    if settled.exiting + exiting_delta < 0:
+        raise LossExceedsPosition
+    after = replace(
+        settled,
+        staked=settled.staked + staked_delta,
+        exiting=settled.exiting + exiting_delta,
+        pending_scaled=fraction,
+        claimed=settled.claimed + whole,
+    )
+    grown = replace(pool, weight=pool.weight + whole, claimed=pool.claimed + whole)
+    return *_return_dust(grown, after), Claimed(whole, staked_delta, exiting_delta)
+
+
+def bears_settlement(position: PositionState, index: int) -> bool:
+    """Whether the settlement of a loss claims this position: all but those with nothing left to bear it with."""
+    whole = pending_wei(position, index)
+    return whole != 0 and not (position.weight == 0 and whole < 0)
+
+
+def total_owed(pool: PoolState) -> int:
+    """The sum of all positions' `owed`, from the pool alone (conservation, rearranged)."""
+    return P * (pool.accrued - pool.parked - pool.claimed) - pool.remainder
+
+
+def loss_fits(pool: PoolState) -> bool:
+    """Whether all positions together can bear what they owe."""
+    return P * pool.weight + total_owed(pool) >= 0
+
+
+def conserved(pool: PoolState, positions: Iterable[PositionState]) -> bool:
+    """``P * (accrued - parked) == P * sum(claimed) + sum(owed) + remainder``, and the weights add up."""
+    held = list(positions)
+    claimed = sum(position.claimed for position in held)
+    due = sum(owed(position, pool.index) for position in held)
+    return (
+        P * (pool.accrued - pool.parked) == P * claimed + due + pool.remainder
+        and pool.claimed == claimed
+        and pool.weight == sum(position.weight for position in held)
+    )
+
+
+def dust_wei(pool: PoolState, positions: Iterable[PositionState]) -> int:
+    """Whole wei of all fractions and the remainder: ``accrued - parked - claimed - sum(pending)``, never negative."""
+    fractions = sum(owed(position, pool.index) % P for position in positions) + pool.remainder
+    return fractions // P
+
+
+def _distribute(pool: PoolState, net: int) -> PoolState:
+    step, remainder = divmod(net * P + pool.remainder, pool.weight)
+    return replace(pool, index=pool.index + step, remainder=remainder)
+
+
+def _return_dust(pool: PoolState, position: PositionState) -> tuple[PoolState, PositionState]:
+    """A position without weight gives its fraction of a wei back to the pool; its whole pending wei stay claimable."""
+    if position.weight != 0:
+        return pool, position
+    fraction = position.pending_scaled % P
+    return (
+        replace(pool, remainder=pool.remainder + fraction),
+        replace(position, pending_scaled=position.pending_scaled - fraction),
+    )

@@ -1,0 +1,134 @@
+"""Rebuild the pool and its positions from the log alone, with the pure arithmetic, and say where they differ.
+
+Only what came from outside is believed (rewards, fee rates, stake deltas, who claimed); everything the service worked
+out (fees, claimed wei, the index) is worked out again and compared.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Protocol
+
+from apps.rewards import index_math
+from apps.rewards.index_math import PoolState, PositionState
+
+
+class Event(Protocol):
+    """The columns of ``reward_events`` that a replay reads."""
+
+    id: int
+    kind: str
+    user_id: str | None
+    staked_delta_wei: int
+    exiting_delta_wei: int
+    claimed_wei: int
+    new_rewards_wei: int | None
+    fee_wei: int | None
+    distributed_wei: int | None
+    parked_wei: int | None
+    weight_wei: int | None
+    fee_bps: int | None
+    acc_reward_per_share: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`expected` is what the log gives, `found` what stands in the table."""
+
+    subject: str
+    field: str
+    expected: str
+    found: str
+
+    def shape(self) -> dict[str, str]:
+        return {"subject": self.subject, "field": self.field, "expected": self.expected, "found": self.found}
+
+
+@dataclass
+class Replay:
+    """The state that a log adds up to, and the events that contradict it."""
+
+    pool: PoolState = field(default_factory=PoolState)
+    positions: dict[str, PositionState] = field(default_factory=dict)
+    differences: list[Difference] = field(default_factory=list)
+
+    def run(self, events: Iterable[Event]) -> "Replay":
+        for event in events:
+            self._apply(event)
+        return self
+
+    def compare(self, pool: PoolState, positions: Iterable[tuple[str, PositionState]]) -> list[Difference]:
+        """Every difference: within the log, between the log and the tables, and from conservation."""
+        found = list(self.differences)
+        found += _fields("pool", self.pool, pool)
+        left = dict(self.positions)
+        held = []
+        for user_id, position in positions:
+            held.append(position)
+            # Settling changes nobody's reward, so a position is compared as it stands when settled at one index.
+            expected = index_math.settle(left.pop(user_id, PositionState()), self.pool.index)
+            found += _fields(f"position {user_id}", expected, index_math.settle(position, self.pool.index))
+        for user_id, position in left.items():
+            found += _fields(f"position {user_id}", index_math.settle(position, self.pool.index), PositionState())
+        found += _conservation(pool, held)
+        return found
+
+    def _apply(self, event: Event) -> None:
+        subject = f"event {event.id}"
+        try:
+            expected = self._derive(event)
+        except ValueError as error:
+            self.differences.append(Difference(subject, "kind", "possible", f"{event.kind}: {type(error).__name__}"))
+            return
+        for name, value in {**expected, "acc_reward_per_share": self.pool.index}.items():
+            if getattr(event, name) != value:
+                self.differences.append(Difference(subject, name, str(value), str(getattr(event, name))))
+
+    def _derive(self, event: Event) -> Mapping[str, int]:
+        """Apply an event to the state and return what the event must have recorded."""
+        if event.kind == "accrual":
+            weight = self.pool.weight
+            self.pool, parts = index_math.accrue(self.pool, event.new_rewards_wei or 0, event.fee_bps or 0)
+            return {
+                "fee_wei": parts.fee,
+                "distributed_wei": parts.distributed,
+                "parked_wei": parts.parked,
+                "weight_wei": weight,
+            }
+        if event.kind == "release":
+            amount = event.distributed_wei or 0
+            self.pool = index_math.release(self.pool, amount)
+            return {"new_rewards_wei": 0, "fee_wei": 0, "parked_wei": -amount, "weight_wei": self.pool.weight}
+        user_id = event.user_id or ""
+        position = self.positions.get(user_id, PositionState())
+        if event.kind == "stake_delta":
+            self.pool, self.positions[user_id] = index_math.change_stake(
+                self.pool, position, event.staked_delta_wei, event.exiting_delta_wei
+            )
+            return {"claimed_wei": 0}
+        self.pool, self.positions[user_id], moved = index_math.claim(self.pool, position)
+        return {
+            "claimed_wei": moved.claimed,
+            "staked_delta_wei": moved.staked_delta,
+            "exiting_delta_wei": moved.exiting_delta,
+        }
+
+
+def _fields(
+    subject: str, expected: PoolState | PositionState, found: PoolState | PositionState
+) -> Iterator[Difference]:
+    for item in fields(expected):
+        wanted, is_now = getattr(expected, item.name), getattr(found, item.name)
+        if wanted != is_now:
+            yield Difference(subject, item.name, str(wanted), str(is_now))
+
+
+def _conservation(pool: PoolState, positions: list[PositionState]) -> Iterator[Difference]:
+    """``P * (accrued - parked) == P * sum(claimed) + sum(owed) + remainder``, read from the tables alone."""
+    sums = {
+        "weight": (sum(position.weight for position in positions), pool.weight),
+        "claimed": (sum(position.claimed for position in positions), pool.claimed),
+        "owed": (sum(index_math.owed(position, pool.index) for position in positions), index_math.total_owed(pool)),
+    }
+    for name, (expected, found) in sums.items():
+        if expected != found:
+            yield Difference("conservation", name, str(expected), str(found))

@@ -1,0 +1,246 @@
+"""The rules of the reward index and its transactions. The arithmetic is `index_math`, the SQL is `store`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from sqlalchemy.orm import Session
+
+from apps.common.database import Sessions, transaction
+from apps.common.idempotency import (
+    Answer,
+    claim_batch,
+    differing_fields,
+    dumps,
+    raise_reused,
+    run_once,
+    store_item_answers,
+)
+from apps.common.wire import time_text
+from apps.rewards import index_math, store
+from apps.rewards.errors import InsufficientParked, InsufficientStake, LossExceedsPosition, NothingStaked
+from apps.rewards.index_math import PoolState
+from apps.rewards.models import MessageKey
+from apps.rewards.store import StakeDelta
+
+MAX_DELTAS = 10_000
+# Derived ids (`<message_id>:settle:<n>`) must still be message ids of at most 200 characters.
+_LONGEST_PREFIX = 180
+_DELTA_ANSWER = dumps({"applied": 1, "replayed": 0})
+
+log = structlog.get_logger(__name__)
+
+
+class RewardsService:
+    """What the routes call. Every writing method is one transaction that locks the pool's row first."""
+
+    def __init__(self, sessions: Sessions, fee_bps: int, default_pool_id: str) -> None:
+        self.sessions = sessions
+        self.default_pool_id = default_pool_id
+        self._fee_bps = fee_bps
+
+    def accrue(self, *, message_id: str, pool_id: str, new_rewards_wei: int, source: str) -> Answer:
+        """Spread a signed reward over the pool's weight. Returns an `accrual`.
+
+        The cost does not depend on the number of positions, but for a loss of `SETTLE_LOSS_WEI` or more: that one is
+        settled into all of them in the same transaction. Refuses with `LossExceedsPosition`, `AmountOutOfRange`.
+        """
+        request = {"pool_id": pool_id, "new_rewards_wei": str(new_rewards_wei), "source": source}
+
+        def work(session: Session) -> dict[str, Any]:
+            before = store.lock_pool(session, pool_id)
+            pool, parts = index_math.accrue(before, new_rewards_wei, self._fee_bps)
+            if new_rewards_wei < 0 and pool.weight > 0 and not index_math.loss_fits(pool):
+                raise LossExceedsPosition("The loss is greater than all stake of the pool; nothing was changed.")
+            answer = _append_accrual(
+                session, "accrual", message_id, pool_id, before, pool, parts, source, new_rewards_wei, self._fee_bps
+            )
+            if new_rewards_wei <= -index_math.SETTLE_LOSS_WEI and pool.weight > 0:
+                pool = _settle_loss(session, pool_id, pool, message_id, answer["id"])
+            store.save_pool(session, pool_id, pool)
+            return answer
+
+        return self._once("accruals", message_id, request, work)
+
+    def release_parked(self, *, message_id: str, pool_id: str, amount_wei: int) -> Answer:
+        """Hand parked wei to the positions of today, without another fee. Returns an `accrual` of source ``parked``.
+
+        Its `new_rewards_wei` is 0 and its `parked_wei` negative: nothing new came, so sums over all accruals stay true.
+        Refuses with `NothingStaked`, `InsufficientParked`.
+        """
+        request = {"pool_id": pool_id, "amount_wei": str(amount_wei)}
+
+        def work(session: Session) -> dict[str, Any]:
+            before = store.lock_pool(session, pool_id)
+            try:
+                pool = index_math.release(before, amount_wei)
+            except index_math.NothingStaked as error:
+                raise NothingStaked from error
+            except index_math.NotParked as error:
+                raise InsufficientParked(f"{before.parked} wei are parked in this pool.") from error
+            parts = index_math.Accrued(fee=0, distributed=amount_wei, parked=-amount_wei)
+            answer = _append_accrual(session, "release", message_id, pool_id, before, pool, parts, "parked", 0, 0)
+            store.save_pool(session, pool_id, pool)
+            return answer
+
+        return self._once("parked/release", message_id, request, work)
+
+    def claim(self, *, message_id: str, pool_id: str, user_id: str) -> Answer:
+        """Move a user's whole pending wei, signed, into their stake. Returns a `claim`; 0 is a claim, too.
+
+        Refuses with `LossExceedsPosition`.
+        """
+
+        def work(session: Session) -> dict[str, Any]:
+            pool = store.lock_pool(session, pool_id)
+            position = store.lock_positions(session, pool_id, [user_id])[user_id]
+            try:
+                pool, position, moved = index_math.claim(pool, position)
+            except index_math.LossExceedsPosition as error:
+                raise LossExceedsPosition(f"{user_id} owes more than the position is worth.") from error
+            store.save_positions(session, pool_id, {user_id: position})
+            _, created_at = store.insert_event(
+                session,
+                pool_id=pool_id,
+                kind="claim",
+                message_id=message_id,
+                user_id=user_id,
+                staked_delta_wei=moved.staked_delta,
+                exiting_delta_wei=moved.exiting_delta,
+                claimed_wei=moved.claimed,
+                acc_reward_per_share=pool.index,
+            )
+            store.save_pool(session, pool_id, pool)
+            return {
+                "message_id": message_id,
+                "pool_id": pool_id,
+                "user_id": user_id,
+                "claimed_wei": str(moved.claimed),
+                "created_at": time_text(created_at),
+            }
+
+        return self._once("claims", message_id, {"pool_id": pool_id, "user_id": user_id}, work)
+
+    def change_stakes(self, *, pool_id: str, deltas: Sequence[Mapping[str, Any]]) -> Answer:
+        """Change up to `MAX_DELTAS` positions, all or nothing; several deltas of one user apply in the given order.
+
+        A delta whose message_id is known counts as replayed. A refusal (`InsufficientStake`, naming the user) uses up
+        no id.
+        """
+        items = _by_message_id(pool_id, deltas)
+        with transaction(self.sessions) as session, store.amounts_in_range():
+            known = claim_batch(session, MessageKey, endpoint="stake-deltas", items=items)
+            fresh = {message_id: items[message_id] for message_id in items if message_id not in known}
+            if fresh:
+                _apply_deltas(session, pool_id, fresh)
+                store_item_answers(session, MessageKey, [(message_id, _DELTA_ANSWER) for message_id in fresh])
+        answer = {"applied": len(fresh), "replayed": len(deltas) - len(fresh)}
+        return Answer(201, dumps(answer), replayed=bool(deltas) and not fresh)
+
+    def _once(
+        self, endpoint: str, message_id: str, request: Mapping[str, str], work: Callable[[Session], dict[str, Any]]
+    ) -> Answer:
+        def guarded(session: Session) -> dict[str, Any]:
+            with store.amounts_in_range():
+                return work(session)
+
+        return run_once(
+            self.sessions, MessageKey, message_id=message_id, endpoint=endpoint, request=request, work=guarded
+        )
+
+
+def _append_accrual(
+    session: Session,
+    kind: str,
+    message_id: str,
+    pool_id: str,
+    before: PoolState,
+    after: PoolState,
+    parts: index_math.Accrued,
+    source: str,
+    new_rewards: int,
+    fee_bps: int,
+) -> dict[str, Any]:
+    event_id, created_at = store.insert_event(
+        session,
+        pool_id=pool_id,
+        kind=kind,
+        message_id=message_id,
+        new_rewards_wei=new_rewards,
+        fee_wei=parts.fee,
+        distributed_wei=parts.distributed,
+        parked_wei=parts.parked,
+        weight_wei=before.weight,
+        fee_bps=fee_bps,
+        source=source,
+        acc_reward_per_share=after.index,
+    )
+    return {
+        "id": event_id,
+        "message_id": message_id,
+        "pool_id": pool_id,
+        "source": source,
+        "new_rewards_wei": str(new_rewards),
+        "fee_wei": str(parts.fee),
+        "distributed_wei": str(parts.distributed),
+        "parked_wei": str(parts.parked),
+        "acc_reward_per_share": str(after.index),
+        "weight_wei": str(before.weight),
+        "created_at": time_text(created_at),
+    }
+
+
+def _settle_loss(session: Session, pool_id: str, pool: PoolState, message_id: str, event_id: int) -> PoolState:
+    """Move every position's pending into its principal, so that stake after a loss is what it is worth."""
+    loser = store.unable_to_bear(session, pool_id, pool.index)
+    if loser is not None:
+        raise LossExceedsPosition(f"The loss exceeds what the position of {loser} is worth; nothing was changed.")
+    prefix = f"{message_id if len(message_id) <= _LONGEST_PREFIX else f'accrual:{event_id}'}:settle:"
+    settled = store.settle_all(session, pool_id, pool.index, prefix)
+    log.info("loss_settled", pool_id=pool_id, message_id=message_id, positions=settled.positions)
+    return replace(
+        pool,
+        weight=pool.weight + settled.claimed,
+        claimed=pool.claimed + settled.claimed,
+        remainder=pool.remainder + settled.returned_scaled,
+    )
+
+
+def _by_message_id(pool_id: str, deltas: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Canonical requests by message_id, in the given order; the same id twice with one body is one delta."""
+    items: dict[str, dict[str, str]] = {}
+    for delta in deltas:
+        request = {
+            "pool_id": pool_id,
+            "user_id": delta["user_id"],
+            "staked_delta_wei": str(delta["staked_delta_wei"]),
+            "exiting_delta_wei": str(delta["exiting_delta_wei"]),
+        }
+        message_id = delta["message_id"]
+        if message_id in items and items[message_id] != request:
+            raise_reused(differing_fields(request, items[message_id]), message_id)
+        items[message_id] = request
+    return items
+
+
+def _apply_deltas(session: Session, pool_id: str, items: Mapping[str, Mapping[str, str]]) -> None:
+    """Apply deltas in the given order. Raises `InsufficientStake`."""
+    deltas = [
+        StakeDelta(message_id, item["user_id"], int(item["staked_delta_wei"]), int(item["exiting_delta_wei"]))
+        for message_id, item in items.items()
+    ]
+    pool = store.lock_pool(session, pool_id)
+    positions = store.lock_positions(session, pool_id, [delta.user_id for delta in deltas])
+    for delta in deltas:
+        position = positions[delta.user_id]
+        try:
+            pool, positions[delta.user_id] = index_math.change_stake(pool, position, delta.staked, delta.exiting)
+        except index_math.StakeBelowZero as error:
+            raise InsufficientStake(
+                f"{delta.user_id} holds {position.staked} wei staked and {position.exiting} wei exiting, less than"
+                f" {delta.message_id} takes; nothing of the batch was applied."
+            ) from error
+    store.save_positions(session, pool_id, positions)
+    store.insert_stake_deltas(session, pool_id, pool.index, deltas)
+    store.save_pool(session, pool_id, pool)

@@ -1,0 +1,221 @@
+"""Reading and writing the index: locks, rows to states and back, and the settlement of a loss as one statement."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from apps.common.wei import exact_int
+from apps.rewards.errors import AmountOutOfRange
+from apps.rewards.index_math import P, PoolState, PositionState
+from apps.rewards.models import RewardEvent, RewardPool, RewardPosition
+
+_OUT_OF_RANGE = {"23514", "22003"}  # a domain's CHECK; numeric overflow
+# A settlement writes every position of the pool in one statement: minutes for millions of rows, not the usual seconds.
+SETTLEMENT_TIMEOUT_MS = 600_000
+
+_POOL_COLUMNS = {
+    "weight": "weight_wei",
+    "index": "acc_reward_per_share",
+    "remainder": "remainder",
+    "accrued": "accrued_wei",
+    "claimed": "claimed_wei",
+    "parked": "parked_wei",
+    "deficit": "deficit_wei",
+    "fee_remainder": "fee_remainder",
+}
+_POSITION_COLUMNS = {
+    "staked": "staked_wei",
+    "exiting": "exiting_wei",
+    "snapshot": "index_snapshot",
+    "pending_scaled": "pending_scaled",
+    "claimed": "claimed_wei",
+}
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What settling a pool changed: rows, the sum of whole wei, and fractions that emptied positions gave back."""
+
+    positions: int
+    claimed: int
+    returned_scaled: int
+
+
+@dataclass(frozen=True, slots=True)
+class StakeDelta:
+    """A signed change of one position's principal."""
+
+    message_id: str
+    user_id: str
+    staked: int
+    exiting: int
+
+
+def lock_pool(session: Session, pool_id: str) -> PoolState:
+    """Lock the pool's row, making it at first use. Everything that writes the index passes through here first."""
+    statement = select(RewardPool).where(RewardPool.pool_id == pool_id).with_for_update()
+    row = session.scalars(statement.execution_options(populate_existing=True)).one_or_none()
+    if row is None:
+        session.execute(insert(RewardPool).values(pool_id=pool_id).on_conflict_do_nothing())
+        row = session.scalars(statement.execution_options(populate_existing=True)).one()
+    return pool_state(row)
+
+
+def save_pool(session: Session, pool_id: str, state: PoolState) -> None:
+    values = {column: getattr(state, name) for name, column in _POOL_COLUMNS.items()}
+    statement = update(RewardPool).where(RewardPool.pool_id == pool_id)
+    session.execute(
+        statement.values(**values, updated_at=func.clock_timestamp()).execution_options(synchronize_session=False)
+    )
+
+
+def lock_positions(session: Session, pool_id: str, user_ids: Iterable[str]) -> dict[str, PositionState]:
+    """Lock the positions of these users, in user order; users without one are given an empty state."""
+    wanted = sorted(set(user_ids))
+    rows = session.scalars(
+        select(RewardPosition)
+        .where(RewardPosition.pool_id == pool_id, RewardPosition.user_id == func.any(wanted))
+        .order_by(RewardPosition.user_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    found = {row.user_id: position_state(row) for row in rows}
+    return {user_id: found.get(user_id, PositionState()) for user_id in wanted}
+
+
+_UPSERT_POSITIONS = text(
+    """
+    INSERT INTO reward_positions AS p
+        (pool_id, user_id, staked_wei, exiting_wei, index_snapshot, pending_scaled, claimed_wei, updated_at)
+    SELECT :pool_id, u.*, clock_timestamp()
+    FROM unnest(CAST(:user_ids AS text[]), CAST(:staked AS numeric[]), CAST(:exiting AS numeric[]),
+                CAST(:snapshot AS numeric[]), CAST(:pending_scaled AS numeric[]), CAST(:claimed AS numeric[])) AS u
+    ON CONFLICT (pool_id, user_id) DO UPDATE
+    SET staked_wei = excluded.staked_wei, exiting_wei = excluded.exiting_wei,
+        index_snapshot = excluded.index_snapshot, pending_scaled = excluded.pending_scaled,
+        claimed_wei = excluded.claimed_wei, updated_at = excluded.updated_at
+    """
+)
+
+
+def save_positions(session: Session, pool_id: str, states: Mapping[str, PositionState]) -> None:
+    """Write positions, new or known, as one statement."""
+    columns = {name: [getattr(state, name) for state in states.values()] for name in _POSITION_COLUMNS}
+    session.execute(_UPSERT_POSITIONS, {"pool_id": pool_id, "user_ids": list(states), **columns})
+
+
+def insert_event(session: Session, **values: Any) -> tuple[int, datetime]:
+    """Append one event; the pool's row is locked by the caller."""
+    statement = insert(RewardEvent).values(**values).returning(RewardEvent.id, RewardEvent.created_at)
+    row = session.execute(statement).one()
+    return row.id, row.created_at
+
+
+_INSERT_STAKE_DELTAS = text(
+    """
+    INSERT INTO reward_events
+        (pool_id, kind, message_id, user_id, staked_delta_wei, exiting_delta_wei, acc_reward_per_share)
+    SELECT :pool_id, 'stake_delta', d.message_id, d.user_id, d.staked, d.exiting, :index
+    FROM unnest(CAST(:message_ids AS text[]), CAST(:user_ids AS text[]), CAST(:staked AS numeric[]),
+                CAST(:exiting AS numeric[])) WITH ORDINALITY AS d(message_id, user_id, staked, exiting, n)
+    ORDER BY d.n
+    """
+)
+
+
+def insert_stake_deltas(session: Session, pool_id: str, index: int, deltas: Sequence[StakeDelta]) -> None:
+    """Append one `stake_delta` event each, in the given order, as one statement; the pool's row is locked."""
+    session.execute(
+        _INSERT_STAKE_DELTAS,
+        {
+            "pool_id": pool_id,
+            "index": index,
+            "message_ids": [delta.message_id for delta in deltas],
+            "user_ids": [delta.user_id for delta in deltas],
+            "staked": [delta.staked for delta in deltas],
+            "exiting": [delta.exiting for delta in deltas],
+        },
+    )
+
+
+def unable_to_bear(session: Session, pool_id: str, index: int) -> str | None:
+    """The first user, if any, who has stake and would owe more than it when settled at this index."""
+    found: str | None = session.execute(
+        text(
+            "SELECT user_id FROM reward_positions WHERE pool_id = :pool_id AND staked_wei + exiting_wei > 0"
+            " AND (staked_wei + exiting_wei) * :p + pending_scaled"
+            " + (staked_wei + exiting_wei) * (CAST(:index AS numeric) - index_snapshot) < 0"
+            " ORDER BY user_id LIMIT 1"
+        ),
+        {"pool_id": pool_id, "index": index, "p": P},
+    ).scalar()
+    return found
+
+
+# `index_math.claim` for every position at once. Numeric div() cuts towards zero, so a negative rest takes one more.
+_SETTLE_ALL = text(
+    """
+    WITH due AS (
+        SELECT user_id, staked_wei AS staked, exiting_wei AS exiting,
+               pending_scaled + (staked_wei + exiting_wei) * (CAST(:index AS numeric) - index_snapshot) AS owed
+        FROM reward_positions WHERE pool_id = :pool_id ORDER BY user_id FOR UPDATE
+    ), floored AS (
+        SELECT *, div(owed, :p) - CASE WHEN mod(owed, :p) < 0 THEN 1 ELSE 0 END AS whole FROM due
+    ), moved AS (
+        SELECT *, owed - whole * :p AS fraction, greatest(whole, -staked) AS staked_delta,
+               staked + exiting + whole = 0 AS emptied
+        FROM floored WHERE whole <> 0 AND NOT (staked + exiting = 0 AND whole < 0)
+    ), settled AS (
+        UPDATE reward_positions p
+        SET staked_wei = m.staked + m.staked_delta,
+            exiting_wei = m.exiting + m.whole - m.staked_delta,
+            claimed_wei = p.claimed_wei + m.whole,
+            pending_scaled = CASE WHEN m.emptied THEN 0 ELSE m.fraction END,
+            index_snapshot = :index,
+            updated_at = clock_timestamp()
+        FROM moved m WHERE p.pool_id = :pool_id AND p.user_id = m.user_id
+    ), logged AS (
+        INSERT INTO reward_events
+            (pool_id, kind, message_id, user_id, staked_delta_wei, exiting_delta_wei, claimed_wei, acc_reward_per_share)
+        SELECT :pool_id, 'settle', :prefix || row_number() OVER (ORDER BY user_id), user_id,
+               staked_delta, whole - staked_delta, whole, :index
+        FROM moved ORDER BY user_id
+    )
+    SELECT count(*) AS positions, coalesce(sum(whole), 0) AS claimed,
+           coalesce(sum(fraction) FILTER (WHERE emptied), 0) AS returned_scaled
+    FROM moved
+    """
+)
+
+
+def settle_all(session: Session, pool_id: str, index: int, prefix: str) -> Settlement:
+    """Claim for every position that can be, in one statement, one `settle` event each, named `prefix` and a number."""
+    session.execute(text(f"SET LOCAL statement_timeout = {SETTLEMENT_TIMEOUT_MS}"))
+    row = session.execute(_SETTLE_ALL, {"pool_id": pool_id, "index": index, "p": P, "prefix": prefix}).one()
+    return Settlement(row.positions, exact_int(row.claimed), exact_int(row.returned_scaled))
+
+
+def pool_state(row: RewardPool) -> PoolState:
+    return PoolState(**{name: getattr(row, column) for name, column in _POOL_COLUMNS.items()})
+
+
+def position_state(row: RewardPosition) -> PositionState:
+    return PositionState(**{name: getattr(row, column) for name, column in _POSITION_COLUMNS.items()})
+
+
+@contextmanager
+def amounts_in_range() -> Iterator[None]:
+    """Turn a number domain's refusal into `AmountOutOfRange`; the caller's transaction rolls back."""
+    try:
+        yield
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) in _OUT_OF_RANGE:
+            raise AmountOutOfRange from error
+        raise

@@ -1,0 +1,1 @@
+"""One Alembic environment per database, over one runner."""

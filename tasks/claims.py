@@ -1,0 +1,168 @@
+"""Claim polling, and the claim batch: finalized withdrawal NFTs become ETH in custody.
+
+    batched --build--> claiming --(the walk meets each WithdrawalClaimed log)--> completed
+
+Nothing is credited here: the walk pays each request what its log says. A batch that cannot be built or sent is dropped,
+and the next poll looks again at what each NFT is by then.
+"""
+
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
+
+from apps.clients.base import CallFailed, CallRefused
+from apps.common.database import transaction
+from apps.common.wire import new_id
+from apps.pool.context import PoolContext
+from apps.pool.feed import record_events
+from apps.pool.leases import Advance, Outcome, Park, Wait, flow_event, reason
+from apps.pool.models import Batch, Request, Withdrawal
+from tasks import celery
+from tasks.engine import Step, fires, worker_context
+from tasks.members import set_requests
+from tasks.sending import FAILED, POLL_SEC, failure, follow, stored, with_transaction
+
+log = structlog.get_logger(__name__)
+
+IDS_PER_STATUS_CALL = 1000
+IDS_PER_CLAIM = 100
+
+
+@celery.task(name="tasks.claims.poll")
+def poll(schedule: str | None = None) -> int:
+    """Look at every open NFT, one call per thousand, and open claim batches for the finalized; returns how many."""
+    context = worker_context()
+    if not fires(context, schedule):
+        return 0
+    with transaction(context.sessions) as session:
+        rows = session.execute(
+            select(Withdrawal.withdrawal_id, Withdrawal.pool_id)
+            .where(Withdrawal.paid_wei.is_(None), Withdrawal.claim_batch_id.is_(None))
+            .order_by(Withdrawal.withdrawal_id)
+        ).all()
+    opened = 0
+    for pool_id in sorted({row.pool_id for row in rows}):
+        ids = [row.withdrawal_id for row in rows if row.pool_id == pool_id]
+        for start in range(0, len(ids), IDS_PER_STATUS_CALL):
+            opened += _poll_some(context, pool_id, ids[start : start + IDS_PER_STATUS_CALL])
+    return opened
+
+
+def build(context: PoolContext, batch: Batch) -> Outcome:
+    """Build the one claim of the batch's NFTs, ids sorted and hints found by protocols."""
+    ids = _unpaid(context, batch)
+    if not ids:
+        return Advance("completed", run_in_sec=None)
+    try:
+        unsigned = context.protocols.build_claim(ids)
+    except CallRefused as refusal:
+        return _drop(batch, refusal.code, refusal.detail)
+    return Advance(
+        "claiming",
+        {"context": with_transaction(batch, "claim", unsigned)},
+        wake=(("tasks.batches.advance", batch.id),),
+    )
+
+
+def claim(context: PoolContext, batch: Batch) -> Outcome:
+    """Send and follow the claim until the walk has met its logs."""
+    if stored(batch, "claim") is None:
+        return Park(reason("transaction_missing", "The claim's transaction was not stored."))
+    sent = follow(context, batch, "claim")
+    if sent["status"] == "confirmed":
+        context.publish("tasks.walk.run_pool", batch.pool_id)
+        return Wait(2 * POLL_SEC)
+    if sent["status"] == "conflict":
+        return Park(reason("conflict", "The signing key was used by somebody else; see the relayer's message."))
+    if sent["status"] in FAILED:
+        return _drop(batch, *failure(sent))
+    return Wait(POLL_SEC)
+
+
+CLAIM_STEPS: dict[str, Step] = {"batched": build, "claiming": claim}
+
+
+def _poll_some(context: PoolContext, pool_id: str, ids: Sequence[int]) -> int:
+    try:
+        statuses = context.protocols.withdrawal_status(ids)
+    except (CallFailed, CallRefused) as error:
+        log.warning("claim_polling_waits", why=str(error))
+        return 0
+    # An NFT that is claimed already is left to the walk: its WithdrawalClaimed log is on its way.
+    ready = sorted(int(item["withdrawal_id"]) for item in statuses if item["finalized"] and not item["claimed"])
+    opened = [
+        _open(context, pool_id, ready[start : start + IDS_PER_CLAIM]) for start in range(0, len(ready), IDS_PER_CLAIM)
+    ]
+    for batch_id in opened:
+        if batch_id is not None:
+            context.publish("tasks.batches.advance", batch_id)
+    return sum(batch_id is not None for batch_id in opened)
+
+
+def _open(context: PoolContext, pool_id: str, ids: Sequence[int]) -> str | None:
+    with transaction(context.sessions) as session:
+        session.execute(text("SELECT pg_advisory_xact_lock(hashtext('claims'), hashtext(:pool))"), {"pool": pool_id})
+        rows = session.scalars(
+            select(Withdrawal)
+            .where(
+                Withdrawal.withdrawal_id.in_(ids), Withdrawal.paid_wei.is_(None), Withdrawal.claim_batch_id.is_(None)
+            )
+            .order_by(Withdrawal.withdrawal_id)
+            .with_for_update(skip_locked=True)
+        ).all()
+        if not rows:
+            return None
+        batch = Batch(
+            id=new_id(),
+            kind="claim",
+            pool_id=pool_id,
+            status="batched",
+            context={},
+            amount_wei=sum(row.amount_wei for row in rows),
+            request_count=len({row.request_id for row in rows}),
+            attempts=0,
+            next_run_at=func.now(),
+        )
+        session.add(batch)
+        session.flush()
+        session.add(flow_event(batch, "created", "batched", {"withdrawals": [row.withdrawal_id for row in rows]}))
+        for row in rows:
+            row.claim_batch_id = batch.id
+        session.flush()
+        waiting = session.scalars(
+            select(Request.id).where(Request.id.in_({row.request_id for row in rows}), Request.status == "waiting")
+        ).all()
+        set_requests(session, waiting, status="claiming")
+        record_events(session, waiting)
+        return batch.id
+
+
+def _unpaid(context: PoolContext, batch: Batch) -> list[int]:
+    with transaction(context.sessions) as session:
+        query = select(Withdrawal.withdrawal_id).where(
+            Withdrawal.claim_batch_id == batch.id, Withdrawal.paid_wei.is_(None)
+        )
+        return list(session.scalars(query.order_by(Withdrawal.withdrawal_id)))
+
+
+def _drop(batch: Batch, code: str, detail: str) -> Advance:
+    """Let go of the NFTs; whatever was wrong with one of them, the next poll sees what each is by then."""
+    why = reason(code, detail)
+
+    def write(session: Session) -> None:
+        freed = session.scalars(
+            update(Withdrawal)
+            .where(Withdrawal.claim_batch_id == batch.id, Withdrawal.paid_wei.is_(None))
+            .values(claim_batch_id=None)
+            .returning(Withdrawal.request_id),
+            execution_options={"synchronize_session": False},
+        ).all()
+        back = session.scalars(
+            select(Request.id).where(Request.id.in_(set(freed)), Request.status == "claiming")
+        ).all()
+        set_requests(session, back, status="waiting")
+        record_events(session, back)
+
+    return Advance("failed", reason=why, run_in_sec=None, write=write)

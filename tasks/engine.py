@@ -1,0 +1,121 @@
+"""The engine: what a worker works with, once-only firing of schedules, and the run of one claimed step."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import structlog
+from sqlalchemy import delete, func, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+import celeryconfig
+
+from apps.clients.base import CallFailed, CallRefused
+from apps.common.database import transaction
+from apps.common.logging import configure_logging
+from apps.pool.context import PoolContext, make_context
+from apps.pool.feed import record_events
+from apps.pool.hints import pool_hints
+from apps.pool.lanes import LaneBusy
+from apps.pool.leases import MAX_ATTEMPTS, LeaseLost, Outcome, Park, Wait, back_off, checkpoint, reason, wait
+from apps.pool.rendering import TERMINAL
+from apps.pool.models import Batch, Request, ScheduleFire
+from apps.pool.settings import load_settings
+
+log = structlog.get_logger(__name__)
+
+Step = Callable[[PoolContext, Batch], Outcome]
+
+
+@lru_cache(maxsize=1)
+def worker_context() -> PoolContext:
+    """The context of this worker process, made at first use: after the fork, so that no socket is shared."""
+    configure_logging("worker")
+    settings = load_settings()
+    return make_context(settings, pool_hints(settings.broker_url))
+
+
+def fires(context: PoolContext, schedule: str | None) -> bool:
+    """Record a schedule's firing; False when another beat fired it already. A hint (None) always runs.
+
+    The time is the database's, cut down to the interval, so two beats whose clocks differ fire the same row.
+    """
+    if schedule is None:
+        return True
+    interval = _interval_sec(schedule)
+    fire_at = text("to_timestamp(floor(extract(epoch FROM now()) / :i) * :i)").bindparams(i=interval)
+    with transaction(context.sessions) as session:
+        fired = session.execute(
+            insert(ScheduleFire)
+            .values(schedule=schedule, fire_at=fire_at)
+            .on_conflict_do_nothing()
+            .returning(ScheduleFire.fire_at)
+        ).one_or_none()
+        if fired is not None:
+            old = func.now() - text("interval '1 day'")
+            session.execute(delete(ScheduleFire).where(ScheduleFire.schedule == schedule, ScheduleFire.fire_at < old))
+    return fired is not None
+
+
+def run_batch(context: PoolContext, batch: Batch, step: Step) -> None:
+    """Run one step of a claimed batch and write its outcome. What a later run can heal never escapes."""
+    try:
+        outcome = step(context, batch)
+    except LaneBusy:
+        outcome = Wait(0.2, batch.reason)
+    except (CallFailed, CallRefused) as error:
+        _failed(context, batch, str(error))
+        return
+    try:
+        write_outcome(context, batch, outcome)
+    except LeaseLost:
+        log.warning("lease_lost", batch_id=batch.id, status=batch.status)
+
+
+def write_outcome(context: PoolContext, batch: Batch, outcome: Outcome) -> None:
+    """Checkpoint a batch's outcome with whatever belongs to it, in one transaction; then wake what is next."""
+    with transaction(context.sessions) as session:
+        if isinstance(outcome, Wait):
+            wait(session, batch, outcome)
+            return
+        if isinstance(outcome, Park):
+            kept = {**batch.context, "parked_status": batch.status}
+            checkpoint(session, batch, status="needs_attention", run_in_sec=None, reason=outcome.reason, context=kept)
+            record_events(session, set_members(session, batch.id, "needs_attention", outcome.reason))
+            log.error("needs_attention", batch_id=batch.id, why=outcome.reason)
+            return
+        values = {"reason": outcome.reason, **outcome.values}
+        checkpoint(session, batch, status=outcome.status, run_in_sec=outcome.run_in_sec, **values)
+        if outcome.write is not None:
+            outcome.write(session)
+    for task, row_id in outcome.wake:
+        context.publish(task, row_id)
+
+
+def set_members(session: Session, batch_id: str, status: str, why: dict[str, Any] | None = None) -> list[str]:
+    """Move a batch's open requests to a status; returns their ids, for `record_events`."""
+    changed = session.scalars(
+        update(Request)
+        .where(Request.batch_id == batch_id, Request.status.not_in(TERMINAL), Request.status != status)
+        .values(status=status, reason=why, updated_at=func.clock_timestamp())
+        .returning(Request.id),
+        execution_options={"synchronize_session": False},
+    )
+    return list(changed)
+
+
+def _failed(context: PoolContext, batch: Batch, error: str) -> None:
+    if batch.attempts >= MAX_ATTEMPTS:
+        outcome: Outcome = Park(reason("attempts_exhausted", error[:300]))
+        write_outcome(context, batch, outcome)
+        return
+    try:
+        with transaction(context.sessions) as session:
+            back_off(session, batch, error)
+    except LeaseLost:
+        log.warning("lease_lost", batch_id=batch.id, status=batch.status)
+
+
+def _interval_sec(schedule: str) -> float:
+    return float(celeryconfig.beat_schedule[schedule]["schedule"])

@@ -1,0 +1,68 @@
+"""The requests of a batch, and the moves they make together."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from apps.common.database import transaction
+from apps.pool.context import PoolContext
+from apps.pool.feed import record_events
+from apps.pool.leases import seconds
+from apps.pool.models import Batch, Request
+from apps.pool.rendering import TERMINAL
+
+REQUEUE_AFTER_SEC = 15.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A request of a batch."""
+
+    request_id: str
+    user_id: str
+    amount_wei: int
+
+
+def members(context: PoolContext, batch_id: str) -> list[Member]:
+    """The open requests of a batch, in a stable order."""
+    with transaction(context.sessions) as session:
+        return members_in(session, batch_id)
+
+
+def members_in(session: Session, batch_id: str) -> list[Member]:
+    query = (
+        select(Request.id, Request.user_id, Request.amount_wei)
+        .where(Request.batch_id == batch_id, Request.status.not_in(TERMINAL))
+        .order_by(Request.id)
+    )
+    return [Member(row.id, row.user_id, int(row.amount_wei or 0)) for row in session.execute(query)]
+
+
+def move_members(session: Session, batch: Batch, status: str, **values: Any) -> list[str]:
+    """Move a batch's open requests to a status and record it; returns their ids."""
+    ids = [member.request_id for member in members_in(session, batch.id)]
+    set_requests(session, ids, status=status, **values)
+    record_events(session, ids)
+    return ids
+
+
+def requeue_members(session: Session, batch: Batch, why: Mapping[str, Any]) -> None:
+    """Back to the queue, keeping their place in it, after a pause."""
+    move_members(
+        session,
+        batch,
+        "queued",
+        reason=dict(why),
+        batch_id=None,
+        eligible_at=func.now() + seconds(REQUEUE_AFTER_SEC),
+    )
+
+
+def set_requests(session: Session, ids: Iterable[str], **values: Any) -> None:
+    session.execute(
+        update(Request).where(Request.id.in_(list(ids))).values(updated_at=func.clock_timestamp(), **values),
+        execution_options={"synchronize_session": False},
+    )

@@ -1,0 +1,73 @@
+"""Reconciliation: at the walk's cursor every effect is booked, so there the books must equal the chain, to the wei."""
+
+from typing import Any
+
+import structlog
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from apps.clients.base import CallFailed, CallRefused
+from apps.common.database import transaction
+from apps.common.wei import exact_int
+from apps.common.wire import new_id
+from apps.pool.context import PoolContext
+from apps.pool.lanes import LaneBusy
+from apps.pool.models import Batch, Request, Walk
+from tasks import celery
+from tasks.booking import WalkHalted, book_reward_events
+from tasks.engine import fires, worker_context
+from tasks.walk_lane import walk_lane
+
+log = structlog.get_logger(__name__)
+
+
+@celery.task(name="tasks.reconciliation.run")
+def run(schedule: str | None = None) -> str | None:
+    """Reconcile the default pool; returns the verdict, or None when the lane was busy or a service did not answer."""
+    context = worker_context()
+    return reconcile(context, context.settings.pool_id) if fires(context, schedule) else None
+
+
+def reconcile(context: PoolContext, pool_id: str) -> str | None:
+    """Reconcile a pool while its lane is held, so that nothing is booked between the reads."""
+    try:
+        with walk_lane(context, pool_id) as walk:
+            if walk.cursor_block_hash is None or walk.status == "halted" or "pending" in walk.context:
+                return None
+            book_reward_events(context, walk)
+            run_ = _reconcile_at(context, walk)
+    except (LaneBusy, CallFailed, CallRefused, WalkHalted) as error:
+        log.info("reconciliation_waits", why=type(error).__name__)
+        return None
+    if run_["verdict"] != "ok":
+        off = [line["name"] for line in run_["lines"] if not line["ok"]]
+        log.error("reconciliation_drift", pool_id=pool_id, block_number=run_["block_number"], lines=off)
+        if context.settings.pause_on_drift:
+            _pause(context, pool_id, off)
+    return str(run_["verdict"])
+
+
+def _reconcile_at(context: PoolContext, walk: Walk) -> dict[str, Any]:
+    """One run. Requests in the middle of a money step make a difference that heals itself; the next run sees it gone."""
+    pool = context.rewards.pool(walk.id)
+    owed = int(pool["accrued_wei"]) - int(pool["claimed_wei"])
+    with transaction(context.sessions) as session:
+        weight = int(pool["weight_wei"]) + _left_but_not_requested(session, walk.id)
+    message_id = f"reconciliation:{walk.id}:{walk.cursor_block}:{new_id()}"
+    return context.protocols.reconcile(message_id, walk.cursor_block, owed, weight)
+
+
+def _left_but_not_requested(session: Session, pool_id: str) -> int:
+    """Wei that left the index for a batch whose NFTs the walk has not met yet: neither weight nor face."""
+    total = session.scalar(
+        select(func.coalesce(func.sum(Request.amount_wei), 0))
+        .join(Batch, Batch.id == Request.batch_id)
+        .where(Batch.pool_id == pool_id, Batch.kind == "unstake", Request.status == "requesting")
+    )
+    return exact_int(total)
+
+
+def _pause(context: PoolContext, pool_id: str, lines: list[str]) -> None:
+    why = {"code": "drift", "detail": f"Reconciliation found a drift in: {', '.join(lines)}."}
+    with transaction(context.sessions) as session:
+        session.execute(update(Walk).where(Walk.id == pool_id).values(batches_paused=why))

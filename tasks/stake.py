@@ -1,0 +1,131 @@
+"""A stake batch, from its opening to its one ``submit`` on chain.
+
+    batched --(fund)--build--> submitting --send--> confirming --(the walk meets its Submitted log)--> completed
+
+A submit that had no effect, settled so at the horizon, is read: a stake limit or a pause puts the requests back into the
+queue, anything else gives the users their ETH back (`failed`). A conflict is never retried.
+"""
+
+from typing import Any
+
+from apps.clients.base import CallRefused
+from apps.clients.ledger import movement
+from apps.pool.context import PoolContext
+from apps.pool.leases import Advance, Outcome, Park, Wait, reason
+from apps.pool.models import Batch
+from tasks.engine import Step
+from tasks.members import members, move_members, requeue_members
+from tasks.sending import FAILED, POLL_SEC, failure, follow, send, stored, with_transaction
+
+# What passes by itself, whether protocols said it before sending or the chain did after.
+PASSING = frozenset({"staking_paused", "stake_limit_exceeded", "protocol_stopped"})
+PASSING_REVERTS = ("STAKE_LIMIT", "STAKING_PAUSED", "CONTRACT_IS_STOPPED")
+GAS_RESERVE_WEI = 10**16
+TRANSFER_GAS = 21_000
+MAX_TRIES = 5
+
+
+def build(context: PoolContext, batch: Batch) -> Outcome:
+    """Make sure that the operator holds the ETH, and build the submit."""
+    waiting = _fund(context, batch)
+    if waiting is not None:
+        return waiting
+    try:
+        unsigned = context.protocols.build_submit(batch.amount_wei)
+    except CallRefused as refusal:
+        if refusal.code in PASSING:
+            return _requeue(batch, refusal.code, refusal.detail)
+        if refusal.code == "operator_underfunded":
+            return Wait(5.0, reason(refusal.code, refusal.detail))
+        return Park(reason(refusal.code, refusal.detail))
+    return Advance(
+        "submitting",
+        {"context": with_transaction(batch, "submit", unsigned)},
+        write=lambda session: _void(move_members(session, batch, "submitting")),
+        wake=(("tasks.batches.advance", batch.id),),
+    )
+
+
+def submit(context: PoolContext, batch: Batch) -> Outcome:
+    """Hand the stored submit to the relayer."""
+    send(context, batch, "submit")
+    return Advance(
+        "confirming", run_in_sec=POLL_SEC, write=lambda session: _void(move_members(session, batch, "confirming"))
+    )
+
+
+def confirm(context: PoolContext, batch: Batch) -> Outcome:
+    """Follow the submit until the walk has booked it, or it is settled without effect."""
+    sent = follow(context, batch, "submit")
+    if sent["status"] == "confirmed":
+        context.publish("tasks.walk.run_pool", batch.pool_id)
+        return Wait(2 * POLL_SEC)
+    if sent["status"] == "conflict":
+        return Park(reason("conflict", "The signing key was used by somebody else; see the relayer's message."))
+    if sent["status"] in FAILED:
+        code, detail = failure(sent)
+        if any(text in f"{code} {detail}" for text in PASSING_REVERTS):
+            return _requeue(batch, "stake_limit_exceeded" if "LIMIT" in f"{code} {detail}" else "staking_paused", detail)
+        return _give_back(context, batch, code, detail)
+    return Wait(POLL_SEC)
+
+
+STAKE_STEPS: dict[str, Step] = {"batched": build, "submitting": submit, "confirming": confirm}
+
+
+def _fund(context: PoolContext, batch: Batch) -> Outcome | None:
+    """Move the batch's ETH custody -> operator where they differ; None once the submit can be built."""
+    settings = context.settings
+    custody, operator = settings.custody_address or "", settings.operator_address or ""
+    if custody.lower() == operator.lower() or batch.context.get("funded"):
+        return None
+    if stored(batch, "fund") is None:
+        held = {signer["address"].lower() for signer in context.relayer.signers()}
+        if custody.lower() not in held:
+            return _wait_for_ops(context, batch)
+        unsigned: dict[str, Any] = {
+            "from": custody, "to": operator, "data": "0x", "value_wei": str(batch.amount_wei), "gas_limit": TRANSFER_GAS
+        }  # fmt: skip
+        return Advance("batched", {"context": with_transaction(batch, "fund", unsigned)})
+    sent = follow(context, batch, "fund")
+    if sent["status"] == "confirmed":
+        return Advance("batched", {"context": {**batch.context, "funded": True}})
+    if sent["status"] in FAILED and batch.try_number < MAX_TRIES:
+        return Advance("batched", {"try_number": batch.try_number + 1}, reason=reason(*failure(sent)), run_in_sec=5.0)
+    if sent["status"] in FAILED or sent["status"] == "conflict":
+        return Park(reason(*failure(sent)))
+    return Wait(POLL_SEC)
+
+
+def _wait_for_ops(context: PoolContext, batch: Batch) -> Outcome | None:
+    """Custody's key is elsewhere: wait until somebody has moved the ETH, saying how much is missing."""
+    has = int(context.protocols.state()["operator"]["eth_wei"])
+    missing = batch.amount_wei + GAS_RESERVE_WEI - has
+    if missing <= 0:
+        return None
+    return Wait(10.0, reason("operator_underfunded", f"The operator's address lacks {missing} wei."))
+
+
+def _requeue(batch: Batch, code: str, detail: str) -> Advance:
+    why = reason(code, detail)
+    return Advance("failed", reason=why, run_in_sec=None, write=lambda session: requeue_members(session, batch, why))
+
+
+def _give_back(context: PoolContext, batch: Batch, code: str, detail: str) -> Advance:
+    """The users get their reserved ETH back; the movement's id is the request's, so it happens once."""
+    why = reason(code, detail)
+    rows = [
+        movement(f"stake:{member.request_id}:release", "stake_release", batch.pool_id, member.user_id, member.amount_wei)
+        for member in members(context, batch.id)
+    ]
+    context.ledger.post_batch(rows)
+    return Advance(
+        "failed",
+        reason=why,
+        run_in_sec=None,
+        write=lambda session: _void(move_members(session, batch, "failed", reason=why)),
+    )
+
+
+def _void(_ids: list[str]) -> None:
+    """A checkpoint's `write` returns nothing."""

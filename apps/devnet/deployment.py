@@ -1,0 +1,97 @@
+"""Deploy the devnet's contracts to a development node."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from web3 import HTTPProvider, Web3
+from web3.contract import Contract
+from web3.types import RPCEndpoint
+
+ARTIFACTS = Path(__file__).parent / "artifacts"
+ETHER = 10**18
+RICH_WEI = 10_000_000 * ETHER
+BOOTSTRAP_WEI = 100_000 * ETHER
+# The share rate starts above one and is no round number, so that rounding dust happens from the first stake on.
+BOOTSTRAP_REWARDS_WEI = 3_141_592_653_589_793_238_462
+STAKE_LIMIT_WEI = 150_000 * ETHER
+STAKE_LIMIT_GROWTH_BLOCKS = 6_400
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Addresses of one deployment; `owner` presses the oracle's buttons, `stranger` holds the bootstrap stake."""
+
+    chain_id: int
+    steth: str
+    withdrawal_queue: str
+    locator: str
+    owner: str
+    stranger: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Deployment":
+        return cls(**values)
+
+
+def connect(rpc_url: str) -> Web3:
+    return Web3(HTTPProvider(rpc_url, request_kwargs={"timeout": 30}, exception_retry_configuration=None))
+
+
+def artifact(name: str) -> dict[str, Any]:
+    """ABI and bytecode of a contract, as committed."""
+    loaded: dict[str, Any] = json.loads((ARTIFACTS / f"{name}.json").read_text())
+    return loaded
+
+
+def contract_at(web3: Web3, name: str, address: str) -> Contract:
+    return web3.eth.contract(address=Web3.to_checksum_address(address), abi=artifact(name)["abi"])
+
+
+def set_balance(web3: Web3, address: str, wei: int) -> None:
+    """Give an address exactly this much ETH; development nodes only."""
+    web3.provider.make_request(RPCEndpoint("anvil_setBalance"), [address, hex(wei)])
+
+
+def deploy(rpc_url: str) -> Deployment:
+    """Deploy Lido, the withdrawal queue and the locator from the node's last unlocked accounts.
+
+    The first accounts stay untouched, for whoever plays a user. A second call makes a second protocol at new addresses.
+    """
+    web3 = connect(rpc_url)
+    accounts = web3.eth.accounts
+    owner, stranger = accounts[-1], accounts[-2]
+    set_balance(web3, owner, RICH_WEI)
+    lido = _create(web3, "Lido", owner, BOOTSTRAP_WEI, stranger, BOOTSTRAP_REWARDS_WEI)
+    queue = _create(web3, "WithdrawalQueue", owner, 0, lido)
+    locator = _create(web3, "LidoLocator", owner, 0, lido, queue)
+    steth = contract_at(web3, "Lido", lido)
+    for call in (
+        steth.functions.initialize(queue, locator),
+        steth.functions.setStakingLimit(STAKE_LIMIT_WEI, STAKE_LIMIT_GROWTH_BLOCKS),
+    ):
+        transact(web3, call, owner)
+    return Deployment(web3.eth.chain_id, lido, queue, locator, owner, stranger)
+
+
+def transact(web3: Web3, call: Any, sender: str, value: int = 0) -> Any:
+    """Send a contract call from an unlocked account and wait until it is mined; raises when it reverts."""
+    tx_hash = call.transact({"from": sender, "value": value})
+    receipt = web3.eth.wait_for_transaction_receipt(tx_hash, timeout=60, poll_latency=0.05)
+    if receipt["status"] != 1:
+        raise RuntimeError(f"{call.fn_name} reverted on chain")
+    return receipt
+
+
+def _create(web3: Web3, name: str, sender: str, value: int, *arguments: Any) -> str:
+    found = artifact(name)
+    factory = web3.eth.contract(abi=found["abi"], bytecode=found["bytecode"])
+    tx_hash = factory.constructor(*arguments).transact({"from": sender, "value": value})
+    receipt = web3.eth.wait_for_transaction_receipt(tx_hash, timeout=60, poll_latency=0.05)
+    if receipt["status"] != 1 or receipt["contractAddress"] is None:
+        raise RuntimeError(f"{name} could not be deployed")
+    return str(receipt["contractAddress"])

@@ -1,0 +1,122 @@
+"""The buttons of the desk's oracle and of the protocol's governance, as functions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from web3 import Web3
+from web3.logs import DISCARD
+from web3.types import RPCEndpoint
+
+from apps.devnet.deployment import ETHER, Deployment, connect, contract_at, set_balance, transact
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an oracle report did."""
+
+    block_number: int
+    tx_hash: str
+    reward_wei: int
+    finalized_up_to: int
+    pre_total_ether_wei: int
+    post_total_ether_wei: int
+
+
+class Oracle:
+    """Reports, finalization, pauses, limits and strangers, for one deployment."""
+
+    def __init__(self, rpc_url: str, deployment: Deployment) -> None:
+        self.web3: Web3 = connect(rpc_url)
+        self.deployment = deployment
+        self.lido = contract_at(self.web3, "Lido", deployment.steth)
+        self.queue = contract_at(self.web3, "WithdrawalQueue", deployment.withdrawal_queue)
+
+    def rebase(self, delta_wei: int, finalize_up_to: int | None = None) -> Report:
+        """Report a reward (negative: a slashing), and finalize withdrawals up to an id (None: none)."""
+        last = finalize_up_to or 0
+        from_validators = self._needed_for(last, delta_wei) if last else 0
+        receipt = self._owner(self.lido.functions.report(delta_wei, last, 0), from_validators)
+        event = self.lido.events.TokenRebased().process_receipt(receipt, errors=DISCARD)[0]["args"]
+        return Report(
+            block_number=int(receipt["blockNumber"]),
+            tx_hash=Web3.to_hex(receipt["transactionHash"]),
+            reward_wei=delta_wei,
+            finalized_up_to=int(self.queue.functions.getLastFinalizedRequestId().call()),
+            pre_total_ether_wei=int(event["preTotalEther"]),
+            post_total_ether_wei=int(event["postTotalEther"]),
+        )
+
+    def finalize(self, up_to: int | None = None) -> Report:
+        """A report without reward that finalizes withdrawals up to an id, or all of them."""
+        last = up_to if up_to is not None else int(self.queue.functions.getLastRequestId().call())
+        return self.rebase(0, last)
+
+    def pause_staking(self) -> None:
+        self._owner(self.lido.functions.pauseStaking())
+
+    def resume_staking(self) -> None:
+        self._owner(self.lido.functions.resumeStaking())
+
+    def stop(self) -> None:
+        self._owner(self.lido.functions.stop())
+
+    def resume(self) -> None:
+        self._owner(self.lido.functions.resume())
+
+    def pause_queue(self) -> None:
+        self._owner(self.queue.functions.pauseFor(2**256 - 1))
+
+    def resume_queue(self) -> None:
+        self._owner(self.queue.functions.resume())
+
+    def set_bunker(self, *, active: bool) -> None:
+        self._owner(self.queue.functions.setBunkerMode(active))
+
+    def set_stake_limit(self, max_wei: int, growth_blocks: int) -> None:
+        """Set the limit (0: none), full at first, regenerating max/growth_blocks a block (0: never)."""
+        self._owner(self.lido.functions.setStakingLimit(max_wei, growth_blocks))
+
+    def stranger_submit(self, amount_wei: int) -> str:
+        """Somebody else stakes beside us; returns the transaction's hash."""
+        stranger = self.deployment.stranger
+        self.fund(stranger, amount_wei)
+        zero = "0x" + "00" * 20
+        receipt = transact(self.web3, self.lido.functions.submit(zero), stranger, amount_wei)
+        return Web3.to_hex(receipt["transactionHash"])
+
+    def stranger_transfer(self, to: str, amount_wei: int) -> str:
+        """Somebody sends stETH of theirs."""
+        call = self.lido.functions.transfer(Web3.to_checksum_address(to), amount_wei)
+        return Web3.to_hex(transact(self.web3, call, self.deployment.stranger)["transactionHash"])
+
+    def fund(self, address: str, wei: int) -> str:
+        """Send real ETH to an address, as a user's deposit would arrive; returns the transaction's hash."""
+        owner = self.deployment.owner
+        if self.web3.eth.get_balance(Web3.to_checksum_address(owner)) < wei + 10 * ETHER:
+            set_balance(self.web3, owner, wei + 1_000_000 * ETHER)
+        tx_hash = self.web3.eth.send_transaction(
+            {"from": Web3.to_checksum_address(owner), "to": Web3.to_checksum_address(address), "value": Web3.to_wei(wei, "wei")}
+        )
+        self.web3.eth.wait_for_transaction_receipt(tx_hash, timeout=60, poll_latency=0.05)
+        return Web3.to_hex(tx_hash)
+
+    def mine(self, blocks: int = 1) -> None:
+        self.web3.provider.make_request(RPCEndpoint("anvil_mine"), [hex(blocks)])
+
+    def _needed_for(self, last: int, reward_wei: int) -> int:
+        """ETH that must come from validators so that the buffer can pay the withdrawals up to an id."""
+        finalized = int(self.queue.functions.getLastFinalizedRequestId().call())
+        if last <= finalized:
+            return 0
+        ids = list(range(finalized + 1, last + 1))
+        asked = sum(int(status[0]) for status in self.queue.functions.getWithdrawalStatus(ids).call())
+        buffered = int(self.lido.functions.getBufferedEther().call())
+        beacon = int(self.lido.functions.getTotalPooledEther().call()) - buffered + reward_wei
+        needed = max(0, min(asked - buffered, beacon))
+        owner = self.deployment.owner
+        if needed and self.web3.eth.get_balance(Web3.to_checksum_address(owner)) < needed + 10 * ETHER:
+            set_balance(self.web3, owner, needed + 1_000_000 * ETHER)
+        return needed
+
+    def _owner(self, call: Any, value: int = 0) -> Any:
+        return transact(self.web3, call, self.deployment.owner, value)

@@ -1,0 +1,62 @@
+"""The kinds of movements: what each takes from where to where. Pure.
+
+A side is a user bucket (`available`, `reserved`, `staked`, `unstaking`) or a system account (starts with ``@``).
+"""
+
+from dataclasses import dataclass
+
+BUCKETS = ("available", "reserved", "staked", "unstaking")
+SYSTEM_ACCOUNTS = ("@custody", "@lido", "@rewards", "@fees", "@gas", "@payouts", "@rounding")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Source and target of a movement's amount."""
+
+    source: str
+    target: str
+
+    @property
+    def needs_user(self) -> bool:
+        return not (self.source.startswith("@") and self.target.startswith("@"))
+
+    def swapped(self) -> "Kind":
+        return Kind(self.target, self.source)
+
+
+REVERSAL = "reversal"
+
+KINDS: dict[str, Kind] = {
+    "deposit": Kind("@custody", "available"),
+    "withdrawal": Kind("available", "@payouts"),
+    "withdrawal_cancel": Kind("@payouts", "available"),
+    "payout_paid": Kind("@payouts", "@custody"),
+    "gas_float": Kind("@custody", "@gas"),
+    "gas_spent": Kind("@gas", "@custody"),
+    "stake_reserve": Kind("available", "reserved"),
+    "stake_release": Kind("reserved", "available"),
+    "stake_confirm": Kind("reserved", "staked"),
+    "reward_accrue": Kind("@lido", "@rewards"),
+    "reward_drop": Kind("@rewards", "@lido"),
+    "fee": Kind("@rewards", "@fees"),
+    "reward_compound": Kind("@rewards", "staked"),
+    "reward_loss": Kind("staked", "@rewards"),
+    "unstake_start": Kind("staked", "unstaking"),
+    "unstake_cancel": Kind("unstaking", "staked"),
+    "unstake_cut": Kind("unstaking", "@rounding"),
+    "unstake_settle": Kind("unstaking", "available"),
+    "unstake_shortfall": Kind("unstaking", "@lido"),
+    "rounding_loss": Kind("@rounding", "@lido"),
+    "rounding_gain": Kind("@lido", "@rounding"),
+    "donation": Kind("@lido", "@fees"),
+}
+
+
+def bucket_changes(kind: Kind, amount_wei: int) -> dict[str, int]:
+    """Signed wei per user bucket."""
+    changes: dict[str, int] = {}
+    if kind.source in BUCKETS:
+        changes[kind.source] = -amount_wei
+    if kind.target in BUCKETS:
+        changes[kind.target] = changes.get(kind.target, 0) + amount_wei
+    return changes

@@ -1,0 +1,57 @@
+"""The relayer: the only holder of keys. Signs what its policy allows, broadcasts it, and follows it to its end."""
+
+from flask import Flask, request
+
+from apps.common.celery_settings import HintPublisher
+from apps.common.database import make_engine, make_sessions
+from apps.common.service_app import build_app
+from relayer.context import RelayerContext, make_context
+from relayer.routes import blueprint
+from relayer.service import RelayerService
+from relayer.settings import RelayerSettings, load_settings
+
+LOOPBACK = ("127.", "::1", "::ffff:127.")
+FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
+
+
+def create_app(settings: RelayerSettings | None = None) -> Flask:
+    """Build the web app. It lists the signers' addresses, but it neither signs nor sends: the pump does."""
+    settings = settings or load_settings()
+    context = make_context(settings, make_sessions(make_engine(settings.database_url)))
+    hints = HintPublisher(settings.broker_url)
+    no_key_set = not settings.api_keys
+    app = build_app(
+        "relayer",
+        blueprints=[blueprint],
+        sessions=context.sessions,
+        accepted_keys=settings.api_keys,
+        checks={"chain": lambda: _chain_is_ours(context), "broker": lambda: hints_reach_broker(settings.broker_url)},
+        status_path="/healthz",
+        allow=lambda: no_key_set and _from_loopback(),
+    )
+    app.extensions["settings"] = settings
+    app.extensions["service"] = RelayerService(context, wake=lambda: hints.send("relayer.tasks.pump", queue="relayer"))
+    return app
+
+
+def hints_reach_broker(broker_url: str) -> bool:
+    """Health check: one connection to the broker, given up after a second."""
+    from kombu import Connection
+
+    from apps.common.celery_settings import transport_options
+
+    with Connection(broker_url, transport_options=transport_options(), connect_timeout=1) as connection:
+        connection.ensure_connection(max_retries=1, timeout=1)
+    return True
+
+
+def _from_loopback() -> bool:
+    """Whether the caller is this machine. Behind a proxy every caller looks like it, so forwarded calls are not."""
+    if any(name in request.headers for name in FORWARDED):
+        return False
+    return (request.remote_addr or "").startswith(LOOPBACK)
+
+
+def _chain_is_ours(context: RelayerContext) -> bool:
+    found = int(context.endpoints.first(lambda endpoint: endpoint.call("eth_chainId", [])), 16)
+    return found == context.settings.chain_id

@@ -1,0 +1,162 @@
+"""Tables of the relayer. Constraints carry the safety; locks and leases only save work.
+
+Lock order: message, then signer. A message owns at most one slot (signer and nonce), for life; all attempts of a slot
+share its nonce, so at most one of them can ever be executed. Attempts are never deleted and never changed.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from apps.common.database import new_metadata
+from apps.common.wei import WeiColumn
+
+OPEN = ("signed", "broadcast", "mined")
+FINAL = ("confirmed", "reverted", "cancelled", "expired", "rejected", "conflict")
+STATUSES = ("queued", *OPEN, *FINAL)
+Time = DateTime(timezone=True)
+
+
+class Base(DeclarativeBase):
+    metadata = new_metadata()
+
+
+class Signer(Base):
+    """A key's next nonce. `state`: ``active``, or ``quarantined`` once somebody else used the key: it signs no more."""
+
+    __tablename__ = "signers"
+
+    chain_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    address: Mapped[str] = mapped_column(Text, primary_key=True)
+    next_nonce: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+    updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class Message(Base):
+    """What a caller asked for, under its name, and how it stands.
+
+    `request` is the canonical body, for telling a replay from a reuse. `observed_block`: while the message is not
+    final, it was certainly in no block up to this one; see `relayer.settle`. `intent` is what ops ask of it then.
+    """
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        Index("ix_messages_status", "status", "seq"),
+        Index("ix_messages_block", "block_number", postgresql_where=text("block_number IS NOT NULL")),
+        Index("ix_messages_unfinished", "seq", postgresql_where=text(
+            "status IN ('queued', 'signed', 'broadcast', 'mined')")),
+        Index("ix_messages_signed_at", "signed_at"),
+    )  # fmt: skip
+
+    message_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
+    request: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    purpose: Mapped[str | None] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(Text)
+    reason: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    intent: Mapped[str] = mapped_column(Text, server_default=text("'none'"))
+    chain_id: Mapped[int] = mapped_column(BigInteger)
+    from_address: Mapped[str] = mapped_column(Text)
+    to_address: Mapped[str] = mapped_column(Text)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+    value_wei: Mapped[int] = mapped_column(WeiColumn)
+    gas_limit: Mapped[int] = mapped_column(BigInteger)
+    deadline: Mapped[datetime | None] = mapped_column(Time)
+    nonce: Mapped[int | None] = mapped_column(BigInteger)
+    tx_hash: Mapped[str | None] = mapped_column(Text)
+    block_number: Mapped[int | None] = mapped_column(BigInteger)
+    block_hash: Mapped[str | None] = mapped_column(Text)
+    observed_block: Mapped[int | None] = mapped_column(BigInteger)
+    observed_head: Mapped[int | None] = mapped_column(BigInteger)
+    gas_cost_wei: Mapped[int | None] = mapped_column(WeiColumn)
+    revert: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    signed_at: Mapped[datetime | None] = mapped_column(Time)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+    updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class Slot(Base):
+    """A nonce of a signer, given to one message for ever. `state`: ``open``, ``settled`` or ``foreign``."""
+
+    __tablename__ = "slots"
+    __table_args__ = (ForeignKeyConstraint(["chain_id", "address"], ["signers.chain_id", "signers.address"]),)
+
+    chain_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    address: Mapped[str] = mapped_column(Text, primary_key=True)
+    nonce: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    message_id: Mapped[str | None] = mapped_column(ForeignKey("messages.message_id"), unique=True)
+    state: Mapped[str] = mapped_column(Text, server_default=text("'open'"))
+    settled_by: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class Attempt(Base):
+    """Signed bytes of a slot, stored before they are sent. `kind`: ``payload`` or ``noop``. Fees in wei per gas."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["chain_id", "address", "nonce"], ["slots.chain_id", "slots.address", "slots.nonce"]
+        ),
+        UniqueConstraint("chain_id", "address", "nonce", "number"),
+    )  # fmt: skip
+
+    tx_hash: Mapped[str] = mapped_column(Text, primary_key=True)
+    chain_id: Mapped[int] = mapped_column(BigInteger)
+    address: Mapped[str] = mapped_column(Text)
+    nonce: Mapped[int] = mapped_column(BigInteger)
+    number: Mapped[int] = mapped_column(Integer)
+    kind: Mapped[str] = mapped_column(Text)
+    raw: Mapped[bytes] = mapped_column(LargeBinary)
+    max_fee_per_gas_wei: Mapped[int] = mapped_column(WeiColumn)
+    max_priority_fee_per_gas_wei: Mapped[int] = mapped_column(WeiColumn)
+    gas_limit: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class Send(Base):
+    """Evidence of one handing-over of bytes to one node; written before it, completed with the reply after it."""
+
+    __tablename__ = "sends"
+    __table_args__ = (Index("ix_sends_tx_hash", "tx_hash", "endpoint", "head"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    tx_hash: Mapped[str] = mapped_column(ForeignKey("attempts.tx_hash"))
+    endpoint: Mapped[int] = mapped_column(Integer)
+    head: Mapped[int] = mapped_column(BigInteger)
+    reply: Mapped[str | None] = mapped_column(Text)
+    reply_text: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+    finished_at: Mapped[datetime | None] = mapped_column(Time)
+
+
+class MessageEvent(Base):
+    """What happened to a message, each entry bound to the one before it by its digest."""
+
+    __tablename__ = "message_events"
+
+    message_id: Mapped[str] = mapped_column(ForeignKey("messages.message_id"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    type: Mapped[str] = mapped_column(Text)
+    body: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    previous_digest: Mapped[str] = mapped_column(Text)
+    digest: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())

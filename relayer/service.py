@@ -1,0 +1,206 @@
+"""Accepting, reading and cancelling messages. Signing and sending are the pump's, in another process."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from apps.common.database import transaction
+from apps.common.errors import InvalidInput
+from apps.common.idempotency import differing_fields, raise_reused
+from apps.common.wire import format_time, integer_cursor, page
+from relayer.context import RelayerContext
+from relayer.errors import AlreadyFinal, AlreadySigned, NotSupported, TransactionNotFound
+from relayer.events import record
+from relayer.models import FINAL, OPEN, Message, Signer
+from relayer.rendering import render_messages
+from relayer.rpc import Endpoint, RpcError
+
+# A waiting call holds one of the web server's threads; the others must stay free for calls that do something.
+MAX_WAITERS = 4
+POLL_SEC = 0.2
+
+
+class RelayerService:
+    def __init__(self, context: RelayerContext, wake: Callable[[], None]) -> None:
+        self.context = context
+        self._wake = wake
+        self._waiters = threading.BoundedSemaphore(MAX_WAITERS)
+
+    def accept(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Store a message, once per message_id; returns it as it stands, and whether it was known before.
+
+        Raises `MessageIdReused` where the id was used with another body. What depends on settings (signer, gas limit)
+        is compared as it was given, so that a changed default does not turn a replay into a reuse.
+        """
+        request = _canonical(body)
+        message_id = body["message_id"]
+        with transaction(self.context.sessions) as session:
+            inserted = session.scalar(
+                insert(Message)
+                .values(
+                    message_id=message_id,
+                    request=request,
+                    purpose=body["purpose"],
+                    status="queued",
+                    chain_id=self.context.settings.chain_id,
+                    from_address=body["sender"] or self._default_sender(),
+                    to_address=body["to"],
+                    data=bytes.fromhex(body["data"][2:]),
+                    value_wei=body["value_wei"],
+                    gas_limit=body["gas_limit"] or self.context.settings.gas_limit,
+                    deadline=body["deadline"],
+                )
+                .on_conflict_do_nothing(index_elements=["message_id"])
+                .returning(Message.message_id)
+            )
+            if inserted:
+                record(session, message_id, "accepted", request)
+            row = session.scalars(select(Message).where(Message.message_id == message_id)).one()
+            fields = differing_fields(request, row.request)
+            if fields:
+                raise_reused(fields)
+            rendered = render_messages(session, [row])[0]
+        if inserted:
+            self._wake()
+        return rendered, not inserted
+
+    def read(self, message_id: str, wait_sec: float = 0.0) -> dict[str, Any]:
+        """A message as it stands; with `wait_sec`, once its status changes or is final, or the time is over.
+
+        No connection is held while waiting. When too many callers wait already, the answer comes at once.
+        """
+        found = self._read(message_id)
+        if wait_sec <= 0 or found["status"] in FINAL or not self._waiters.acquire(blocking=False):
+            return found
+        try:
+            before, give_up = found["status"], time.monotonic() + wait_sec
+            while found["status"] == before and time.monotonic() < give_up:
+                time.sleep(min(POLL_SEC, max(0.0, give_up - time.monotonic())))
+                found = self._read(message_id)
+            return found
+        finally:
+            self._waiters.release()
+
+    def listing(
+        self,
+        *,
+        status: list[str] | None,
+        from_block: int | None,
+        to_block: int | None,
+        limit: int,
+        after: str | None,
+    ) -> dict[str, Any]:
+        """Messages in the order of acceptance."""
+        query = select(Message).where(Message.seq > integer_cursor(after)).order_by(Message.seq).limit(limit + 1)
+        if status is not None:
+            query = query.where(Message.status.in_(status))
+        if from_block is not None:
+            query = query.where(Message.block_number >= from_block)
+        if to_block is not None:
+            query = query.where(Message.block_number <= to_block)
+        with transaction(self.context.sessions) as session:
+            rows = session.scalars(query).all()
+            rendered = render_messages(session, rows)
+        numbers = {row.message_id: row.seq for row in rows}
+        return page(rendered, limit, lambda item: str(numbers[item["message_id"]]))
+
+    def cancel(self, message_id: str) -> dict[str, Any]:
+        """Take a queued message back; raises `AlreadySigned` or `AlreadyFinal`. Cancelling twice is one cancelling."""
+        with transaction(self.context.sessions) as session:
+            row = session.get(Message, message_id, with_for_update=True)
+            if row is None:
+                raise TransactionNotFound
+            if row.status in OPEN:
+                raise AlreadySigned
+            if row.status in FINAL and row.status != "cancelled":
+                raise AlreadyFinal(f"The message has ended {row.status}, and an end is final.")
+            if row.status == "queued":
+                row.status = "cancelled"
+                row.reason = {"code": "cancelled_by_caller", "detail": "Taken back before it was signed."}
+                row.updated_at = func.clock_timestamp()
+                record(session, message_id, "cancelled")
+            session.flush()
+            session.refresh(row)
+            return render_messages(session, [row])[0]
+
+    def speed_up(self, message_id: str) -> dict[str, Any]:
+        """Raises `NotSupported`, or `TransactionNotFound`."""
+        self._read(message_id)
+        raise NotSupported
+
+    def signers(self) -> dict[str, Any]:
+        """Every key held, with its state in the database and on the chain; raises `ChainUnavailable`."""
+        settings = self.context.settings
+        addresses = settings.keyring.addresses
+
+        def look(endpoint: Endpoint) -> list[Any]:
+            requests = [(method, [address, "latest"]) for address in addresses for method in _PER_SIGNER]
+            results = endpoint.batch(requests)
+            for result in results:
+                if isinstance(result, RpcError):
+                    raise result
+            return results
+
+        seen = [int(value, 16) for value in self.context.endpoints.first(look)]
+        with transaction(self.context.sessions) as session:
+            rows = {
+                row.address: row for row in session.scalars(select(Signer).where(Signer.chain_id == settings.chain_id))
+            }
+            counts = session.execute(
+                select(Message.from_address, func.count())
+                .where(Message.chain_id == settings.chain_id, Message.status.in_(OPEN))
+                .group_by(Message.from_address)
+            )
+            open_messages = {address: count for address, count in counts}
+        items = []
+        for address, latest, balance in zip(addresses, seen[::2], seen[1::2], strict=True):
+            row = rows.get(address)
+            items.append(
+                {
+                    "address": address,
+                    "state": row.state if row else "new",
+                    "balance_wei": str(balance),
+                    "next_nonce": row.next_nonce if row else latest,
+                    "latest_nonce": latest,
+                    "in_flight": open_messages.get(address, 0),
+                }
+            )
+        return {"items": items}
+
+    def _read(self, message_id: str) -> dict[str, Any]:
+        with transaction(self.context.sessions) as session:
+            row = session.get(Message, message_id)
+            if row is None:
+                raise TransactionNotFound
+            return render_messages(session, [row])[0]
+
+    def _default_sender(self) -> str:
+        """The operator where its key is held, else the first key."""
+        settings = self.context.settings
+        operator = settings.operator_address
+        for address in settings.keyring.addresses:
+            if operator and address.lower() == operator.lower():
+                return address
+        return settings.keyring.addresses[0]
+
+
+_PER_SIGNER = ("eth_getTransactionCount", "eth_getBalance")
+
+
+def _canonical(body: Mapping[str, Any]) -> dict[str, Any]:
+    sender = body["sender"]
+    if int(body["to"], 16) == 0:
+        raise InvalidInput(errors={"to": ["The zero address is nobody's."]})
+    return {
+        "to": body["to"],
+        "data": body["data"],
+        "value_wei": str(body["value_wei"]),
+        "gas_limit": None if body["gas_limit"] is None else str(body["gas_limit"]),
+        "deadline": format_time(body["deadline"]),
+        "from": sender,
+        "purpose": body["purpose"],
+    }

@@ -1,0 +1,99 @@
+"""Settings of the relayer."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from apps.common.settings import SAMPLE_INTERNAL_KEY, BaseSettings, SettingsReader, compose_database_url
+from apps.common.wei import ETHER, GWEI
+from relayer.policy import MAX_GAS_LIMIT
+from relayer.signing import Keyring, parse_keys
+
+
+@dataclass(frozen=True)
+class RelayerSettings:
+    """What the relayer reads. Its representation leaves out keys, passwords, and URLs, which may hold either."""
+
+    app_env: str
+    http_port: int
+    database_url: str = field(repr=False)
+    broker_url: str = field(repr=False)
+    rpc_urls: tuple[str, ...] = field(repr=False)
+    chain_id: int
+    keyring: Keyring = field(repr=False)
+    api_keys: tuple[str, ...] = field(repr=False)
+    confirmations: int
+    money_horizon: str | None
+    gas_limit: int
+    fallback_tip_wei: int
+    custody_address: str | None
+    operator_address: str | None
+    steth_address: str | None
+    queue_address: str | None
+    max_value_per_tx_wei: int
+    max_value_per_day_wei: int
+
+
+def load_settings() -> RelayerSettings:
+    """Read ``relayer/.env`` and the environment; raises `SettingsError` with every fault, never with a secret."""
+    reader = _reader()
+    app_env = reader.app_env()
+    settings = RelayerSettings(
+        app_env=app_env,
+        http_port=reader.integer("HTTP_PORT", 8082, minimum=1),
+        database_url=_database_url(reader),
+        broker_url=BaseSettings.read_broker(reader),
+        rpc_urls=reader.urls("RPC_URL"),
+        chain_id=reader.integer("CHAIN_ID", minimum=1),
+        keyring=_keyring(reader),
+        api_keys=_api_keys(reader, app_env),
+        confirmations=max(1, reader.integer("CONFIRMATIONS", 2) or 1),
+        money_horizon=reader.choice("MONEY_HORIZON", ("", "finalized", "depth"), "") or None,
+        # EIP-7825 caps a transaction's gas; an older file may hold more.
+        gas_limit=min(MAX_GAS_LIMIT, reader.integer("GAS_LIMIT", 1_000_000, minimum=21_000) or 0),
+        fallback_tip_wei=reader.wei("FALLBACK_GAS_TIP_CAP_WEI", GWEI),
+        custody_address=reader.optional_text("CUSTODY_ETH_ADDRESS"),
+        operator_address=reader.optional_text("RELAYER_OPERATOR_ADDRESS"),
+        steth_address=reader.optional_text("LIDO_STETH_ADDRESS"),
+        queue_address=reader.optional_text("LIDO_WITHDRAWAL_QUEUE_ADDRESS"),
+        max_value_per_tx_wei=reader.wei("MAX_VALUE_PER_TX_WEI", 10_000 * ETHER),
+        max_value_per_day_wei=reader.wei("MAX_VALUE_PER_DAY_WEI", 100_000 * ETHER),
+    )
+    reader.finish()
+    return settings
+
+
+def load_broker_url() -> str:
+    """Only the broker's URL: what the Celery app needs before anything else is read."""
+    return BaseSettings.read_broker(_reader())
+
+
+def _reader() -> SettingsReader:
+    return SettingsReader("relayer", Path(__file__).parent)
+
+
+def _database_url(reader: SettingsReader) -> str:
+    return compose_database_url(
+        reader.text("DB_HOST", "127.0.0.1") or "",
+        reader.integer("DB_PORT", 5432, minimum=1) or 0,
+        reader.text("DB_USER") or "",
+        reader.text("DB_PASSWORD", "") or "",
+        reader.text("DB_NAME", "relayer") or "",
+    )
+
+
+def _keyring(reader: SettingsReader) -> Keyring:
+    raw = reader.text("SIGNER_KEYS")
+    try:
+        return parse_keys(raw or "")
+    except ValueError as error:
+        if raw:
+            reader.fault("SIGNER_KEYS", str(error))
+        return Keyring(())
+
+
+def _api_keys(reader: SettingsReader, app_env: str) -> tuple[str, ...]:
+    raw = reader.optional_text("RELAYER_HTTP_API_KEY") or ""
+    keys = tuple(key.strip() for key in raw.split(",") if key.strip())
+    if app_env == "production" and (not keys or SAMPLE_INTERNAL_KEY in keys):
+        reader.fault("RELAYER_HTTP_API_KEY", "must be set to a secret of your own when APP_ENV=production")
+    return keys

@@ -1,0 +1,193 @@
+"""A relayer on a real node and a real database, whose blocks the test mines itself."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import requests
+from flask.testing import FlaskClient
+
+from apps.common.settings import normalise_database_url
+from apps.common.wei import ETHER
+from relayer import create_app
+from relayer.context import RelayerContext
+from relayer.pump import Tick, pump_once
+from relayer.settings import RelayerSettings
+from relayer.signing import parse_keys
+
+# The node's own well-known test keys.
+OPERATOR_KEY = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
+CUSTODY_KEY = "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"
+OPERATOR = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+CUSTODY = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+STRANGER = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
+SUBMIT_DATA = "0xa1903eab" + "0" * 64
+CHAIN_ID = 31337
+ROOT = Path(__file__).parents[2]
+
+
+class Node:
+    """A development node that mines when told to."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def rpc(self, method: str, *params: Any) -> Any:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
+        answer = requests.post(self.url, json=body, timeout=10).json()
+        if "error" in answer:
+            raise AssertionError(f"{method}: {answer['error']}")
+        return answer["result"]
+
+    def mine_by_hand(self) -> None:
+        self.rpc("evm_setAutomine", False)
+        self.rpc("evm_setIntervalMining", 0)
+
+    def mine(self, blocks: int = 1) -> None:
+        for _ in range(blocks):
+            self.rpc("evm_mine")
+
+    def head(self) -> int:
+        return int(self.rpc("eth_blockNumber"), 16)
+
+    def balance(self, address: str) -> int:
+        return int(self.rpc("eth_getBalance", address, "latest"), 16)
+
+    def transactions_from(self, address: str) -> list[dict[str, Any]]:
+        """Every transaction of a sender in the canonical chain: what really happened, whatever anybody reports."""
+        found = []
+        for number in range(self.head() + 1):
+            block = self.rpc("eth_getBlockByNumber", hex(number), True)
+            found += [item for item in block["transactions"] if item["from"].lower() == address.lower()]
+        return found
+
+
+@dataclass
+class House:
+    node: Node
+    context: RelayerContext
+    client: FlaskClient
+
+    def post(self, message_id: str, **changes: Any) -> Any:
+        """Accept a message; by default one wei-round transfer operator -> custody."""
+        body = {"message_id": message_id, "to": CUSTODY, "data": "0x", "value_wei": str(ETHER), "gas_limit": 21_000}
+        return self.client.post("/v1/transactions", json={**body, **changes})
+
+    def message(self, message_id: str) -> dict[str, Any]:
+        answer = self.client.get(f"/v1/transactions/{message_id}")
+        assert answer.status_code == 200, answer.get_json()
+        found: dict[str, Any] = answer.get_json()
+        return found
+
+    def pump(self) -> Tick:
+        return pump_once(self.context)
+
+    def mine_and_pump(self, blocks: int = 1) -> None:
+        for _ in range(blocks):
+            self.node.mine()
+            self.pump()
+
+    def run(self, message_id: str, ticks: int = 6) -> dict[str, Any]:
+        """Pump and mine until the message is final."""
+        for _ in range(ticks):
+            self.pump()
+            found = self.message(message_id)
+            if found["status"] not in {"queued", "signed", "broadcast", "mined"}:
+                return found
+            self.node.mine()
+        return self.message(message_id)
+
+
+def make_house(database_url: str, node: Node, **changes: Any) -> House:
+    settings = make_settings(database_url, changes.pop("rpc_urls", (node.url,)), **changes)
+    app = create_app(settings)
+    return House(node, app.extensions["service"].context, app.test_client())
+
+
+def make_settings(database_url: str, rpc_urls: tuple[str, ...], **changes: Any) -> RelayerSettings:
+    values: dict[str, Any] = {
+        "app_env": "test",
+        "http_port": 8082,
+        "database_url": normalise_database_url(database_url),
+        "broker_url": "redis://127.0.0.1:1/0",  # nobody listens: hints are lost, and nothing may depend on them
+        "rpc_urls": rpc_urls,
+        "chain_id": CHAIN_ID,
+        "keyring": parse_keys(f"{OPERATOR_KEY},{CUSTODY_KEY}"),
+        "api_keys": (),
+        "confirmations": 2,
+        "money_horizon": None,
+        "gas_limit": 1_000_000,
+        "fallback_tip_wei": 10**9,
+        "custody_address": CUSTODY,
+        "operator_address": OPERATOR,
+        "steth_address": None,
+        "queue_address": None,
+        "max_value_per_tx_wei": 10_000 * ETHER,
+        "max_value_per_day_wei": 100_000 * ETHER,
+    }
+    return RelayerSettings(**{**values, **changes})
+
+
+def run_pump_process(
+    database_url: str, rpc_url: str, crashpoint: str | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """One tick of the real task in a process of its own, which `crashpoint` may kill."""
+    parts = urlsplit(database_url)
+    environment = {
+        **os.environ,
+        "DB_HOST": parts.hostname or "",
+        "DB_PORT": str(parts.port),
+        "DB_USER": unquote(parts.username or ""),
+        "DB_PASSWORD": unquote(parts.password or ""),
+        "DB_NAME": parts.path.strip("/"),
+        "RPC_URL": rpc_url,
+        "CHAIN_ID": str(CHAIN_ID),
+        "SIGNER_KEYS": f"{OPERATOR_KEY},0x{CUSTODY_KEY}",
+        "CUSTODY_ETH_ADDRESS": CUSTODY,
+        "RELAYER_OPERATOR_ADDRESS": OPERATOR,
+        "CELERY_BROKER_URL": "redis://127.0.0.1:1/0",
+        "STAKING_CRASHPOINT": crashpoint or "",
+    }
+    command = [sys.executable, "-c", "from relayer.tasks import pump; pump()"]
+    return subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )  # fmt: skip
+
+
+@contextmanager
+def losing_replies(upstream: str, method: str, times: int) -> Iterator[str]:
+    """A proxy before a node that delivers calls of `method` and then loses the first `times` replies to them."""
+    lost = threading.Semaphore(times)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            answer = requests.post(upstream, data=body, headers={"Content-Type": "application/json"}, timeout=10)
+            asked = json.loads(body)
+            hit = isinstance(asked, dict) and asked["method"] == method
+            self.send_response(502 if hit and lost.acquire(blocking=False) else 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()

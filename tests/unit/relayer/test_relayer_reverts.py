@@ -1,0 +1,36 @@
+"""Revert data to words."""
+
+import pytest
+from eth_abi.abi import encode
+from eth_utils.abi import function_signature_to_4byte_selector as selector
+
+from relayer.reverts import ERROR, PANIC, Revert, decode_revert
+
+
+@pytest.mark.parametrize(
+    ("data", "revert"),
+    [
+        (ERROR + encode(["string"], ["STAKE_LIMIT"]), Revert("Error", "STAKE_LIMIT")),
+        (PANIC + encode(["uint256"], [0x11]), Revert("Panic", "0x11: arithmetic overflow")),
+        (
+            bytes.fromhex("b89b87c8") + encode(["uint256"], [99]),
+            Revert("RequestAmountTooSmall", "RequestAmountTooSmall(99)"),
+        ),
+        (bytes.fromhex("14378398"), Revert("ResumedExpected", "ResumedExpected()")),
+        (b"", Revert("Unknown", "It reverted without a reason.")),
+        (b"\x01\x02\x03\x04", Revert("Unknown", "Undecoded revert data 0x01020304")),
+        (ERROR + b"\xff", Revert("Unknown", "Undecoded revert data 0x08c379a0ff")),
+    ],
+)
+def test_decode__data__name_and_detail(data: bytes, revert: Revert) -> None:
+    assert decode_revert(data) == revert
+
+
+def test_decode__queue_errors__selectors_as_measured() -> None:
+    for signature, known in {
+        "RequestAmountTooLarge(uint256)": "8ebfb78d",
+        "RequestNotFoundOrNotFinalized(uint256)": "4ae50228",
+        "InvalidHint(uint256)": "cee778e2",
+        "NotOwner(address,address)": "23295f0e",
+    }.items():
+        assert selector(signature).hex() == known

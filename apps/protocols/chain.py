@@ -1,0 +1,194 @@
+"""Reads of the chain: batched JSON-RPC, pinned to one block, over Lido's public interface alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import eth_abi
+from web3 import Web3
+from web3.contract import Contract
+from web3.types import RPCEndpoint
+
+from apps.common.errors import NotFound
+from apps.common.ethereum import ChainUnavailable, checksum_setting, make_web3, money_horizon
+from apps.common.wire import time_text
+from apps.protocols.lido_abi import ERRORS, QUEUE, STETH
+from apps.protocols.settings import ProtocolsSettings
+
+UNLIMITED = 2**256 - 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block that reads are pinned to."""
+
+    number: int
+    hash: str
+    timestamp: int
+
+
+class CallReverted(Exception):
+    """A call or an estimate reverted; the text is the decoded reason."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One JSON-RPC request of a batch."""
+
+    method: str
+    params: list[Any]
+    types: tuple[str, ...] = ()
+
+
+class Chain:
+    """The protocol as one operator sees it. Nothing is asked before first use."""
+
+    def __init__(self, settings: ProtocolsSettings) -> None:
+        self.settings = settings
+        self.web3 = make_web3(settings.rpc_urls, settings.rpc_timeout_sec)
+
+    @cached_property
+    def steth(self) -> Contract:
+        address = checksum_setting("LIDO_STETH_ADDRESS", self.settings.steth_address)
+        return self.web3.eth.contract(address=Web3.to_checksum_address(address), abi=STETH)
+
+    @cached_property
+    def queue(self) -> Contract:
+        address = checksum_setting("LIDO_WITHDRAWAL_QUEUE_ADDRESS", self.settings.withdrawal_queue_address)
+        return self.web3.eth.contract(address=Web3.to_checksum_address(address), abi=QUEUE)
+
+    @cached_property
+    def operator(self) -> str:
+        return checksum_setting("RELAYER_OPERATOR_ADDRESS", self.settings.operator_address)
+
+    @cached_property
+    def custody(self) -> str:
+        return checksum_setting("CUSTODY_ETH_ADDRESS", self.settings.custody_address)
+
+    @cached_property
+    def chain_id(self) -> int:
+        return int(self.batch([Call("eth_chainId", [])])[0], 16)
+
+    def horizon(self) -> int:
+        """The highest block the books may act on."""
+        return money_horizon(self.web3, self.chain_id, self.settings.confirmations, self.settings.money_horizon)
+
+    def block(self, number: int | None = None) -> Block:
+        """A block by number, or the latest; `NotFound` when the chain has no such block."""
+        tag = "latest" if number is None else hex(number)
+        found = self.batch([Call("eth_getBlockByNumber", [tag, False])])[0]
+        if found is None:
+            raise NotFound(f"The chain has no block {number} yet.")
+        return Block(int(found["number"], 16), str(found["hash"]), int(found["timestamp"], 16))
+
+    def call(self, contract: Contract, name: str, arguments: Sequence[Any], block: Block, *types: str) -> Call:
+        """An ``eth_call`` pinned to a block's number, decoded as `types`."""
+        data = contract.encode_abi(name, args=list(arguments))
+        return Call("eth_call", [{"to": contract.address, "data": data}, hex(block.number)], types)
+
+    def batch(self, calls: Sequence[Call]) -> list[Any]:
+        """Ask everything in one HTTP request and decode; raises `CallReverted` or `ChainUnavailable`."""
+        requests = [(RPCEndpoint(call.method), call.params) for call in calls]
+        answers: Any = self.web3.provider.make_batch_request(requests)
+        if not isinstance(answers, list) or len(answers) != len(calls):
+            raise ChainUnavailable
+        by_id = sorted(answers, key=lambda answer: int(answer["id"]))
+        return [_decode(call, answer) for call, answer in zip(calls, by_id, strict=True)]
+
+    def logs(self, addresses: Sequence[str], topics: list[Any], start: int, end: int) -> Call:
+        query = {"address": list(addresses), "topics": topics, "fromBlock": hex(start), "toBlock": hex(end)}
+        return Call("eth_getLogs", [query])
+
+    def state(self, block_number: int | None) -> dict[str, Any]:
+        """The `lido state` shape at one block: two round trips."""
+        block = self.block(block_number)
+        steth, queue, operator, custody = self.steth, self.queue, self.operator, self.custody
+        at = hex(block.number)
+        (
+            pooled, shares, operator_shares, operator_steth, allowance, limit, stopped, queue_paused, bunker, eth, custody_eth,
+        ) = self.batch(
+            [
+                self.call(steth, "getTotalPooledEther", [], block, "uint256"),
+                self.call(steth, "getTotalShares", [], block, "uint256"),
+                self.call(steth, "sharesOf", [operator], block, "uint256"),
+                self.call(steth, "balanceOf", [operator], block, "uint256"),
+                self.call(steth, "allowance", [operator, queue.address], block, "uint256"),
+                self.call(steth, "getStakeLimitFullInfo", [], block, "bool", "bool", *["uint256"] * 5),
+                self.call(steth, "isStopped", [], block, "bool"),
+                self.call(queue, "isPaused", [], block, "bool"),
+                self.call(queue, "isBunkerModeActive", [], block, "bool"),
+                Call("eth_getBalance", [operator, at], ("wei",)),
+                Call("eth_getBalance", [custody, at], ("wei",)),
+            ]
+        )  # fmt: skip
+        paused, limited, current, maximum = limit[0], limit[1], limit[2], limit[3]
+        return {
+            "chain_id": self.chain_id,
+            "block_number": block.number,
+            "block_hash": block.hash,
+            "block_time": _time(block.timestamp),
+            "total_pooled_ether_wei": str(pooled),
+            "total_shares": str(shares),
+            "share_rate": str(pooled * 10**27 // shares if shares else 0),
+            "operator": {
+                "address": operator,
+                "shares": str(operator_shares),
+                "steth_wei": str(operator_steth),
+                "eth_wei": str(eth),
+                "allowance_wei": str(allowance),
+            },
+            "custody": {"address": custody, "eth_wei": str(custody_eth)},
+            "stake_limit": {
+                "current_wei": str(current) if limited else None,
+                "max_wei": str(maximum) if limited else None,
+            },
+            "switches": {
+                "staking_paused": bool(paused),
+                "queue_paused": bool(queue_paused),
+                "stopped": bool(stopped),
+                "bunker": bool(bunker),
+            },
+        }
+
+    def check(self) -> dict[str, Any]:
+        """For the status page: the node answers, and the configured contracts have code."""
+        head = self.block()
+        codes = self.batch(
+            [Call("eth_getCode", [self.steth.address, "latest"]), Call("eth_getCode", [self.queue.address, "latest"])]
+        )
+        if any(code in {"0x", None} for code in codes):
+            raise ValueError("no code at the configured Lido addresses")
+        return {"chain_id": self.chain_id, "block_number": head.number}
+
+
+def _decode(call: Call, answer: Any) -> Any:
+    if "error" in answer:
+        raise CallReverted(decode_revert(answer["error"]))
+    result = answer.get("result")
+    if not call.types:
+        return result
+    if call.types == ("wei",):
+        return int(result, 16)
+    values = eth_abi.decode(call.types, bytes.fromhex(str(result)[2:]))
+    return values[0] if len(values) == 1 else values
+
+
+def decode_revert(error: Any) -> str:
+    """The reason of a revert: an Error(string), a Lido custom error by selector, or the node's message."""
+    data = error.get("data") if isinstance(error, dict) else None
+    if isinstance(data, dict):
+        data = data.get("data") or data.get("result")
+    if isinstance(data, str) and data.startswith("0x") and len(data) >= 10:
+        selector, body = data[2:10], bytes.fromhex(data[10:])
+        if selector == "08c379a0":
+            return str(eth_abi.decode(["string"], body)[0])
+        if selector in ERRORS:
+            return ERRORS[selector]
+    message = str(error.get("message", "")) if isinstance(error, dict) else ""
+    return message.removeprefix("execution reverted: ")[:200] or "execution reverted"
+
+
+def _time(timestamp: int) -> str:
+    return time_text(datetime.fromtimestamp(timestamp, UTC))

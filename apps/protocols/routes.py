@@ -1,0 +1,117 @@
+"""HTTP face of protocols: parse and answer, nothing else."""
+
+import re
+from typing import Any
+
+from flask import Response, current_app, jsonify
+from flask_smorest import Blueprint
+
+from apps.common.errors import InvalidInput
+from apps.common.wire import PageQuerySchema
+from apps.protocols import builders, schemas
+from apps.protocols.history import parse_cursor
+from apps.protocols.service import ProtocolsService
+from apps.protocols.withdrawals import read_receipt
+
+blueprint = Blueprint("protocols", __name__, url_prefix="/v1", description="Lido: calldata, reads, reconciliation.")
+
+
+@blueprint.post("/lido/transactions/submit")
+@blueprint.arguments(schemas.AmountSchema)
+@blueprint.response(200)
+def build_submit(body: dict[str, Any]) -> Response:
+    """An unsigned submit, checked against the stake limit and the switches."""
+    return jsonify(builders.build_submit(_service().chain, body["amount_wei"]))
+
+
+@blueprint.post("/lido/transactions/approve")
+@blueprint.arguments(schemas.AmountSchema)
+@blueprint.response(200)
+def build_approve(body: dict[str, Any]) -> Response:
+    """An unsigned approval of the withdrawal queue."""
+    return jsonify(builders.build_approve(_service().chain, body["amount_wei"]))
+
+
+@blueprint.post("/lido/transactions/request-withdrawals")
+@blueprint.arguments(schemas.RequestWithdrawalsSchema)
+@blueprint.response(200)
+def build_request(body: dict[str, Any]) -> Response:
+    """An unsigned request of withdrawals, split at 1000 stETH; `elements` in on-chain order."""
+    return jsonify(builders.build_request(_service().chain, body["items"]))
+
+
+@blueprint.post("/lido/transactions/claim")
+@blueprint.arguments(schemas.ClaimSchema)
+@blueprint.response(200)
+def build_claim(body: dict[str, Any]) -> Response:
+    """An unsigned claim to custody, ids sorted, hints found."""
+    return jsonify(builders.build_claim(_service().chain, body["withdrawal_ids"]))
+
+
+@blueprint.get("/lido/state")
+@blueprint.arguments(schemas.StateQuerySchema, location="query")
+@blueprint.response(200)
+def get_state(query: dict[str, Any]) -> Response:
+    """The protocol at one block, the latest where none is named."""
+    return jsonify(_service().chain.state(query["block"]))
+
+
+@blueprint.get("/lido/history")
+@blueprint.arguments(PageQuerySchema, location="query")
+@blueprint.response(200)
+def list_history(query: dict[str, Any]) -> Response:
+    """The operator's share history in chain order up to the money horizon."""
+    return jsonify(_service().history.page(parse_cursor(query["after"]), query["limit"]))
+
+
+@blueprint.get("/lido/rebases")
+@blueprint.arguments(schemas.RebasesQuerySchema, location="query")
+@blueprint.response(200)
+def list_rebases(query: dict[str, Any]) -> Response:
+    """Rebases after a block, with the operator's reward of each."""
+    return jsonify(_service().rebases(query["after_block"], query["limit"]))
+
+
+@blueprint.get("/lido/receipts/<tx_hash>")
+@blueprint.response(200)
+def get_receipt(tx_hash: str) -> Response:
+    """What Lido's logs in one transaction say."""
+    if not re.fullmatch(r"0x[0-9a-fA-F]{64}", tx_hash):
+        raise InvalidInput(errors={"tx_hash": ["Must be 0x and 64 hex digits."]})
+    return jsonify(read_receipt(_service().chain, tx_hash.lower()))
+
+
+@blueprint.post("/lido/withdrawals/status")
+@blueprint.arguments(schemas.IdsSchema)
+@blueprint.response(200)
+def list_withdrawal_statuses(body: dict[str, Any]) -> Response:
+    """Status of up to 1,000 withdrawals."""
+    return jsonify({"items": _service().statuses(body["ids"])})
+
+
+@blueprint.get("/lido/apr")
+@blueprint.response(200)
+def get_apr() -> Response:
+    """The users' yearly rate: of the last rebase, and over seven days."""
+    return jsonify(_service().apr())
+
+
+@blueprint.post("/reconciliations")
+@blueprint.arguments(schemas.ReconciliationSchema)
+@blueprint.response(201)
+def post_reconciliation(body: dict[str, Any]) -> Response:
+    """Compare books and chain at one block, and keep the result."""
+    return _service().reconcile(body["message_id"], body["block"], body["rewards"]).response()
+
+
+@blueprint.get("/reconciliations")
+@blueprint.arguments(schemas.ReconciliationsQuerySchema, location="query")
+@blueprint.response(200)
+def list_reconciliations(query: dict[str, Any]) -> Response:
+    """Reconciliations, newest first."""
+    return jsonify(_service().reconciliations(**query))
+
+
+def _service() -> ProtocolsService:
+    service: ProtocolsService = current_app.extensions["service"]
+    return service

@@ -1,0 +1,60 @@
+"""Bodies and queries of protocols' endpoints."""
+
+import marshmallow as ma
+
+from apps.common.wei import SignedWeiField, WeiField
+from apps.common.wire import BodySchema, PageQuerySchema, QuerySchema, message_id_field
+
+BLOCK = ma.validate.Range(0, 2**53)
+
+
+class AmountSchema(BodySchema):
+    amount_wei = WeiField(required=True)
+
+
+class ItemSchema(BodySchema):
+    reference = ma.fields.String(required=True, validate=ma.validate.Length(1, 200))
+    amount_wei = WeiField(required=True)
+
+
+class RequestWithdrawalsSchema(BodySchema):
+    items = ma.fields.List(ma.fields.Nested(ItemSchema), required=True, validate=ma.validate.Length(1, 100))
+
+
+class IdsSchema(BodySchema):
+    ids = ma.fields.List(
+        ma.fields.Integer(strict=True, validate=ma.validate.Range(1, 2**53)),
+        required=True,
+        validate=ma.validate.Length(1, 1000),
+    )
+
+
+class ClaimSchema(BodySchema):
+    withdrawal_ids = ma.fields.List(
+        ma.fields.Integer(strict=True, validate=ma.validate.Range(1, 2**53)),
+        required=True,
+        validate=ma.validate.Length(1, 1000),
+    )
+
+
+class StateQuerySchema(QuerySchema):
+    block = ma.fields.Integer(load_default=None, validate=BLOCK)
+
+
+class RebasesQuerySchema(PageQuerySchema):
+    after_block = ma.fields.Integer(load_default=-1, validate=ma.validate.Range(-1, 2**53))
+
+
+class RewardsSchema(BodySchema):
+    owed_wei = SignedWeiField(required=True)
+    weight_wei = WeiField(required=True, minimum=0)
+
+
+class ReconciliationSchema(BodySchema):
+    message_id = message_id_field()
+    block = ma.fields.Integer(load_default=None, allow_none=True, strict=True, validate=BLOCK)
+    rewards = ma.fields.Nested(RewardsSchema, load_default=None, allow_none=True)
+
+
+class ReconciliationsQuerySchema(PageQuerySchema):
+    verdict = ma.fields.String(load_default=None, validate=ma.validate.OneOf(("ok", "drift", "error")))

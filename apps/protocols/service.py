@@ -1,0 +1,131 @@
+"""What protocols answers: state, history, builders, withdrawals, APR, reconciliations."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from apps.clients.ledger import LedgerClient
+from apps.common.database import Sessions, transaction
+from apps.common.idempotency import Answer, run_once
+from apps.common.wire import new_id, page, time_text
+from apps.protocols import reconciliation
+from apps.protocols.apr import apr_of
+from apps.protocols.chain import Chain
+from apps.protocols.history import History, parse_cursor
+from apps.protocols.models import MessageKey, ReconciliationRun
+from apps.protocols.withdrawals import read_statuses
+
+WEEK_SEC = 7 * 86_400
+REBASES_PER_PAGE = 200
+
+
+class ProtocolsService:
+    """Owns the transactions of protocols' endpoints; reads go to `chain` and `history` directly."""
+
+    def __init__(self, chain: Chain, sessions: Sessions, ledger: LedgerClient, pool_id: str) -> None:
+        self.chain = chain
+        self.sessions = sessions
+        self.ledger = ledger
+        self.pool_id = pool_id
+        self.history = History(chain, sessions)
+
+    def statuses(self, ids: Sequence[int]) -> list[dict[str, Any]]:
+        """The `withdrawal status` shape of up to 1,000 ids."""
+        return [
+            {
+                "withdrawal_id": item["withdrawal_id"],
+                "owner": item["owner"],
+                "amount_wei": str(item["amount"]),
+                "requested_at": time_text(datetime.fromtimestamp(item["timestamp"], UTC)),
+                "finalized": item["finalized"],
+                "claimed": item["claimed"],
+                "claimable_wei": str(item["claimable"]),
+            }
+            for item in read_statuses(self.chain, ids, self.chain.block())
+        ]
+
+    def rebases(self, after_block: int, limit: int) -> dict[str, Any]:
+        found = self.history.page((after_block, 10**9), limit, kinds=("rebase",))
+        return {"items": [item["rebase"] for item in found["items"]], "next": found["next"]}
+
+    def apr(self) -> dict[str, Any]:
+        """The rate of the last rebase, and over the rebases of the last seven days."""
+        rebases: list[dict[str, Any]] = []
+        after = (-1, -1)
+        while True:
+            found = self.history.page(after, REBASES_PER_PAGE, kinds=("rebase",))
+            rebases += [item["rebase"] for item in found["items"]]
+            if found["next"] is None:
+                break
+            after = parse_cursor(found["next"])
+        week: list[dict[str, Any]] = []
+        elapsed = 0
+        for rebase in reversed(rebases):
+            week.insert(0, rebase)
+            elapsed += int(rebase["time_elapsed_sec"])
+            if elapsed >= WEEK_SEC:
+                break
+        return {"last": apr_of(rebases[-1:]), "seven_day": apr_of(week)}
+
+    def reconcile(self, message_id: str, block: int | None, rewards: dict[str, int] | None) -> Answer:
+        """Compare books and chain once per message_id. Everything is read before the transaction opens."""
+        request = {
+            "block": None if block is None else str(block),
+            "rewards": None if rewards is None else {name: str(value) for name, value in sorted(rewards.items())},
+        }
+        facts = None
+        if not self._known(message_id):
+            facts = reconciliation.gather(
+                self.chain, self.history, self.ledger, self.sessions, self.pool_id, block
+            )
+
+        def work(session: Session) -> dict[str, Any]:
+            assert facts is not None  # a known message_id never comes here
+            lines = reconciliation.judge(facts, rewards)
+            row = ReconciliationRun(
+                id=new_id(),
+                message_id=message_id,
+                block_number=facts.block.number,
+                block_hash=facts.block.hash,
+                verdict="ok" if all(line["ok"] for line in lines) else "drift",
+                lines=lines,
+            )
+            session.add(row)
+            session.flush()
+            session.refresh(row)
+            return _render(row)
+
+        return run_once(
+            self.sessions, MessageKey, message_id=message_id, endpoint="reconciliations", request=request, work=work
+        )
+
+    def reconciliations(self, limit: int, after: str | None, verdict: str | None) -> dict[str, Any]:
+        """Runs, newest first."""
+        query = select(ReconciliationRun).order_by(ReconciliationRun.id.desc()).limit(limit + 1)
+        if after is not None:
+            query = query.where(ReconciliationRun.id < after)
+        if verdict is not None:
+            query = query.where(ReconciliationRun.verdict == verdict)
+        with transaction(self.sessions) as session:
+            rows = session.scalars(query).all()
+        return page([_render(row) for row in rows], limit, lambda item: str(item["id"]))
+
+    def _known(self, message_id: str) -> bool:
+        with transaction(self.sessions) as session:
+            return session.get(MessageKey, message_id) is not None
+
+
+def _render(row: ReconciliationRun) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "message_id": row.message_id,
+        "block_number": row.block_number,
+        "block_hash": row.block_hash,
+        "verdict": row.verdict,
+        "reason": row.reason,
+        "lines": row.lines,
+        "created_at": time_text(row.created_at),
+    }

@@ -1,0 +1,5 @@
+"""Entry point of the web server."""
+
+from apps.protocols import create_app
+
+app = create_app()

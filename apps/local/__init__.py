@@ -1,0 +1,1 @@
+"""The local stack: the `staking` command, its supervisor, its demo."""

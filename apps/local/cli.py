@@ -1,0 +1,173 @@
+"""The `staking` command: the local stack, its demo, its doctor, migrations and the oracle's buttons."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from apps.common.settings import SettingsError
+from apps.local.errors import LocalError, NotRunning
+from apps.local.home import Home
+from apps.local.stack import Stack
+
+console = Console(highlight=False)
+
+
+class _Commands(click.Group):
+    """Errors of ours end as a plain message and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (LocalError, SettingsError) as error:
+            click.echo(f"staking: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Staking on your desk: databases, broker, chain with Lido contracts, five services, workers.
+
+    Everything lives in STAKING_HOME (default: .staking in the current directory).
+    """
+
+
+@main.command()
+@click.option("--detach", is_flag=True, help="Leave the stack running and return.")
+@click.option("--separate-custody", is_flag=True, help="In a new home: custody at an address of its own.")
+def up(*, detach: bool, separate_custody: bool) -> None:
+    """Start everything; without --detach, stop it cleanly on Ctrl-C."""
+    stack = _stack()
+    started = time.monotonic()
+    stack.up(separate_custody=separate_custody)
+    console.print(f"started in {time.monotonic() - started:.1f} s")
+    _print_urls(stack)
+    if detach:
+        console.print("stop it with: staking down")
+        return
+    console.print("press Ctrl-C to stop")
+    try:
+        while stack.running():
+            time.sleep(1)
+    except KeyboardInterrupt:
+        console.print("stopping")
+    finally:
+        stack.down()
+
+
+@main.command()
+def down() -> None:
+    """Stop everything; the data stays in STAKING_HOME."""
+    console.print("stopped" if _stack().down() else "nothing was running")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="What a program needs to use the stack. Holds the API keys.")
+def status(*, as_json: bool) -> None:
+    """Show what runs and where."""
+    stack = _stack()
+    if as_json:
+        click.echo(json.dumps(stack.status(), indent=2))
+        return
+    if not stack.running():
+        raise NotRunning
+    table = Table("program", "state", "pid")
+    for name, info in stack.processes().items():
+        table.add_row(name, str(info["statename"]).lower(), str(info["pid"]))
+    console.print(table)
+    _print_urls(stack)
+
+
+@main.command()
+@click.argument("program", required=False)
+@click.option("-n", "lines", default=40, show_default=True, help="How many lines.")
+@click.option("-f", "follow", is_flag=True, help="Go on as lines come.")
+def logs(program: str | None, *, lines: int, follow: bool) -> None:
+    """Show the log of one program, or the end of all."""
+    found = sorted(Home.from_environment().logs.glob(f"{program or '*'}.log"))
+    if not found:
+        raise LocalError(f"There is no log of {program or 'anything'}.", "Names are listed by: staking status")
+    raise SystemExit(subprocess.call(["tail", "-n", str(lines), *(["-F"] if follow else []), *map(str, found)]))
+
+
+@main.command()
+@click.option("--write-walkthrough", type=click.Path(path_type=Path), help="Write the run, with its tables, as a page.")
+@click.option("--kill-workers", is_flag=True, help="SIGKILL every worker in the middle of it.")
+def demo(*, write_walkthrough: Path | None, kill_workers: bool) -> None:
+    """Drive one whole staking life over the public HTTP API and check every balance against the chain."""
+    from apps.local.demo import run_demo
+
+    stack = _stack()
+    raise SystemExit(run_demo(stack, console, write_walkthrough, kill_workers=kill_workers))
+
+
+@main.command()
+def doctor() -> None:
+    """Check this machine and, if it runs, the stack."""
+    from apps.local.doctor import examine
+
+    findings = examine(_stack())
+    for finding in findings:
+        console.print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}" + ("" if finding.ok else f"\n     {finding.remedy}"))
+    raise SystemExit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@main.command()
+@click.argument("service", required=False, type=click.Choice(["ledger", "protocols", "rewards", "pool", "relayer"]))
+@click.option("--down", "downward", is_flag=True, help="Go back instead of forward.")
+@click.option("--revision", help="Stop there (default: the newest, or with --down before the first).")
+def migrate(service: str | None, *, downward: bool, revision: str | None) -> None:
+    """Migrate one database or all: the running stack's, else those that each service's .env names."""
+    from apps.local.migrate import migrate_databases
+
+    for line in migrate_databases(_stack(), service, downward=downward, revision=revision):
+        console.print(line)
+
+
+@main.group()
+def oracle() -> None:
+    """The buttons of the local chain's oracle."""
+
+
+@oracle.command()
+@click.option("--delta-wei", required=True, type=int, help="The protocol's reward; negative for a slashing.")
+def rebase(delta_wei: int) -> None:
+    """Report a reward or a loss of the whole protocol."""
+    report = _stack().oracle().rebase(delta_wei)
+    click.echo(
+        f"block {report.block_number}: total pooled ether {report.pre_total_ether_wei} -> {report.post_total_ether_wei}"
+    )
+
+
+@oracle.command()
+@click.option("--up-to", type=int, help="Up to this withdrawal id (default: all).")
+def finalize(up_to: int | None) -> None:
+    """Finalize withdrawal requests, so that they can be claimed."""
+    report = _stack().oracle().finalize(up_to)
+    click.echo(f"block {report.block_number}: withdrawals finalized up to id {report.finalized_up_to}")
+
+
+def _stack() -> Stack:
+    return Stack(Home.from_environment(), say=lambda line: console.print(f"· {line}"))
+
+
+def _print_urls(stack: Stack) -> None:
+    found = stack.status()
+    table = Table("what", "where", show_header=False)
+    for name, url in found["services"].items():
+        table.add_row(name, f"{url}/docs")
+    table.add_row("Flower", stack.flower_url())
+    table.add_row("chain", f"{found['rpc_url']} (chain {found['chain_id']})")
+    table.add_row("broker", found["broker_url"])
+    table.add_row("keys, databases", "staking status --json")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

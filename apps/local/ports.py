@@ -35,7 +35,7 @@ def choose_ports(names: list[str], remembered: dict[str, int]) -> tuple[dict[str
         port = remembered.get(name, STANDARD[name])
         if port in chosen.values() or not is_free(port):
             notes_port = port
-            port = _any_free(set(chosen.values()))
+            port = any_free_port(set(chosen.values()))
             notes.append(f"port {notes_port} is in use: {name} listens on {port} instead (choose with {variable})")
         chosen[name] = port
     return chosen, notes
@@ -63,10 +63,11 @@ def _asked(name: str, variable: str, text: str) -> int:
     return int(text)
 
 
-def _any_free(taken: set[int]) -> int:
+def any_free_port(taken: set[int] | None = None) -> int:
+    """A port of loopback that nobody listens on now."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
-        if port not in taken:
+        if port not in (taken or ()):
             return port

@@ -1,0 +1,69 @@
+"""A real PostgreSQL server for a test session, in a directory of its own; gone when the session ends."""
+
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg2
+from psycopg2 import sql
+
+from apps.local import postgres as local
+from apps.local.ports import any_free_port
+from apps.local.postgres import Postgres, unprivileged_account
+
+
+class Server:
+    """A running server that makes databases by name, cheaply, from migrated templates."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self.postgres = postgres
+        self._made = 0
+
+    def url(self, database: str) -> str:
+        return self.postgres.url(database)
+
+    def create(self, prefix: str, template: str = "template1") -> str:
+        """Make a database and return its URL."""
+        self._made += 1
+        name = f"{prefix}_{self._made}"
+        connection = psycopg2.connect(self.url("postgres"), connect_timeout=10)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+            )
+        connection.close()
+        return self.url(name)
+
+
+@contextmanager
+def start_postgres() -> Iterator[Server]:
+    with tempfile.TemporaryDirectory(prefix="staking-tests-") as directory:
+        Path(directory).chmod(0o711)
+        postgres = Postgres(Path(directory) / "postgres", any_free_port(), "test")
+        postgres.prepare()
+        account = unprivileged_account()
+        process = subprocess.Popen(
+            # Tests throw the data away; only a machine's crash would need the syncs.
+            [*postgres.command(), "-c", "fsync=off", "-c", "max_connections=300"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            extra_groups=[] if account else None,
+            cwd="/",
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while not local.answers(postgres.url("postgres")):
+                assert process.poll() is None, "PostgreSQL ended at once"
+                assert time.monotonic() < deadline, "PostgreSQL did not answer within 60 s"
+                time.sleep(0.05)
+            yield Server(postgres)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)

@@ -20,7 +20,7 @@ from apps.pool.models import Request, RewardCut, Walk
 from tasks.walk_lane import LANE_LEASE_SEC
 
 EVENTS_PER_PAGE = 200
-OPEN_AT_THE_RELAYER = ("signed", "broadcast", "mined")
+OPEN_AT_THE_RELAYER = "signed,broadcast,mined"
 
 
 class WalkHalted(Exception):
@@ -67,17 +67,11 @@ def book_reward_events(context: PoolContext, walk: Walk, *, held: frozenset[str]
 def gas_target(context: PoolContext, horizon: int) -> int:
     """The highest block up to which the relayer has settled everything it sent; at most the horizon.
 
-    A transaction still open at the relayer was certainly not mined up to the block at which it was last looked for. One
-    signed after this question cannot be in a block that was at the horizon before it.
+    Each transaction still open at the relayer carries `observed_block`: the highest block at the relayer's horizon at
+    which its nonce was certainly unused. One signed after this question cannot be in a block that was at the horizon
+    before it. One question for all open statuses: between two questions a transaction could pass from one to the other.
     """
-    target = horizon
-    for status in OPEN_AT_THE_RELAYER:
-        for item in _all(context, status=status):
-            if item["block_number"] is not None:
-                target = min(target, int(item["block_number"]) - 1)
-            else:
-                target = min(target, int(item["observed_block"] or 0))
-    return target
+    return min([horizon, *(int(item["observed_block"] or 0) for item in _all(context, status=OPEN_AT_THE_RELAYER))])
 
 
 def book_gas(context: PoolContext, walk: Walk, up_to_block: int) -> None:

@@ -16,7 +16,7 @@ from apps.common.database import transaction
 from apps.pool.context import PoolContext
 from apps.pool.lanes import LaneBusy
 from apps.pool.leases import LeaseLost, flow_event, reason, seconds
-from apps.pool.models import ProtocolMetric, Walk
+from apps.pool.models import WHOLE_BLOCK, ProtocolMetric, Walk
 from tasks import celery
 from tasks.booking import WalkHalted, book_gas, book_reward_events, gas_target, write_walk
 from tasks.engine import fires, worker_context
@@ -26,7 +26,6 @@ from tasks.walk_lane import walk_lane
 log = structlog.get_logger(__name__)
 
 ITEMS_PER_PAGE = 200
-WHOLE_BLOCK = 10**9  # a log index above any: the block has been walked to its end
 AGAIN_SEC = 30.0
 SOON_SEC = 0.3
 DUST_PER_OPERATION_WEI = 2

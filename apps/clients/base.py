@@ -69,9 +69,7 @@ class ServiceClient:
         if request_id:
             headers["X-Request-Id"] = request_id
         try:
-            response = self._session.request(
-                method, self._base_url + path, timeout=self._timeout, headers=headers, allow_redirects=False, **kwargs
-            )
+            response = self._send(method, path, headers, kwargs)
             body = response.json()
         except (requests.RequestException, ValueError) as error:
             log.warning("call_failed", callee=self.service, path=path, kind=type(error).__name__)
@@ -84,3 +82,21 @@ class ServiceClient:
             raise CallFailed(f"{self.service} answered {response.status_code} {code}: {detail}")
         errors = body.get("errors") if isinstance(body, dict) else None
         raise CallRefused(self.service, response.status_code, code, detail, errors)
+
+    def _send(self, method: str, path: str, headers: Mapping[str, str], kwargs: Mapping[str, Any]) -> requests.Response:
+        """One request. A kept connection that the callee closed meanwhile breaks at once: it is sent again on a new one.
+
+        Harmless whatever the first one did, as every effect carries its message_id; a timeout is never repeated here.
+        """
+
+        def once() -> requests.Response:
+            return self._session.request(
+                method, self._base_url + path, timeout=self._timeout, headers=headers, allow_redirects=False, **kwargs
+            )
+
+        try:
+            return once()
+        except requests.Timeout:
+            raise
+        except requests.ConnectionError:
+            return once()

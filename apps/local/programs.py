@@ -152,6 +152,8 @@ class Programs:
             listen = ["--bind", f"{HOST}:{self.state.ports[name]}", "--worker-class", "gthread", "--workers", "1"]
             # The control socket has one path for all gunicorns of a user; two services would fight over it.
             calm = ["--threads", "8", "--no-control-socket", "--log-level", "warning", "--graceful-timeout", "10"]
+            # Longer than any pause between two calls of a flow: a caller's kept connection seldom meets a closed door.
+            calm += ["--keep-alive", "65"]
             return [sys.executable, "-m", "gunicorn", *listen, *calm, module]
 
         return command

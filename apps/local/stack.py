@@ -194,10 +194,11 @@ class Stack:
             time.sleep(0.1)
 
     def _stop(self, state: State) -> None:
-        order = [program.name for program in reversed(Programs(self.home, state).all())]
-        known = Supervisor(self.home, state)
-        there = known.processes()
-        known.stop([name for name in order if name in there])
+        programs, supervisor = Programs(self.home, state), Supervisor(self.home, state)
+        there = supervisor.processes()
+        # Those that use the parts go first, so that none of them complains of a part that left.
+        groups = [[program.name for program in group] for group in (programs.services(), programs.parts())]
+        supervisor.stop([[name for name in group if name in there] for group in groups])
 
     def _supervisor(self) -> Supervisor:
         if not self.running():

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
@@ -125,15 +126,17 @@ class Supervisor:
         """Per program: ``statename``, ``pid``, ``spawnerr``."""
         return {str(info["name"]): dict(info) for info in self._rpc().supervisor.getAllProcessInfo()}
 
-    def stop(self, order: list[str]) -> None:
-        """Stop the programs in the order given, then the supervisor; returns when it is gone."""
+    def stop(self, groups: list[list[str]]) -> None:
+        """Stop group after group, the programs of each at once, then the supervisor; returns when it is gone."""
         try:
             pid = int((self._home.run / "supervisord.pid").read_text())
             process = psutil.Process(pid)
         except (OSError, ValueError, psutil.NoSuchProcess):
             process = None
-        for name in order:
-            self.stop_program(name)
+        for group in groups:
+            # Each waits for its own end in a thread of its own: the slowest program sets the pace, not their sum.
+            with ThreadPoolExecutor(max_workers=max(1, len(group))) as pool:
+                list(pool.map(self.stop_program, group))
         self._rpc().supervisor.shutdown()
         if process is not None:
             psutil.wait_procs([process], timeout=60)

@@ -17,6 +17,9 @@ from apps.common.wei import SignedWeiColumn, WeiColumn
 TIME = DateTime(timezone=True)
 JSON_OR_NULL = JSONB(none_as_null=True)
 
+# A log index above any: a walk whose cursor stands there has booked the whole block.
+WHOLE_BLOCK = 10**9
+
 
 class Base(DeclarativeBase):
     metadata = new_metadata()

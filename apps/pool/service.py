@@ -17,7 +17,7 @@ from apps.pool.context import PoolContext
 from apps.pool.errors import REJECTIONS, NotCancellable, NotRetryable, RequestRejected
 from apps.pool.feed import record_events
 from apps.pool.leases import flow_event, new_lease, seconds
-from apps.pool.models import Batch, ProtocolMetric, Request, RequestEvent, Walk
+from apps.pool.models import WHOLE_BLOCK, Batch, ProtocolMetric, Request, RequestEvent, Walk
 from apps.pool.rendering import batch_transactions, render_batch, render_event, render_requests
 from apps.pool.reserving import run_request
 
@@ -193,6 +193,8 @@ class PoolService:
                 "status": row.status,
                 "reason": row.reason,
                 "block_number": row.cursor_block,
+                # None: the whole block is booked; a number: booked up to that log of it.
+                "log_index": None if row.cursor_log_index >= WHOLE_BLOCK else row.cursor_log_index,
                 "block_hash": row.cursor_block_hash,
                 "operator_shares": str(row.operator_shares),
                 "rewards_wei": str(row.rewards_wei),

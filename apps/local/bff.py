@@ -1,0 +1,121 @@
+"""What a company's own API does with Staking, over HTTP only: used by the demo and by the end-to-end tests."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from web3 import Web3
+
+from apps.clients.base import CallFailed
+from apps.local.errors import LocalError
+from apps.local.stack import Stack
+
+T = TypeVar("T")
+
+TERMINAL = frozenset({"completed", "rejected", "cancelled", "failed", "needs_attention"})
+PAUSE_SEC = 0.1
+
+
+class NotInTime(LocalError):
+    """Something that had to happen did not; the message says what was seen last."""
+
+    def __init__(self, what: str, seen: object) -> None:
+        super().__init__(f"Waited in vain for {what}; last seen: {seen}", "See: staking logs pool-worker")
+
+
+class Bff:
+    """A company's API on one stack. Every call that has an effect is named by the caller, so it may be repeated."""
+
+    def __init__(self, stack: Stack, timeout_sec: float = 120) -> None:
+        self.stack = stack
+        status = stack.status()
+        self.clients = stack.clients()
+        self.oracle = stack.oracle()
+        self.pool_id = str(status["pool_id"])
+        self.custody = str(status["addresses"]["custody"])
+        self.operator = str(status["addresses"]["operator"])
+        self.timeout_sec = timeout_sec
+
+    def deposit(self, user_id: str, amount_wei: int, message_id: str) -> dict[str, Any]:
+        """A user's ETH arrives in custody, and the company posts it."""
+        tx_hash = self.oracle.fund(self.custody, amount_wei)
+        return self.clients.ledger.post_movement(message_id, "deposit", self.pool_id, user_id, amount_wei, tx_hash)
+
+    def pay_out(self, user_id: str, to: str, amount_wei: int, message_id: str) -> dict[str, Any]:
+        """Take the ETH from the user's balance, send it from custody, and close the books once it is confirmed."""
+        ledger = self.clients.ledger
+        ledger.post_movement(f"{message_id}:withdrawal", "withdrawal", self.pool_id, user_id, amount_wei, to)
+        message = {"message_id": message_id, "from": self.custody, "to": to, "data": "0x", "value_wei": str(amount_wei)}
+        self.clients.relayer.send({**message, "gas_limit": 21_000, "purpose": "payout"})
+        sent = self.wait(
+            f"the payout {message_id}",
+            lambda: self.clients.relayer.transaction(message_id) or {},
+            lambda found: found.get("status") in {"confirmed", "rejected", "reverted", "expired", "conflict"},
+        )
+        if sent["status"] != "confirmed":
+            raise LocalError(f"The payout ended {sent['status']}: {sent['reason']}", "See: staking logs relayer-worker")
+        ledger.post_movement(f"{message_id}:paid", "payout_paid", self.pool_id, None, amount_wei, sent["tx_hash"])
+        return sent
+
+    def finish(self, requests: Sequence[dict[str, Any]], status: str = "completed") -> list[dict[str, Any]]:
+        """Wait until each request has the status; raises `NotInTime` at once when one ends in another."""
+        wanted = [str(request["id"]) for request in requests]
+
+        def look() -> list[dict[str, Any]]:
+            return [self.clients.pool.request(request_id) for request_id in wanted]
+
+        def ended(found: list[dict[str, Any]]) -> bool:
+            for item in found:
+                if item["status"] in TERMINAL and item["status"] != status:
+                    raise NotInTime(f"{item['kind']} {item['id']} to be {status}", (item["status"], item["reason"]))
+            return all(item["status"] == status for item in found)
+
+        return self.wait(f"requests to be {status}", look, ended)
+
+    def walked_to(self, block_number: int) -> dict[str, Any]:
+        """Wait until the books have followed the chain up to a block."""
+        return self.wait(
+            f"the walk to pass block {block_number}",
+            lambda: self.clients.pool.get("/v1/walk", pool_id=self.pool_id),
+            lambda walk: (int(walk["block_number"]), walk["log_index"] is None) >= (block_number, True),
+        )
+
+    def rebase(self, delta_wei: int) -> int:
+        """Report a reward or a loss of the whole protocol, wait until it is accrued; returns the report's block."""
+        report = self.oracle.rebase(delta_wei)
+        self.walked_to(report.block_number)
+        return report.block_number
+
+    def reconcile(self) -> dict[str, Any]:
+        """Wait for a reconciliation at or above the current head; returns it, whatever its verdict."""
+        head = int(self.oracle.web3.eth.block_number)
+
+        def newest() -> dict[str, Any]:
+            items = self.clients.protocols.reconciliations(limit=1)["items"]
+            return dict(items[0]) if items else {}
+
+        return self.wait(
+            f"a reconciliation at block {head} or later", newest, lambda found: int(found.get("block_number") or 0) >= head
+        )
+
+    def portfolio(self, user_id: str) -> dict[str, Any]:
+        return self.clients.pool.portfolio(user_id)
+
+    def eth_of(self, address: str) -> int:
+        return int(self.oracle.web3.eth.get_balance(Web3.to_checksum_address(address)))
+
+    def wait(self, what: str, look: Callable[[], T], done: Callable[[T], bool]) -> T:
+        """Look until it is done; a service that is down for a moment is looked at again. Raises `NotInTime`."""
+        deadline = time.monotonic() + self.timeout_sec
+        seen: object = "nothing"
+        while time.monotonic() < deadline:
+            try:
+                found = look()
+            except CallFailed as error:
+                seen = error
+            else:
+                if done(found):
+                    return found
+                seen = found
+            time.sleep(PAUSE_SEC)
+        raise NotInTime(what, seen)

@@ -67,6 +67,14 @@ def load_broker_url() -> str:
     return BaseSettings.read_broker(_reader())
 
 
+def load_database_url() -> str:
+    """Only the database's URL, for migrations: they have no business with keys."""
+    reader = _reader()
+    url = _database_url(reader)
+    reader.finish()
+    return url
+
+
 def _reader() -> SettingsReader:
     return SettingsReader("relayer", Path(__file__).parent)
 

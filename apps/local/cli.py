@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from apps.clients.base import CallFailed, CallRefused
 from apps.common.settings import SettingsError
 from apps.local.errors import LocalError, NotRunning
 from apps.local.home import Home
@@ -25,7 +26,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (LocalError, SettingsError) as error:
+        except (LocalError, SettingsError, CallRefused, CallFailed) as error:
             click.echo(f"staking: {error}", err=True)
             ctx.exit(1)
 

@@ -13,7 +13,7 @@ STAKES = {"alice": 2 * ETHER, "bob": 15 * ETHER // 10, "carol": 1400 * ETHER, "d
 UNSTAKES: dict[str, int | str] = {"alice": ETHER // 2, "carol": 1100 * ETHER}
 PAYOUT_WEI = ETHER // 4
 # A well-known address that nobody's key controls in this demo: dave's own wallet.
-WALLET = "0x00000000000000000000000000000000DA7Ed1ed"
+WALLET = "0x00000000000000000000000000000000da7eD1Ed"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 import importlib
 from collections.abc import Iterator
 
+from apps.common.settings import SettingsReader
 from apps.local.postgres import DATABASES
+from apps.local.programs import ROOT
 from apps.local.stack import Stack
 from migrations import runner
 
@@ -20,5 +22,10 @@ def migrate_databases(stack: Stack, service: str | None, *, downward: bool, revi
 
 
 def _configured_url(name: str) -> str:
-    settings = importlib.import_module("relayer.settings" if name == "relayer" else f"apps.{name}.settings")
-    return str(settings.load_settings().database_url)
+    """The URL that the service's own settings name; the relayer composes its own from five names."""
+    if name == "relayer":
+        return str(importlib.import_module("relayer.settings").load_database_url())
+    reader = SettingsReader(name, ROOT / "apps" / name)
+    url = reader.database_url()
+    reader.finish()
+    return url

@@ -1,0 +1,80 @@
+# `make` prints this help. Every target sets up what it needs first; a second run finds it done.
+VENV ?= .venv
+# The first that really runs and is new enough: a version manager may put names on PATH that answer nothing.
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then command -v $$name; break; fi; done)
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+SETUP := $(VENV)/.installed apps/devnet/node_modules/.installed
+export STAKING_HOME ?= $(CURDIR)/.staking
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down status test prove bench lint format migrate migrate-down schema docs contracts clean
+
+help: ## Print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(SETUP) ## Create the virtual environment and install everything, pinned
+
+demo: $(SETUP) ## Start all parts, drive one whole staking life, check it against the chain, stop
+	$(BIN)/staking demo
+
+up: $(SETUP) ## Start the local stack and leave it running
+	$(BIN)/staking up --detach
+
+down: $(SETUP) ## Stop the local stack
+	$(BIN)/staking down
+
+status: $(SETUP) ## Show what runs and where
+	$(BIN)/staking status
+
+test: $(SETUP) ## Run all tests on real servers (PostgreSQL, Valkey, anvil)
+	$(PY) -m pytest -m "not prove"
+
+prove: $(SETUP) ## Run the long proofs: repeated kills in the middle of whole lives
+	$(PY) -m pytest -m prove
+
+bench: $(SETUP) ## Measure: stakes per second through the whole stack
+	$(PY) -m tests.bench
+
+lint: $(SETUP) ## Check style, types, import rules and generated pages
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PY) -m apps.local.generated --check
+
+format: $(SETUP) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+migrate: $(SETUP) ## Migrate all databases up (of the running stack, else of each service's .env)
+	$(BIN)/staking migrate
+
+migrate-down: $(SETUP) ## Migrate all databases down to nothing
+	$(BIN)/staking migrate --down
+
+schema: docs
+
+docs: $(SETUP) ## Write docs/schema.md and docs/errors.md from the code
+	$(PY) -m apps.local.generated
+
+contracts: $(SETUP) ## Compile the devnet's contracts again
+	cd apps/devnet && node compile.js
+
+clean: ## Remove the environment and the local stack's data (stops it first)
+	-test -x $(BIN)/staking && $(BIN)/staking down
+	rm -rf $(VENV) apps/devnet/node_modules $(STAKING_HOME)
+
+$(VENV)/.installed: requirements.lock setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing. Install it, or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || \
+		{ echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+apps/devnet/node_modules/.installed: apps/devnet/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is missing. Install Node.js 20 or newer, which brings it."; exit 1; }
+	npm ci --prefix apps/devnet --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@

@@ -1,0 +1,61 @@
+"""Every ``reason.code`` that a request, batch, walk or relayer transaction can carry: what it means and what to do."""
+
+BY_ITSELF = "Nothing: it goes on by itself."
+LOOK = "Compare books and chain, correct by `reversal`; the walk tries again every 30 s and skips nothing."
+
+REQUESTS_AND_BATCHES = {
+    "attempts_exhausted": ("A step failed too often; the detail holds its last error.", "Mend the cause, then retry."),
+    "batches_paused": ("A drift was found and `PAUSE_BATCHES_ON_DRIFT` is set.", "Explain the drift, then resume."),
+    "books_behind": ("Ledger and reward index disagree about a user.", "See the reconciliation, then retry."),
+    "cancelled_by_user": ("The request was cancelled while it was queued.", "Nothing."),
+    "conflict": ("Somebody else used the signing key.", "Find out what that transaction did; then decide by hand."),
+    "lost_to_slashing": ("A slashing left less than can be requested; the rest is staked again.", "Nothing."),
+    "operator_underfunded": ("Custody's key is elsewhere, and the operator's address lacks the wei named.", "Send them."),
+    "protocol_stopped": ("Lido is stopped.", BY_ITSELF),
+    "queue_paused": ("The withdrawal queue is paused.", BY_ITSELF),
+    "settling_loss": ("A loss is being booked first.", BY_ITSELF),
+    "stake_limit": ("The batch is above what Lido takes right now; the limit refills with every block.", BY_ITSELF),
+    "stake_limit_exceeded": ("Lido's stake limit was met; the requests are queued again.", BY_ITSELF),
+    "staking_paused": ("Lido does not take stakes now; the requests are queued again.", BY_ITSELF),
+    "steth_insufficient": ("The operator holds less stETH than the batch requests.", "See the reconciliation."),
+    "transaction_missing": ("A batch has no stored transaction to send.", "This is a defect; keep the database."),
+    "reverted": ("The transaction reverted; the detail holds the revert.", "Read the detail; the users' ETH is back."),
+}
+WALK = {
+    "chain_reorganized": ("A block whose items are booked has left the chain.", LOOK),
+    "claim_paid_elsewhere": ("A withdrawal was claimed to an address that is not custody.", LOOK),
+    "dust_out_of_bounds": ("The operator's stETH is off by more than rounding can be.", LOOK),
+    "foreign_out": ("stETH left the operator in a transaction that is none of ours.", "Suspect the key. " + LOOK),
+    "loss_unplaced": ("A user's loss fits none of their queued unstakes.", LOOK),
+    "receipt_missing": ("The node has no receipt of a transaction whose log it gave.", "Check the node; " + BY_ITSELF),
+    "request_mismatch": ("The withdrawals on chain are not those a batch asked for.", LOOK),
+    "shares_mismatch": ("The operator's shares are not the sum of the flows walked.", LOOK),
+    "submit_mismatch": ("The amount submitted on chain is not a batch's.", LOOK),
+    "unknown_withdrawal": ("A claimed withdrawal belongs to no request.", LOOK),
+    "waiting": ("A service refused for now; the detail says which.", BY_ITSELF),
+}
+RELAYER = {
+    "call_not_allowed": ("The policy does not sign this function, or not with this value.", "Send what it allows."),
+    "cancelled_by_caller": ("Taken back before it was signed.", "Nothing."),
+    "daily_value_over_cap": ("`MAX_VALUE_PER_DAY_WEI` would be passed.", "Wait, or raise the cap."),
+    "deadline_passed": ("It could no longer be signed in time.", "Send it under a new message_id."),
+    "destination_not_allowed": ("The policy signs nothing to this address.", "A payout names `purpose: payout`."),
+    "gas_limit_too_low": ("The gas limit does not suffice for the call.", "Name a higher one in a new message."),
+    "insufficient_funds": ("The signer lacks the wei named for value and gas.", "Send them; it goes on by itself."),
+    "malformed_calldata": ("The calldata is not the plain encoding of its function.", "Use a builder of protocols."),
+    "no_fees": ("The node tells no base fee.", BY_ITSELF),
+    "nonce_taken": ("A transaction that is none of ours used the nonce.", "The status is `conflict`: suspect the key."),
+    "not_configured": ("An address that the policy needs is not set.", "Set the name given."),
+    "owner_not_operator": ("Withdrawal NFTs must belong to the operator.", "Use a builder of protocols."),
+    "recipient_not_custody": ("Claims pay custody only.", "Use a builder of protocols."),
+    "replaced": ("An empty transaction of the same nonce was mined instead.", "Send it under a new message_id."),
+    "signer_not_active": ("Nothing is signed with this key now.", "See `/v1/signers`."),
+    "simulation_failed": ("The node could not simulate the call.", BY_ITSELF),
+    "simulation_reverted": ("The call would revert; the detail holds the revert.", "Read the detail."),
+    "spender_not_queue": ("Only the withdrawal queue may be approved.", "Use a builder of protocols."),
+    "unknown_signer": ("No key of the sender is held.", "Add it to `SIGNER_KEYS`, or name another sender."),
+    "value_over_cap": ("`MAX_VALUE_PER_TX_WEI` is passed.", "Split it, or raise the cap."),
+    "wrong_signer": ("This sender may not send this.", "Lido is called by the operator, transfers by custody or operator."),
+    "node_<reply>": ("What the node said to the last broadcast, for information.", BY_ITSELF),
+}
+EVERYWHERE = {"Requests and batches (pool)": REQUESTS_AND_BATCHES, "The walk (pool)": WALK, "Transactions (relayer)": RELAYER}

@@ -1,0 +1,20 @@
+"""One stack for the module's tests, which use users of their own."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from apps.local.bff import Bff
+from apps.local.stack import Stack
+from tests.support.stack import running_stack
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("stack"), {}) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def bff(stack: Stack) -> Bff:
+    return Bff(stack)

@@ -2,7 +2,7 @@
 
 from flask import Flask, request
 
-from apps.common.celery_settings import HintPublisher
+from apps.common.celery_settings import HintPublisher, broker_answers
 from apps.common.database import make_engine, make_sessions
 from apps.common.service_app import build_app
 from relayer.context import RelayerContext, make_context
@@ -25,24 +25,13 @@ def create_app(settings: RelayerSettings | None = None) -> Flask:
         blueprints=[blueprint],
         sessions=context.sessions,
         accepted_keys=settings.api_keys,
-        checks={"chain": lambda: _chain_is_ours(context), "broker": lambda: hints_reach_broker(settings.broker_url)},
+        checks={"chain": lambda: _chain_is_ours(context), "broker": lambda: broker_answers(settings.broker_url)},
         status_path="/healthz",
         allow=lambda: no_key_set and _from_loopback(),
     )
     app.extensions["settings"] = settings
     app.extensions["service"] = RelayerService(context, wake=lambda: hints.send("relayer.tasks.pump", queue="relayer"))
     return app
-
-
-def hints_reach_broker(broker_url: str) -> bool:
-    """Health check: one connection to the broker, given up after a second."""
-    from kombu import Connection
-
-    from apps.common.celery_settings import transport_options
-
-    with Connection(broker_url, transport_options=transport_options(), connect_timeout=1) as connection:
-        connection.ensure_connection(max_retries=1, timeout=1)
-    return True
 
 
 def _from_loopback() -> bool:

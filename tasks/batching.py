@@ -60,7 +60,8 @@ def open_batches(context: PoolContext, pool_id: str, state: dict[str, Any]) -> i
 def _open(context: PoolContext, pool_id: str, kind: str, state: dict[str, Any]) -> str | None:
     with transaction(context.sessions) as session:
         locked = session.scalar(
-            text("SELECT pg_try_advisory_xact_lock(hashtext('batching'), hashtext(:lane))"), {"lane": f"{kind}:{pool_id}"}
+            text("SELECT pg_try_advisory_xact_lock(hashtext('batching'), hashtext(:lane))"),
+            {"lane": f"{kind}:{pool_id}"},
         )
         if not locked:
             return None  # another worker is opening this pool's batches right now

@@ -17,7 +17,6 @@ from apps.pool.context import PoolContext
 from apps.pool.lanes import user_lanes
 from apps.pool.leases import LeaseLost, seconds
 from apps.pool.models import Request, RewardCut, Walk
-from tasks.walk_lane import LANE_LEASE_SEC
 
 EVENTS_PER_PAGE = 200
 OPEN_AT_THE_RELAYER = "signed,broadcast,mined"
@@ -32,13 +31,13 @@ class WalkHalted(Exception):
         super().__init__(f"{code}: {detail}")
 
 
-def write_walk(session: Session, walk: Walk, **values: Any) -> None:
+def write_walk(context: PoolContext, session: Session, walk: Walk, /, **values: Any) -> None:
     """Change the walk while its lane is still held, extend the lane, and keep the object in step."""
     changed = session.execute(
         update(Walk)
         .where(Walk.id == walk.id, Walk.lease_token == walk.lease_token)
         .values(
-            updated_at=func.clock_timestamp(), lease_until=func.now() + seconds(LANE_LEASE_SEC), **values
+            updated_at=func.clock_timestamp(), lease_until=func.now() + seconds(context.settings.lease_sec), **values
         )
         .returning(Walk.id),
         execution_options={"synchronize_session": False},
@@ -57,11 +56,11 @@ def book_reward_events(context: PoolContext, walk: Walk, *, held: frozenset[str]
             return
         settled = [item for item in items if item["kind"] in {"claim", "settle"} and int(item["claimed_wei"]) != 0]
         users = {item["user_id"] for item in settled} - held
-        with user_lanes(context.sessions, walk.id, users, LANE_LEASE_SEC):
+        with user_lanes(context.sessions, walk.id, users, context.settings.lease_sec):
             rows = [row for item in settled for row in _movements_of(context, walk.id, item)]
             context.ledger.post_batch(rows)
             with transaction(context.sessions) as session:
-                write_walk(session, walk, reward_event_id=int(items[-1]["id"]))
+                write_walk(context, session, walk, reward_event_id=int(items[-1]["id"]))
 
 
 def gas_target(context: PoolContext, horizon: int) -> int:
@@ -93,7 +92,7 @@ def book_gas(context: PoolContext, walk: Walk, up_to_block: int) -> None:
     ]
     context.ledger.post_batch(rows)
     with transaction(context.sessions) as session:
-        write_walk(session, walk, gas_cursor=str(up_to_block))
+        write_walk(context, session, walk, gas_cursor=str(up_to_block))
 
 
 def _all(context: PoolContext, **query: Any) -> list[dict[str, Any]]:

@@ -159,9 +159,7 @@ def _drop(batch: Batch, code: str, detail: str) -> Advance:
             .returning(Withdrawal.request_id),
             execution_options={"synchronize_session": False},
         ).all()
-        back = session.scalars(
-            select(Request.id).where(Request.id.in_(set(freed)), Request.status == "claiming")
-        ).all()
+        back = session.scalars(select(Request.id).where(Request.id.in_(set(freed)), Request.status == "claiming")).all()
         set_requests(session, back, status="waiting")
         record_events(session, back)
 

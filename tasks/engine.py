@@ -10,7 +10,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 import celeryconfig
-
 from apps.clients.base import CallFailed, CallRefused
 from apps.common.database import transaction
 from apps.common.logging import configure_logging
@@ -18,10 +17,24 @@ from apps.pool.context import PoolContext, make_context
 from apps.pool.feed import record_events
 from apps.pool.hints import pool_hints
 from apps.pool.lanes import LaneBusy
-from apps.pool.leases import MAX_ATTEMPTS, LeaseLost, Outcome, Park, Wait, back_off, checkpoint, reason, wait
+from apps.pool.leases import (
+    LeaseLost,
+    Outcome,
+    Park,
+    Wait,
+    attempts_used_up,
+    back_off,
+    checkpoint,
+    fault_text,
+    reason,
+    wait,
+)
+from apps.pool.models import Batch, Request, ScheduleFire, requests_of
 from apps.pool.rendering import TERMINAL
-from apps.pool.models import Batch, Request, ScheduleFire
 from apps.pool.settings import load_settings
+from tasks.booking import WalkHalted
+
+HALTED_AGAIN_SEC = 30.0
 
 log = structlog.get_logger(__name__)
 
@@ -64,8 +77,16 @@ def run_batch(context: PoolContext, batch: Batch, step: Step) -> None:
         outcome = step(context, batch)
     except LaneBusy:
         outcome = Wait(0.2, batch.reason)
-    except (CallFailed, CallRefused) as error:
-        _failed(context, batch, str(error))
+    except LeaseLost:
+        log.warning("lease_lost", batch_id=batch.id, status=batch.status)
+        return
+    except WalkHalted as halt:
+        outcome = Wait(HALTED_AGAIN_SEC, reason(halt.code, halt.detail))
+    except Exception as error:
+        # Whatever it was, the row must come back: a lease that merely runs out would hide it, and never end.
+        if not isinstance(error, CallFailed | CallRefused):
+            log.exception("step_failed", batch_id=batch.id, status=batch.status)
+        _failed(context, batch, error)
         return
     try:
         write_outcome(context, batch, outcome)
@@ -82,7 +103,7 @@ def write_outcome(context: PoolContext, batch: Batch, outcome: Outcome) -> None:
         if isinstance(outcome, Park):
             kept = {**batch.context, "parked_status": batch.status}
             checkpoint(session, batch, status="needs_attention", run_in_sec=None, reason=outcome.reason, context=kept)
-            record_events(session, set_members(session, batch.id, "needs_attention", outcome.reason))
+            record_events(session, set_members(session, batch, "needs_attention", outcome.reason))
             log.error("needs_attention", batch_id=batch.id, why=outcome.reason)
             return
         values = {"reason": outcome.reason, **outcome.values}
@@ -93,11 +114,11 @@ def write_outcome(context: PoolContext, batch: Batch, outcome: Outcome) -> None:
         context.publish(task, row_id)
 
 
-def set_members(session: Session, batch_id: str, status: str, why: dict[str, Any] | None = None) -> list[str]:
+def set_members(session: Session, batch: Batch, status: str, why: dict[str, Any] | None = None) -> list[str]:
     """Move a batch's open requests to a status; returns their ids, for `record_events`."""
     changed = session.scalars(
         update(Request)
-        .where(Request.batch_id == batch_id, Request.status.not_in(TERMINAL), Request.status != status)
+        .where(requests_of(batch), Request.status.not_in(TERMINAL), Request.status != status)
         .values(status=status, reason=why, updated_at=func.clock_timestamp())
         .returning(Request.id),
         execution_options={"synchronize_session": False},
@@ -105,17 +126,16 @@ def set_members(session: Session, batch_id: str, status: str, why: dict[str, Any
     return list(changed)
 
 
-def _failed(context: PoolContext, batch: Batch, error: str) -> None:
-    if batch.attempts >= MAX_ATTEMPTS:
-        outcome: Outcome = Park(reason("attempts_exhausted", error[:300]))
-        write_outcome(context, batch, outcome)
-        return
+def _failed(context: PoolContext, batch: Batch, error: Exception) -> None:
     try:
+        if attempts_used_up(batch, error):
+            write_outcome(context, batch, Park(reason("attempts_exhausted", fault_text(error)[:300])))
+            return
         with transaction(context.sessions) as session:
-            back_off(session, batch, error)
+            back_off(session, batch, fault_text(error))
     except LeaseLost:
         log.warning("lease_lost", batch_id=batch.id, status=batch.status)
 
 
 def _interval_sec(schedule: str) -> float:
-    return float(celeryconfig.beat_schedule[schedule]["schedule"])
+    return float(str(celeryconfig.beat_schedule[schedule]["schedule"]))

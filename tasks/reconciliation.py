@@ -12,9 +12,10 @@ from apps.common.wei import exact_int
 from apps.common.wire import new_id
 from apps.pool.context import PoolContext
 from apps.pool.lanes import LaneBusy
-from apps.pool.models import Batch, Request, Walk
+from apps.pool.leases import LeaseLost
+from apps.pool.models import WHOLE_BLOCK, Batch, Request, Walk
 from tasks import celery
-from tasks.booking import WalkHalted, book_reward_events
+from tasks.booking import WalkHalted, book_reward_events, write_walk
 from tasks.engine import fires, worker_context
 from tasks.walk_lane import walk_lane
 
@@ -29,16 +30,34 @@ def run(schedule: str | None = None) -> str | None:
 
 
 def reconcile(context: PoolContext, pool_id: str) -> str | None:
-    """Reconcile a pool while its lane is held, so that nothing is booked between the reads."""
+    """Reconcile a pool while its lane is held, so that nothing is booked between the reads.
+
+    When somebody else is in the lane, the wish is left on the walk's row, and whoever holds the lane sees to it.
+    """
     try:
         with walk_lane(context, pool_id) as walk:
-            if walk.cursor_block_hash is None or walk.status == "halted" or "pending" in walk.context:
-                return None
-            book_reward_events(context, walk)
-            run_ = _reconcile_at(context, walk)
-    except (LaneBusy, CallFailed, CallRefused, WalkHalted) as error:
+            return reconcile_in_lane(context, walk)
+    except LaneBusy:
+        with transaction(context.sessions) as session:
+            session.execute(update(Walk).where(Walk.id == pool_id).values(reconciliation_wanted=True))
+    except LeaseLost:
+        log.info("reconciliation_waits", why="lease_lost")
+    return None
+
+
+def reconcile_in_lane(context: PoolContext, walk: Walk) -> str | None:
+    """Reconcile at the walk's cursor; None when the books are not at a block's end, or a service did not answer."""
+    pool_id = walk.id
+    if walk.cursor_log_index < WHOLE_BLOCK or walk.status == "halted" or "pending" in walk.context:
+        return None
+    try:
+        book_reward_events(context, walk)
+        run_ = _reconcile_at(context, walk)
+    except (CallFailed, CallRefused, LaneBusy, WalkHalted) as error:
         log.info("reconciliation_waits", why=type(error).__name__)
         return None
+    with transaction(context.sessions) as session:
+        write_walk(context, session, walk, reconciliation_wanted=False)
     if run_["verdict"] != "ok":
         off = [line["name"] for line in run_["lines"] if not line["ok"]]
         log.error("reconciliation_drift", pool_id=pool_id, block_number=run_["block_number"], lines=off)

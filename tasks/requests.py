@@ -14,7 +14,11 @@ def advance(request_id: str | None = None) -> int:
     """Run the step of the named due request, or of up to ten due ones; returns how many were taken."""
     context = worker_context()
     rows = claim(
-        context.sessions, Request, context.settings.lease_sec, row_id=request_id, limit=1 if request_id else ROWS_PER_MESSAGE
+        context.sessions,
+        Request,
+        context.settings.lease_sec,
+        row_id=request_id,
+        limit=1 if request_id else ROWS_PER_MESSAGE,
     )
     for row in rows:
         run_request(context, row)

@@ -35,7 +35,9 @@ def reward_of(context: PoolContext, walk: Walk, rebase: dict[str, Any]) -> int:
             "reward_source_refused",
             "REWARD_SOURCE=total_pooled_ether needs operator and queue to hold all shares, and a protocol without fee.",
         )
-    paid = sum(int(item["claimable_wei"]) for item in context.protocols.withdrawal_status(finalized)) if finalized else 0
+    paid = (
+        sum(int(item["claimable_wei"]) for item in context.protocols.withdrawal_status(finalized)) if finalized else 0
+    )
     return int(rebase["post_total_ether_wei"]) - int(rebase["pre_total_ether_wei"]) + paid
 
 

@@ -65,7 +65,9 @@ def confirm(context: PoolContext, batch: Batch) -> Outcome:
     if sent["status"] in FAILED:
         code, detail = failure(sent)
         if any(text in f"{code} {detail}" for text in PASSING_REVERTS):
-            return _requeue(batch, "stake_limit_exceeded" if "LIMIT" in f"{code} {detail}" else "staking_paused", detail)
+            return _requeue(
+                batch, "stake_limit_exceeded" if "LIMIT" in f"{code} {detail}" else "staking_paused", detail
+            )
         return _give_back(context, batch, code, detail)
     return Wait(POLL_SEC)
 
@@ -115,7 +117,9 @@ def _give_back(context: PoolContext, batch: Batch, code: str, detail: str) -> Ad
     """The users get their reserved ETH back; the movement's id is the request's, so it happens once."""
     why = reason(code, detail)
     rows = [
-        movement(f"stake:{member.request_id}:release", "stake_release", batch.pool_id, member.user_id, member.amount_wei)
+        movement(
+            f"stake:{member.request_id}:release", "stake_release", batch.pool_id, member.user_id, member.amount_wei
+        )
         for member in members(context, batch.id)
     ]
     context.ledger.post_batch(rows)

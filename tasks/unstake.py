@@ -14,19 +14,20 @@ from apps.clients.rewards import stake_delta
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
 from apps.pool.lanes import user_lanes
-from apps.pool.leases import Advance, Outcome, Park, Wait, reason
+from apps.pool.leases import Advance, Outcome, Park, Wait, extend, reason
 from apps.pool.models import Batch
 from apps.pool.reserving import MIN_WITHDRAWAL_WEI
 from tasks.booking import book_reward_events
 from tasks.engine import Step
-from tasks.members import Member, members, move_members, requeue_members, set_requests
+from tasks.members import Member, members, members_in, requeue_members, set_requests
 from tasks.sending import FAILED, POLL_SEC, failure, follow, stored, with_transaction
-from tasks.walk_lane import LANE_LEASE_SEC, walk_lane
+from tasks.walk_lane import walk_lane
 
 PASSING = frozenset({"queue_paused", "protocol_stopped"})
 UNLIMITED = 2**256 - 1
 MAX_SHORT_WEI = 10**9  # rounding of the operator's own operations; more is no dust
 MAX_SETTLEMENTS = 20
+CALLS_PER_LEASE = 4  # their timeouts together stay far below a lease
 
 
 def leave_index(context: PoolContext, batch: Batch) -> Outcome:
@@ -38,10 +39,14 @@ def leave_index(context: PoolContext, batch: Batch) -> Outcome:
     first_request = {member.user_id: member.request_id for member in reversed(found)}
     with (
         walk_lane(context, batch.pool_id) as walk,
-        user_lanes(context.sessions, batch.pool_id, first_request, LANE_LEASE_SEC),
+        user_lanes(context.sessions, batch.pool_id, first_request, context.settings.lease_sec) as keep_users,
     ):
-        for user_id, request_id in sorted(first_request.items()):
+        for count, (user_id, request_id) in enumerate(sorted(first_request.items()), 1):
             context.rewards.claim(f"unstake:{request_id}:exit-claim:{batch.id}:{number}", batch.pool_id, user_id)
+            if count % CALLS_PER_LEASE == 0:
+                keep_users()
+                extend(context.sessions, batch, context.settings.lease_sec)
+                extend(context.sessions, walk, context.settings.lease_sec)
         book_reward_events(context, walk, held=frozenset(first_request))
         found = members(context, batch.id)  # a loss has come off their amounts
         small = [member for member in found if member.amount_wei < MIN_WITHDRAWAL_WEI]
@@ -160,9 +165,7 @@ def _return_small(context: PoolContext, batch: Batch, small: list[Member]) -> No
     context.rewards.stake_deltas(batch.pool_id, deltas)
     context.ledger.post_batch(
         [
-            movement(
-                name.format(member.request_id), "unstake_cancel", batch.pool_id, member.user_id, member.amount_wei
-            )
+            movement(name.format(member.request_id), "unstake_cancel", batch.pool_id, member.user_id, member.amount_wei)
             for member in rows
         ]
     )
@@ -173,6 +176,6 @@ def _write_left(session: Session, batch: Batch, small: list[Member]) -> None:
     if ids:
         why = reason("lost_to_slashing", "A slashing left less than can be requested; the rest is staked again.")
         set_requests(session, ids, status="failed", reason=why, batch_id=None)
-        record_events(session, ids)
-    move_members(session, batch, "requesting")
-
+    left = [member.request_id for member in members_in(session, batch.id)]
+    set_requests(session, left, status="requesting")
+    record_events(session, [*ids, *left])

@@ -20,6 +20,7 @@ from apps.pool.models import WHOLE_BLOCK, ProtocolMetric, Walk
 from tasks import celery
 from tasks.booking import WalkHalted, book_gas, book_reward_events, gas_target, write_walk
 from tasks.engine import fires, worker_context
+from tasks.reconciliation import reconcile_in_lane
 from tasks.walk_items import ITEM_STEPS
 from tasks.walk_lane import walk_lane
 
@@ -50,9 +51,18 @@ def walk_pool(context: PoolContext, pool_id: str) -> int:
     """Walk to the horizon and return the items booked. Another worker in the lane means there is nothing to do."""
     try:
         with walk_lane(context, pool_id) as walk:
-            return _walk_and_note(context, walk)
+            booked = _walk_and_note(context, walk)
+            if _reconciliation_wanted(context, pool_id):
+                reconcile_in_lane(context, walk)
+            return booked
     except (LaneBusy, LeaseLost):
         return 0
+
+
+def _reconciliation_wanted(context: PoolContext, pool_id: str) -> bool:
+    """Asked for by a rebase that was just walked, or by the schedule while this lane was taken."""
+    with transaction(context.sessions) as session:
+        return bool(session.scalar(select(Walk.reconciliation_wanted).where(Walk.id == pool_id)))
 
 
 def _walk_and_note(context: PoolContext, walk: Walk) -> int:
@@ -112,7 +122,9 @@ def _close_block(context: PoolContext, walk: Walk, block: int) -> None:
     steth = int(state["operator"]["steth_wei"])
     if int(state["operator"]["shares"]) != walk.operator_shares:
         found = state["operator"]["shares"]
-        raise WalkHalted("shares_mismatch", f"The operator holds {found} shares, the walk has met {walk.operator_shares}.")
+        raise WalkHalted(
+            "shares_mismatch", f"The operator holds {found} shares, the walk has met {walk.operator_shares}."
+        )
     dust = walk.submitted_wei - walk.requested_wei + walk.rewards_wei + walk.donated_wei - steth
     step = dust - walk.dust_wei
     bound = DUST_PER_OPERATION_WEI * walk.operations_since_dust + DUST_BASE_WEI
@@ -120,7 +132,7 @@ def _close_block(context: PoolContext, walk: Walk, block: int) -> None:
         raise WalkHalted("dust_out_of_bounds", f"The operator's stETH is off by {step} wei, more than rounding can be.")
     pending = {"block": block, "block_hash": state["block_hash"], "step": str(step), "state": _snapshot(state)}
     with transaction(context.sessions) as session:
-        write_walk(session, walk, context={**walk.context, "pending": pending})
+        write_walk(context, session, walk, context={**walk.context, "pending": pending})
     _finish_pending(context, walk)
 
 
@@ -136,6 +148,7 @@ def _finish_pending(context: PoolContext, walk: Walk) -> None:
     with transaction(context.sessions) as session:
         _insert_snapshot(session, walk, pending)
         write_walk(
+            context,
             session,
             walk,
             cursor_block=block,
@@ -176,13 +189,19 @@ def _insert_snapshot(session: Session, walk: Walk, pending: dict[str, Any]) -> N
 
 
 def _note(
-    context: PoolContext, walk: Walk, status: str, why: dict[str, Any] | None, again_sec: float, error: str | None = None
+    context: PoolContext,
+    walk: Walk,
+    status: str,
+    why: dict[str, Any] | None,
+    again_sec: float,
+    error: str | None = None,
 ) -> None:
     changed = status != walk.status or why != walk.reason
     with transaction(context.sessions) as session:
         if changed:
             session.add(flow_event(walk, "walk", status, why))
         write_walk(
+            context,
             session,
             walk,
             status=status,

@@ -21,7 +21,6 @@ from tasks.booking import WalkHalted, book_reward_events, write_walk
 from tasks.members import members, move_members, set_requests
 from tasks.reward_source import reward_of
 from tasks.sending import refresh_open_transactions
-from tasks.walk_lane import LANE_LEASE_SEC
 
 ItemStep = Callable[[PoolContext, Walk, dict[str, Any]], None]
 GWEI = 10**9
@@ -34,7 +33,7 @@ def confirm_submit(context: PoolContext, walk: Walk, item: dict[str, Any]) -> No
     found = members(context, batch.id)
     if sum(member.amount_wei for member in found) != amount:
         raise WalkHalted("submit_mismatch", f"Batch {batch.id} was not the {amount} wei that were submitted.")
-    with user_lanes(context.sessions, walk.id, [member.user_id for member in found], LANE_LEASE_SEC):
+    with user_lanes(context.sessions, walk.id, [member.user_id for member in found], context.settings.lease_sec):
         context.rewards.stake_deltas(
             walk.id,
             [stake_delta(f"stake:{row.request_id}:confirm", row.user_id, row.amount_wei) for row in found],
@@ -53,9 +52,7 @@ def confirm_submit(context: PoolContext, walk: Walk, item: dict[str, Any]) -> No
             ]
         )
         with transaction(context.sessions) as session:
-            _pass(
-                session, walk, item, shares=shares, submitted_wei=walk.submitted_wei + amount, operations=1
-            )
+            _pass(context, session, walk, item, shares=shares, submitted_wei=walk.submitted_wei + amount, operations=1)
             _complete(session, batch)
             move_members(session, batch, "completed", settled_wei=Request.amount_wei, reason=None)
 
@@ -85,7 +82,7 @@ def store_withdrawal(context: PoolContext, walk: Walk, item: dict[str, Any]) -> 
             )
         )
         requested_wei = walk.requested_wei + int(log["amount_wei"])
-        _pass(session, walk, item, shares=-int(item["shares"]), requested_wei=requested_wei, operations=1)
+        _pass(context, session, walk, item, shares=-int(item["shares"]), requested_wei=requested_wei, operations=1)
         if last:
             _complete(session, batch)
             move_members(session, batch, "waiting", reason=None)
@@ -105,14 +102,16 @@ def settle_claim(context: PoolContext, walk: Walk, item: dict[str, Any]) -> None
             raise WalkHalted("unknown_withdrawal", f"Withdrawal {withdrawal_id} belongs to no request.")
         user_id = session.scalars(select(Request.user_id).where(Request.id == row.request_id)).one()
     missing = row.amount_wei - paid
-    rows = [movement(f"settle:{withdrawal_id}:paid", "unstake_settle", walk.id, user_id, paid, reference=row.request_id)]
+    rows = [
+        movement(f"settle:{withdrawal_id}:paid", "unstake_settle", walk.id, user_id, paid, reference=row.request_id)
+    ]
     if missing > 0:
         name = f"settle:{withdrawal_id}:shortfall"
         rows.append(movement(name, "unstake_shortfall", walk.id, user_id, missing, reference=row.request_id))
-    with user_lanes(context.sessions, walk.id, [user_id], LANE_LEASE_SEC):
+    with user_lanes(context.sessions, walk.id, [user_id], context.settings.lease_sec):
         context.ledger.post_batch([entry for entry in rows if int(entry["amount_wei"]) > 0])
         with transaction(context.sessions) as session:
-            _pass(session, walk, item, operations=1)
+            _pass(context, session, walk, item, operations=1)
             _pay(session, row, paid)
 
 
@@ -137,10 +136,10 @@ def accrue_rebase(context: PoolContext, walk: Walk, item: dict[str, Any]) -> Non
         kept = {**walk.context, "reward_since_snapshot": str(since)}
         # The shares' own gain, whatever source pays the users: the dust is computed from the chain alone.
         gain = walk.rewards_wei + int(rebase["reward_wei"])
-        _pass(session, walk, item, rewards_wei=gain, context=kept, operations=1)
+        values: dict[str, Any] = {"rewards_wei": gain, "context": kept, "reconciliation_wanted": True}
+        _pass(context, session, walk, item, operations=1, **values)
     if reward <= -GWEI:
         book_reward_events(context, walk)  # the index has settled the loss into all positions
-    context.publish("tasks.reconciliation.run", None)
 
 
 def book_donation(context: PoolContext, walk: Walk, item: dict[str, Any]) -> None:
@@ -150,7 +149,7 @@ def book_donation(context: PoolContext, walk: Walk, item: dict[str, Any]) -> Non
     if amount > 0:
         context.ledger.post_batch([movement(name, "donation", walk.id, None, amount, reference=item["tx_hash"])])
     with transaction(context.sessions) as session:
-        _pass(session, walk, item, shares=shares, donated_wei=walk.donated_wei + amount, operations=1)
+        _pass(context, session, walk, item, shares=shares, donated_wei=walk.donated_wei + amount, operations=1)
 
 
 def halt_on_foreign_out(context: PoolContext, walk: Walk, item: dict[str, Any]) -> None:
@@ -168,8 +167,19 @@ ITEM_STEPS: dict[str, ItemStep] = {
 }
 
 
-def _pass(session: Session, walk: Walk, item: dict[str, Any], *, shares: int = 0, operations: int = 0, **values: Any) -> None:
+def _pass(
+    context: PoolContext,
+    session: Session,
+    walk: Walk,
+    item: dict[str, Any],
+    /,
+    *,
+    shares: int = 0,
+    operations: int = 0,
+    **values: Any,
+) -> None:
     write_walk(
+        context,
         session,
         walk,
         cursor_block=int(item["block_number"]),
@@ -248,6 +258,10 @@ def _book_cuts(context: PoolContext, walk: Walk, batch: Batch) -> None:
 
 def _pay(session: Session, row: Withdrawal, paid: int) -> None:
     """Note what an NFT paid; its request is completed with the last one, its claim batch likewise."""
+    batch = None
+    if row.claim_batch_id is not None:
+        batch = session.scalars(select(Batch).where(Batch.id == row.claim_batch_id).with_for_update()).one()
+    session.execute(select(Request.id).where(Request.id == row.request_id).with_for_update())
     session.execute(
         update(Withdrawal).where(Withdrawal.withdrawal_id == row.withdrawal_id).values(paid_wei=paid),
         execution_options={"synchronize_session": False},
@@ -255,22 +269,20 @@ def _pay(session: Session, row: Withdrawal, paid: int) -> None:
     siblings = session.execute(
         select(
             func.count().filter(Withdrawal.paid_wei.is_(None)).label("open"),
-            func.count().filter(Withdrawal.paid_wei.is_(None), Withdrawal.claim_batch_id.is_not(None)).label("claiming"),
+            func.count()
+            .filter(Withdrawal.paid_wei.is_(None), Withdrawal.claim_batch_id.is_not(None))
+            .label("claiming"),
             func.sum(Withdrawal.paid_wei).label("paid"),
         ).where(Withdrawal.request_id == row.request_id)
     ).one()
+    if batch is not None and batch.status != "failed":
+        claimed_by_it = Withdrawal.claim_batch_id == batch.id
+        left = session.scalar(select(func.count()).where(claimed_by_it, Withdrawal.paid_wei.is_(None)))
+        if left == 0:
+            _complete(session, batch)
     if siblings.open == 0:
         set_requests(session, [row.request_id], status="completed", settled_wei=exact_int(siblings.paid), reason=None)
         record_events(session, [row.request_id])
     elif siblings.claiming == 0:
         set_requests(session, [row.request_id], status="waiting")
         record_events(session, [row.request_id])
-    if row.claim_batch_id is not None:
-        left = session.scalar(
-            select(func.count()).where(
-                Withdrawal.claim_batch_id == row.claim_batch_id, Withdrawal.paid_wei.is_(None)
-            )
-        )
-        batch = session.get(Batch, row.claim_batch_id)
-        if left == 0 and batch is not None and batch.status != "failed":
-            _complete(session, batch)

@@ -12,14 +12,12 @@ from apps.pool.lanes import LaneBusy
 from apps.pool.leases import claim
 from apps.pool.models import Walk
 
-LANE_LEASE_SEC = 120.0
-
 
 @contextmanager
 def walk_lane(context: PoolContext, pool_id: str) -> Iterator[Walk]:
     """Hold the pool's walk for the block, or raise `LaneBusy`."""
     _ensure(context, pool_id)
-    rows = claim(context.sessions, Walk, LANE_LEASE_SEC, row_id=pool_id, early=True)
+    rows = claim(context.sessions, Walk, context.settings.lease_sec, row_id=pool_id, early=True)
     if not rows:
         raise LaneBusy
     walk = rows[0]

@@ -25,7 +25,9 @@ class CallFailed(Unavailable):
 class CallRefused(Exception):
     """Another service refused the call with a stable code."""
 
-    def __init__(self, service: str, status: int, code: str, detail: str, errors: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, service: str, status: int, code: str, detail: str, errors: Mapping[str, Any] | None = None
+    ) -> None:
         self.service = service
         self.status = status
         self.code = code

@@ -10,7 +10,13 @@ class LedgerClient(ServiceClient):
     service = "ledger"
 
     def post_movement(
-        self, message_id: str, kind: str, pool_id: str, user_id: str | None, amount_wei: int, reference: str | None = None
+        self,
+        message_id: str,
+        kind: str,
+        pool_id: str,
+        user_id: str | None,
+        amount_wei: int,
+        reference: str | None = None,
     ) -> dict[str, Any]:
         """Post one movement; `CallRefused` insufficient_balance is final for this message_id."""
         return self.post("/v1/movements", movement(message_id, kind, pool_id, user_id, amount_wei, reference))

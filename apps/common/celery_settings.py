@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 from celery import Celery
+from kombu import Connection
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +61,13 @@ def transport_options() -> dict[str, Any]:
     }
 
 
+def broker_answers(broker_url: str) -> bool:
+    """Health check: one connection to the broker, given up after a second."""
+    with Connection(broker_url, transport_options=transport_options(), connect_timeout=1) as connection:
+        connection.ensure_connection(max_retries=1, timeout=1)
+    return True
+
+
 class HintPublisher:
     """Publishes hints by task name, quickly or not at all: a failed publish is logged, and the sweep makes up for it."""
 
@@ -72,7 +80,9 @@ class HintPublisher:
     def send(self, task: str, row_id: str | None = None, *, queue: str) -> None:
         """Send `task` with at most one id to `queue`; never raises."""
         try:
-            self._celery().send_task(task, args=[row_id] if row_id else [], queue=queue, retry=False, ignore_result=True)
+            self._celery().send_task(
+                task, args=[row_id] if row_id else [], queue=queue, retry=False, ignore_result=True
+            )
         except Exception as error:  # noqa: BLE001  # whatever is wrong with the broker, the money step has committed
             self.failures += 1
             log.warning("hint_not_published", task=task, kind=type(error).__name__)

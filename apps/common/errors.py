@@ -199,7 +199,9 @@ def register_error_handlers(app: Flask) -> None:
 
     @app.errorhandler(DBAPIError)
     def handle_database_error(error: DBAPIError) -> Response:
-        log.error("database_error", kind=type(error).__name__, sqlstate=getattr(error.orig, "pgcode", None), exc_info=error)
+        log.error(
+            "database_error", kind=type(error).__name__, sqlstate=getattr(error.orig, "pgcode", None), exc_info=error
+        )
         return problem_response(DatabaseUnavailable() if is_transient(error) else ServiceError())
 
     @app.errorhandler(Exception)
@@ -241,7 +243,9 @@ def _flatten(messages: Any, prefix: str = "") -> dict[str, list[str]]:
     flat: dict[str, list[str]] = {}
     if isinstance(messages, Mapping):
         for key, value in messages.items():
-            name = prefix if not prefix and key in {"json", "query", "headers", "path"} else f"{prefix}.{key}".strip(".")
+            name = (
+                prefix if not prefix and key in {"json", "query", "headers", "path"} else f"{prefix}.{key}".strip(".")
+            )
             flat.update(_flatten(value, name))
     else:
         texts = messages if isinstance(messages, list) else [messages]

@@ -33,7 +33,8 @@ class FailoverProvider(JSONBaseProvider):
     def __init__(self, urls: Sequence[str], timeout: float) -> None:
         super().__init__()
         self._providers = [
-            HTTPProvider(URI(url), request_kwargs={"timeout": timeout}, exception_retry_configuration=None) for url in urls
+            HTTPProvider(URI(url), request_kwargs={"timeout": timeout}, exception_retry_configuration=None)
+            for url in urls
         ]
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:

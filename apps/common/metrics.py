@@ -20,7 +20,10 @@ def register_metrics(app: Flask, service: str) -> CollectorRegistry:
         registry=registry,
     )
     refused = Counter(
-        "staking_http_errors_total", "Answers of status 400 and above.", ("service", "route", "status"), registry=registry
+        "staking_http_errors_total",
+        "Answers of status 400 and above.",
+        ("service", "route", "status"),
+        registry=registry,
     )
 
     @app.before_request

@@ -4,6 +4,7 @@ Each service states its names once in a frozen dataclass built from a `SettingsR
 reported together, so that a deployment is mended in one go.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from environs import EnvError, FileAwareEnv
+from dotenv import dotenv_values
 
 from apps.common.errors import NotConfigured
 from apps.common.wei import parse_wei
@@ -36,8 +37,8 @@ class SettingsReader:
 
     def __init__(self, service: str, directory: Path) -> None:
         self.service = service
-        self._env = FileAwareEnv(strip_whitespace=True)
-        self._env.read_env(directory / ".env", recurse=False)
+        # Kept to this reader: put into the process's environment, one service's file would answer for the next.
+        self._file = dotenv_values(directory / ".env", encoding="utf-8")
         self._faults: list[str] = []
 
     def text(self, name: str, default: str | None = None) -> str:
@@ -115,11 +116,22 @@ class SettingsReader:
         if self._faults:
             raise SettingsError(self.service, self._faults)
 
+    def _raw(self, name: str) -> str | None:
+        """The text of a name: the environment before the file, and in each ``NAME_FILE`` before ``NAME``."""
+        for source in (os.environ, self._file):
+            path = source.get(f"{name}_FILE")
+            if path:
+                return Path(path).read_text(encoding="utf-8").strip()
+            value = source.get(name)
+            if value is not None:
+                return value.strip()
+        return None
+
     def _read(self, name: str, parse: Callable[[str], T], default: object) -> T:
         try:
-            raw = self._env.str(name, default=None)
-        except (EnvError, ValueError) as error:
-            self.fault(name, str(error))
+            raw = self._raw(name)
+        except OSError as error:
+            self.fault(f"{name}_FILE", f"names a file that cannot be read ({error.strerror})")
             return None  # type: ignore[return-value]  # finish() raises before anybody reads it
         if raw is None or raw == "":
             if default is _REQUIRED:
@@ -146,7 +158,9 @@ def normalise_database_url(url: str) -> str:
 
 def compose_database_url(host: str, port: int, user: str, password: str, name: str) -> str:
     """Build the URL from the relayer's five ``DB_*`` names."""
-    return f"postgresql+psycopg2://{quote(user, safe='')}:{quote(password, safe='')}@{host}:{port}/{quote(name, safe='')}"
+    return (
+        f"postgresql+psycopg2://{quote(user, safe='')}:{quote(password, safe='')}@{host}:{port}/{quote(name, safe='')}"
+    )
 
 
 def require_address(name: str, value: str | None) -> str:

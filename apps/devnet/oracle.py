@@ -95,7 +95,11 @@ class Oracle:
         if self.web3.eth.get_balance(Web3.to_checksum_address(owner)) < wei + 10 * ETHER:
             set_balance(self.web3, owner, wei + 1_000_000 * ETHER)
         tx_hash = self.web3.eth.send_transaction(
-            {"from": Web3.to_checksum_address(owner), "to": Web3.to_checksum_address(address), "value": Web3.to_wei(wei, "wei")}
+            {
+                "from": Web3.to_checksum_address(owner),
+                "to": Web3.to_checksum_address(address),
+                "value": Web3.to_wei(wei, "wei"),
+            }
         )
         self.web3.eth.wait_for_transaction_receipt(tx_hash, timeout=60, poll_latency=0.05)
         return Web3.to_hex(tx_hash)

@@ -74,9 +74,9 @@ def apply_changes(session: Session, changes: Mapping[Owner, Mapping[str, int]], 
 def bucket_sums(session: Session, pool_id: str) -> dict[str, int]:
     """Wei of each bucket over all users of a pool."""
     row = session.execute(
-        select(*(func.coalesce(func.sum(getattr(Balance, f"{bucket}_wei")), 0).label(bucket) for bucket in BUCKETS)).where(
-            Balance.pool_id == pool_id
-        )
+        select(
+            *(func.coalesce(func.sum(getattr(Balance, f"{bucket}_wei")), 0).label(bucket) for bucket in BUCKETS)
+        ).where(Balance.pool_id == pool_id)
     ).one()
     return {bucket: exact_int(getattr(row, bucket)) for bucket in BUCKETS}
 

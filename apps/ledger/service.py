@@ -92,7 +92,14 @@ class LedgerService:
         return render(row)
 
     def movements(
-        self, *, pool_id: str, user_id: str | None, kind: str | None, created_after: datetime | None, limit: int, after: str | None
+        self,
+        *,
+        pool_id: str,
+        user_id: str | None,
+        kind: str | None,
+        created_after: datetime | None,
+        limit: int,
+        after: str | None,
     ) -> dict[str, Any]:
         """Movements in the order of their ids."""
         query = select(Movement).where(Movement.pool_id == pool_id, Movement.id > integer_cursor(after))
@@ -217,10 +224,7 @@ def _resolve(session: Session, item: NewMovement) -> Kind:
         raise NotReversible("A reversal carries the user, pool and amount of the movement it reverses.")
     # Two reversals of one movement at once: the unique index lets one through, and this check tells the other why.
     session.execute(text("SELECT pg_advisory_xact_lock(hashtext('reversal'), hashtext(:id))"), {"id": item.reference})
-    done = session.scalar(
-        select(Movement.id).where(Movement.kind == REVERSAL, Movement.reference == item.reference)
-    )
+    done = session.scalar(select(Movement.id).where(Movement.kind == REVERSAL, Movement.reference == item.reference))
     if done is not None:
         raise AlreadyReversed
     return Kind(original.source, original.target).swapped()
-

@@ -95,7 +95,9 @@ class Bff:
             return dict(items[0]) if items else {}
 
         return self.wait(
-            f"a reconciliation at block {head} or later", newest, lambda found: int(found.get("block_number") or 0) >= head
+            f"a reconciliation at block {head} or later",
+            newest,
+            lambda found: int(found.get("block_number") or 0) >= head,
         )
 
     def portfolio(self, user_id: str) -> dict[str, Any]:

@@ -42,14 +42,20 @@ def check_books(bff: Bff, users: list[str]) -> list[Check]:
     checks = [
         Check("ETH in custody and operator = available + reserved + @payouts + @gas", held, owed_eth),
         Check("operator's stETH = staked + unstaking + @rewards + @fees + @rounding", steth, owed_steth),
-        Check("@rewards = accrued - claimed", int(pool["accrued_wei"]) - int(pool["claimed_wei"]), system.get("@rewards", 0)),
+        Check(
+            "@rewards = accrued - claimed",
+            int(pool["accrued_wei"]) - int(pool["claimed_wei"]),
+            system.get("@rewards", 0),
+        ),
         Check("index weight = staked + unstaking", int(pool["weight_wei"]), staked + unstaking),
         Check("sum over all accounts = 0", 0, int(totals["sum_wei"])),
     ]
     for user in users:
         found = bff.portfolio(user)
         position, balance = found["position"], found["balance"]
-        checks.append(Check(f"{user}: index stake = ledger stake", int(position["staked_wei"]), int(balance["staked_wei"])))
+        checks.append(
+            Check(f"{user}: index stake = ledger stake", int(position["staked_wei"]), int(balance["staked_wei"]))
+        )
     differences = len(bff.clients.ledger.audit(bff.pool_id)["differences"])
     differences += len(bff.clients.rewards.audit(bff.pool_id)["differences"])
     checks.append(Check("audits of ledger and reward index: differences", 0, differences))

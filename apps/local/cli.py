@@ -17,7 +17,8 @@ from apps.local.errors import LocalError, NotRunning
 from apps.local.home import Home
 from apps.local.stack import Stack
 
-console = Console(highlight=False)
+# Where nobody looks, as in a log, a table may be as wide as its numbers.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
 class _Commands(click.Group):
@@ -63,9 +64,15 @@ def up(*, detach: bool, separate_custody: bool) -> None:
 
 
 @main.command()
-def down() -> None:
+@click.option("--erase", is_flag=True, help="Remove STAKING_HOME with all its data, too.")
+def down(*, erase: bool) -> None:
     """Stop everything; the data stays in STAKING_HOME."""
-    console.print("stopped" if _stack().down() else "nothing was running")
+    stack = _stack()
+    console.print("stopped" if stack.down() else "nothing was running")
+    if erase:
+        Stack(Home(stack.home.path / "demo")).erase()
+        stack.erase()
+        console.print(f"erased {stack.home.path}")
 
 
 @main.command()
@@ -115,7 +122,9 @@ def doctor() -> None:
 
     findings = examine(_stack())
     for finding in findings:
-        console.print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}" + ("" if finding.ok else f"\n     {finding.remedy}"))
+        console.print(
+            f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}" + ("" if finding.ok else f"\n     {finding.remedy}")
+        )
     raise SystemExit(0 if all(finding.ok for finding in findings) else 1)
 
 

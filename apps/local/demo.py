@@ -1,12 +1,11 @@
 """`staking demo`: one life on a stack of its own (or on the one that runs), shown, checked and, if asked, written down."""
 
 import os
-import shutil
 import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from apps.local.bff import Bff
 from apps.local.checks import check_books
@@ -22,13 +21,12 @@ RHYTHM = {"RECONCILIATION_INTERVAL_SEC": "3"}
 
 
 def run_demo(stack: Stack, console: Console, page: Path | None, *, kill_workers: bool) -> int:
-    """Run the life; 0 when every check held. A stack that did not run before is stopped, and its data removed, at the end."""
+    """Run the life; 0 when every check held. Unless a stack runs, the demo starts a fresh one and stops it at the end; its data and logs stay until the next."""
     started = time.monotonic()
     if stack.running():
         return _live(stack, console, page, kill_workers=kill_workers)
     own = Stack(Home(stack.home.path / "demo"), stack.say)
-    own.down()
-    shutil.rmtree(own.home.path, ignore_errors=True)
+    own.erase()
     for name, value in RHYTHM.items():
         os.environ.setdefault(name, value)
     console.rule("starting the stack")
@@ -62,7 +60,8 @@ def _live(stack: Stack, console: Console, page: Path | None, *, kill_workers: bo
     for table in snapshots(urls, life.users(), 0):
         console.print(_rich(table))
     checks = check_books(bff, life.users())
-    found = Table("check against the chain", "expected", "found", "", title="Every balance against the chain")
+    head = [Column(name, overflow="fold") for name in ("check against the chain", "expected", "found", "")]
+    found = Table(*head, title="Every balance against the chain")
     for check in checks:
         found.add_row(check.what, str(check.expected), str(check.found), "ok" if check.ok else "WRONG")
     console.print(found)
@@ -104,7 +103,8 @@ def _refuse_drift(lines: list[str]) -> None:
 
 def _rich(snapshot: Snapshot) -> Table:
     view = snapshot.view
-    table = Table(*view.columns, title=f"{view.database}.{view.table}", title_justify="left")
+    columns = [Column(name, overflow="fold") for name in view.columns]
+    table = Table(*columns, title=f"{view.database}.{view.table}", title_justify="left")
     for row in snapshot.rows:
         table.add_row(*(cell(value) for value in row))
     return table

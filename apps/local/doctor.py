@@ -60,7 +60,9 @@ def _home(stack: Stack) -> Finding:
 
 def _programs(stack: Stack) -> Iterator[Finding]:
     for name, info in stack.processes().items():
-        yield Finding(f"{name} is {str(info['statename']).lower()}", info["statename"] == "RUNNING", f"See: staking logs {name}")
+        yield Finding(
+            f"{name} is {str(info['statename']).lower()}", info["statename"] == "RUNNING", f"See: staking logs {name}"
+        )
 
 
 def _pages(stack: Stack) -> Iterator[Finding]:
@@ -79,7 +81,9 @@ def _signers(stack: Stack) -> Iterator[Finding]:
     addresses = stack.status()["addresses"]
     held = {signer["address"]: signer for signer in stack.clients().relayer.signers()}
     operator = held.get(addresses["operator"])
-    yield Finding(f"the relayer signs for the operator {addresses['operator']}", operator is not None, "Set SIGNER_KEYS.")
+    yield Finding(
+        f"the relayer signs for the operator {addresses['operator']}", operator is not None, "Set SIGNER_KEYS."
+    )
     for signer in held.values():
         balance = int(signer["balance_wei"])
         what = f"signer {signer['address']} is {signer['state']} and holds {format_ether(balance)} ETH"
@@ -97,7 +101,9 @@ def _keys_are_kept(stack: Stack) -> Finding:
                 leaks.append(name)
         except psutil.Error:
             continue
-    return Finding("only the relayer's processes hold keys", not leaks, f"SIGNER_KEYS is in the environment of {leaks}.")
+    return Finding(
+        "only the relayer's processes hold keys", not leaks, f"SIGNER_KEYS is in the environment of {leaks}."
+    )
 
 
 def _walk(stack: Stack) -> Iterator[Finding]:

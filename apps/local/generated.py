@@ -113,7 +113,9 @@ def _rules(table: Table) -> Iterator[str]:
     for index in table.indexes:
         columns = ", ".join(str(expression).rsplit(".", maxsplit=1)[-1] for expression in index.expressions)
         where = index.dialect_options["postgresql"].get("where")
-        yield f"{'unique ' if index.unique else ''}index ({columns})" + (f" where `{where}`" if where is not None else "")
+        yield f"{'unique ' if index.unique else ''}index ({columns})" + (
+            f" where `{where}`" if where is not None else ""
+        )
 
 
 if __name__ == "__main__":

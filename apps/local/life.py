@@ -103,7 +103,9 @@ class Life:
         self.disturb()
         done = self.bff.finish(made)
         batches = {item["batch_id"] for item in done}
-        hashes = sorted({sent["tx_hash"] for item in done for sent in item["transactions"] if sent["purpose"] == "submit"})
+        hashes = sorted(
+            {sent["tx_hash"] for item in done for sent in item["transactions"] if sent["purpose"] == "submit"}
+        )
         return [
             f"{len(done)} requests completed in {len(batches)} batch(es), {len(hashes)} submit transaction(s)",
             *[f"submit {tx_hash}" for tx_hash in hashes],

@@ -74,7 +74,8 @@ class Postgres:
         password_file.unlink()
         if finished.returncode != 0:
             raise StartFailed(
-                f"initdb failed: {finished.stderr.strip()[-500:]}", f"Check that {base} can be written, and start again."
+                f"initdb failed: {finished.stderr.strip()[-500:]}",
+                f"Check that {base} can be written, and start again.",
             )
 
     def command(self) -> list[str]:
@@ -85,6 +86,10 @@ class Postgres:
 
     def url(self, database: str) -> str:
         return f"postgresql://{USER}:{quote(self.password, safe='')}@127.0.0.1:{self.port}/{database}"
+
+    def erase(self) -> None:
+        """Remove the cluster; only of a stopped server."""
+        shutil.rmtree(self._base(), ignore_errors=True)
 
     def program(self, name: str) -> Path:
         return self._binaries() / "bin" / name
@@ -131,7 +136,9 @@ def create_databases(server_url: str, names: tuple[str, ...] = DATABASES) -> Non
     try:
         connection = psycopg2.connect(server_url, connect_timeout=10)
     except psycopg2.OperationalError as error:
-        raise StartFailed(f"PostgreSQL cannot be reached: {str(error).strip()}", "Check STAKING_POSTGRES_URL.") from error
+        raise StartFailed(
+            f"PostgreSQL cannot be reached: {str(error).strip()}", "Check STAKING_POSTGRES_URL."
+        ) from error
     connection.autocommit = True
     # No `with connection`: it would open a transaction, in which no database can be made.
     with connection.cursor() as cursor:

@@ -28,7 +28,17 @@ DESK = {
     "CONFIRMATIONS": "2",
 }
 # What a program may take from the environment of whoever types `staking up`, beyond the rhythm above.
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "COVERAGE_PROCESS_START", "STAKING_CRASHPOINT")
+_INHERITED = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "TZ",
+    "VIRTUAL_ENV",
+    "COVERAGE_PROCESS_START",
+    "STAKING_CRASHPOINT",
+)
 _OVERRIDES = (
     "UNSTAKE_BATCH_THRESHOLD_WEI",
     "REWARD_FEE_BPS",
@@ -100,7 +110,19 @@ class Programs:
             ),
             Program(
                 "relayer-worker",
-                lambda: [*celery, "-A", "relayer.tasks:celery", "worker", "-Q", "relayer", "-c", "1", "-n", "relayer@%h", *quiet],
+                lambda: [
+                    *celery,
+                    "-A",
+                    "relayer.tasks:celery",
+                    "worker",
+                    "-Q",
+                    "relayer",
+                    "-c",
+                    "1",
+                    "-n",
+                    "relayer@%h",
+                    *quiet,
+                ],
                 self._environment("relayer"),
                 stop_wait_sec=30,
             ),
@@ -143,7 +165,14 @@ class Programs:
     def _anvil(self) -> list[str]:
         listen = ["--host", HOST, "--port", str(self.state.ports["anvil"]), "--chain-id", "31337"]
         kept = ["--state", str(self.home.path / "anvil.json"), "--state-interval", "10", "--preserve-historical-states"]
-        return [str(tools.anvil()), *listen, *kept, "--block-time", os.environ.get("STAKING_BLOCK_TIME", "1"), "--silent"]
+        return [
+            str(tools.anvil()),
+            *listen,
+            *kept,
+            "--block-time",
+            os.environ.get("STAKING_BLOCK_TIME", "1"),
+            "--silent",
+        ]
 
     def _gunicorn(self, name: str) -> Callable[[], list[str]]:
         module = "relayer.wsgi:app" if name == "relayer" else f"apps.{name}.wsgi:app"
@@ -166,7 +195,8 @@ class Programs:
         return environment
 
     def _flower_environment(self) -> dict[str, str]:
-        return {**_base_environment(), "CELERY_BROKER_URL": self.broker_url}
+        # Its API shows what its pages show; both listen on loopback only.
+        return {**_base_environment(), "CELERY_BROKER_URL": self.broker_url, "FLOWER_UNAUTHENTICATED_API": "true"}
 
     def _service_settings(self, name: str) -> dict[str, str]:
         settings = {

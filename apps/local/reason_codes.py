@@ -10,7 +10,10 @@ REQUESTS_AND_BATCHES = {
     "cancelled_by_user": ("The request was cancelled while it was queued.", "Nothing."),
     "conflict": ("Somebody else used the signing key.", "Find out what that transaction did; then decide by hand."),
     "lost_to_slashing": ("A slashing left less than can be requested; the rest is staked again.", "Nothing."),
-    "operator_underfunded": ("Custody's key is elsewhere, and the operator's address lacks the wei named.", "Send them."),
+    "operator_underfunded": (
+        "Custody's key is elsewhere, and the operator's address lacks the wei named.",
+        "Send them.",
+    ),
     "protocol_stopped": ("Lido is stopped.", BY_ITSELF),
     "queue_paused": ("The withdrawal queue is paused.", BY_ITSELF),
     "settling_loss": ("A loss is being booked first.", BY_ITSELF),
@@ -55,7 +58,14 @@ RELAYER = {
     "spender_not_queue": ("Only the withdrawal queue may be approved.", "Use a builder of protocols."),
     "unknown_signer": ("No key of the sender is held.", "Add it to `SIGNER_KEYS`, or name another sender."),
     "value_over_cap": ("`MAX_VALUE_PER_TX_WEI` is passed.", "Split it, or raise the cap."),
-    "wrong_signer": ("This sender may not send this.", "Lido is called by the operator, transfers by custody or operator."),
+    "wrong_signer": (
+        "This sender may not send this.",
+        "Lido is called by the operator, transfers by custody or operator.",
+    ),
     "node_<reply>": ("What the node said to the last broadcast, for information.", BY_ITSELF),
 }
-EVERYWHERE = {"Requests and batches (pool)": REQUESTS_AND_BATCHES, "The walk (pool)": WALK, "Transactions (relayer)": RELAYER}
+EVERYWHERE = {
+    "Requests and batches (pool)": REQUESTS_AND_BATCHES,
+    "The walk (pool)": WALK,
+    "Transactions (relayer)": RELAYER,
+}

@@ -1,5 +1,6 @@
 """The whole stack of one home: up, down, status, and the hard knocks that tests give it."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -58,6 +59,14 @@ class Stack:
                 return False
             self._stop(self.home.load())
             return True
+
+    def erase(self) -> None:
+        """Stop the stack and remove its home with all data."""
+        if not self.home.exists():
+            return
+        self.down()
+        Programs(self.home, self.home.load()).postgres.erase()
+        shutil.rmtree(self.home.path, ignore_errors=True)
 
     def running(self) -> bool:
         if not self.home.exists():

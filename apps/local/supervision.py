@@ -96,7 +96,9 @@ class Supervisor:
             self._rpc().supervisor.startProcess(name, False)
         except Fault as fault:
             if "ALREADY_STARTED" not in fault.faultString:
-                raise StartFailed(f"{name} cannot be started: {fault.faultString}", f"See: staking logs {name}") from fault
+                raise StartFailed(
+                    f"{name} cannot be started: {fault.faultString}", f"See: staking logs {name}"
+                ) from fault
 
     def stop_program(self, name: str) -> None:
         """Stop a program and wait until it is gone."""
@@ -167,7 +169,9 @@ class Supervisor:
                 return connection
 
         address = f"127.0.0.1:{self._state.ports['supervisor']}"
-        return ServerProxy(f"http://staking:{self._state.supervisor_password}@{address}/RPC2", transport=TimedTransport())
+        return ServerProxy(
+            f"http://staking:{self._state.supervisor_password}@{address}/RPC2", transport=TimedTransport()
+        )
 
 
 def _escaped(path: object) -> str:

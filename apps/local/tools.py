@@ -44,5 +44,7 @@ def anvil() -> Path:
 
 
 def _npm_platform() -> str:
-    machine = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), "amd64")
+    machine = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(
+        platform.machine(), "amd64"
+    )
     return f"{platform.system().lower()}-{machine}"

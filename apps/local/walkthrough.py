@@ -30,12 +30,16 @@ class Walkthrough:
 
     def finish(self, checks: list[Check], path: Path) -> None:
         rows = "\n".join(f"| {check.what} | {check.expected} | {check.found} |" for check in checks)
-        self._parts.append("## Every balance against the chain\n\n| what | expected | found |\n|---|---|---|\n" + rows + "\n")
+        self._parts.append(
+            "## Every balance against the chain\n\n| what | expected | found |\n|---|---|---|\n" + rows + "\n"
+        )
         path.write_text("\n".join(self._parts))
 
 
 def _markdown(snapshot: Snapshot) -> str:
     view = snapshot.view
     head = "| " + " | ".join(view.columns) + " |\n|" + "---|" * len(view.columns)
-    body = "\n".join("| " + " | ".join(cell(value).replace("|", "\\|") for value in row) + " |" for row in snapshot.rows)
+    body = "\n".join(
+        "| " + " | ".join(cell(value).replace("|", "\\|") for value in row) + " |" for row in snapshot.rows
+    )
     return f"**{view.database}.{view.table}**\n\n{head}\n{body}\n"

@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from apps.common.celery_settings import broker_answers
 from apps.common.service_app import build_app
 from apps.pool.context import make_context
 from apps.pool.hints import pool_hints
@@ -14,7 +15,11 @@ def create_app(settings: PoolSettings | None = None) -> Flask:
     settings = settings or load_settings()
     context = make_context(settings, pool_hints(settings.broker_url))
     app = build_app(
-        "pool", blueprints=[blueprint], sessions=context.sessions, accepted_keys=settings.internal_keys
+        "pool",
+        blueprints=[blueprint],
+        sessions=context.sessions,
+        accepted_keys=settings.internal_keys,
+        checks={"broker": lambda: broker_answers(settings.broker_url)},
     )
     app.extensions["service"] = PoolService(context)
     return app

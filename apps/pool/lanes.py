@@ -4,7 +4,7 @@ A pair of calls (rewards and ledger) is not atomic; the lane keeps a second step
 Safety does not rest on lanes, every effect has its own message_id; they keep honest refusals from being caused by haste.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import delete, func, or_
@@ -21,16 +21,21 @@ class LaneBusy(Exception):
 
 
 @contextmanager
-def user_lanes(sessions: Sessions, pool_id: str, user_ids: Iterable[str], lease_sec: float) -> Iterator[None]:
-    """Hold the lanes of all users for the block, or raise `LaneBusy` holding none."""
+def user_lanes(
+    sessions: Sessions, pool_id: str, user_ids: Iterable[str], lease_sec: float
+) -> Iterator[Callable[[], None]]:
+    """Hold the lanes of all users for the block, or raise `LaneBusy` holding none.
+
+    The block gets a function that holds them for another `lease_sec`, for a step of many calls.
+    """
     users = sorted(set(user_ids))
     if not users:
-        yield
+        yield lambda: None
         return
     holder = new_id()
     _take(sessions, pool_id, users, holder, lease_sec)
     try:
-        yield
+        yield lambda: _take(sessions, pool_id, users, holder, lease_sec)
     finally:
         _release(sessions, pool_id, holder, users)
 
@@ -58,7 +63,5 @@ def _take(sessions: Sessions, pool_id: str, users: list[str], holder: str, lease
 def _release(sessions: Sessions, pool_id: str, holder: str, users: list[str]) -> None:
     with transaction(sessions) as session:
         session.execute(
-            delete(UserLane).where(
-                UserLane.pool_id == pool_id, UserLane.user_id.in_(users), UserLane.holder == holder
-            )
+            delete(UserLane).where(UserLane.pool_id == pool_id, UserLane.user_id.in_(users), UserLane.holder == holder)
         )

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from sqlalchemy import CursorResult, Interval, Text, and_, cast, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
+from apps.clients.base import CallFailed, CallRefused
 from apps.common.database import Sessions, transaction
 from apps.common.wire import new_id
 from apps.pool.models import Batch, FlowEvent, FlowMixin, Request, Walk
@@ -19,6 +20,8 @@ from apps.pool.models import Batch, FlowEvent, FlowMixin, Request, Walk
 Row = TypeVar("Row", Request, Batch, Walk)
 
 MAX_ATTEMPTS = 20
+# A service that does not answer heals without us: half a day of it, at the backoff's cap, before ops are asked.
+MAX_ATTEMPTS_UNANSWERED = 1_000
 BACKOFF_BASE_SEC = 0.5
 BACKOFF_CAP_SEC = 60.0
 
@@ -70,7 +73,13 @@ def reason(code: str, detail: str) -> dict[str, Any]:
 
 
 def claim(
-    sessions: Sessions, model: type[Row], lease_sec: float, *, row_id: str | None = None, limit: int = 1, early: bool = False
+    sessions: Sessions,
+    model: type[Row],
+    lease_sec: float,
+    *,
+    row_id: str | None = None,
+    limit: int = 1,
+    early: bool = False,
 ) -> list[Row]:
     """Take up to `limit` due rows, or the named one, and commit. No row means a duplicate or early hint: not an error.
 
@@ -97,7 +106,13 @@ def claim(
 
 
 def checkpoint(
-    session: Session, row: Row, *, status: str | None = None, release: bool = True, run_in_sec: float | None, **values: Any
+    session: Session,
+    row: Row,
+    *,
+    status: str | None = None,
+    release: bool = True,
+    run_in_sec: float | None,
+    **values: Any,
 ) -> None:
     """Write a step's outcome while the lease holds, or raise `LeaseLost`. Attempts start anew with every outcome.
 
@@ -146,6 +161,16 @@ def back_off(session: Session, row: Row, error: str) -> None:
     }
     session.add(flow_event(row, "failed_attempt", row.status, {"code": "transient", "detail": error[:500]}))
     _write_fenced(session, row, changes)
+
+
+def attempts_used_up(row: Row, error: Exception) -> bool:
+    """Whether a fault is one too many for the row; `back_off` otherwise."""
+    return row.attempts >= (MAX_ATTEMPTS_UNANSWERED if isinstance(error, CallFailed) else MAX_ATTEMPTS)
+
+
+def fault_text(error: Exception) -> str:
+    """What is kept of a fault: a refusal's or failure's own words; of anything unforeseen its kind alone, which tells no secret."""
+    return str(error) if isinstance(error, CallFailed | CallRefused) else f"unforeseen {type(error).__name__}"
 
 
 def extend(sessions: Sessions, row: Row, lease_sec: float) -> None:

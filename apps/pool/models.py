@@ -7,7 +7,21 @@ walk, then batches, then requests (by id), then withdrawals, then the feed count
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, DateTime, ForeignKey, Identity, Index, Integer, Text, func, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    Text,
+    func,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -65,9 +79,7 @@ class Request(FlowMixin, Base):
     __tablename__ = "requests"
     __table_args__ = (
         Index("ix_requests_due", "next_run_at", postgresql_where=text("next_run_at IS NOT NULL")),
-        Index(
-            "ix_requests_queue", "pool_id", "kind", "queued_at", "id", postgresql_where=text("status = 'queued'")
-        ),
+        Index("ix_requests_queue", "pool_id", "kind", "queued_at", "id", postgresql_where=text("status = 'queued'")),
         Index("ix_requests_user", "user_id", "id"),
         Index("ix_requests_batch", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
     )
@@ -179,6 +191,7 @@ class Walk(FlowMixin, Base):
     operations_since_dust: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     reward_event_id: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     gas_cursor: Mapped[str | None] = mapped_column(Text)
+    reconciliation_wanted: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     batches_paused: Mapped[dict[str, Any] | None] = mapped_column(JSON_OR_NULL)
 
 
@@ -227,3 +240,18 @@ class ScheduleFire(Base):
     schedule: Mapped[str] = mapped_column(Text, primary_key=True)
     fire_at: Mapped[datetime] = mapped_column(TIME, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
+
+
+def requests_of(batch: Batch) -> ColumnElement[bool]:
+    """Which requests a batch moves: its own, or for a claim those whose NFTs it claims."""
+    if batch.kind != "claim":
+        return Request.batch_id == batch.id
+    return Request.id.in_(select(Withdrawal.request_id).where(Withdrawal.claim_batch_id == batch.id))
+
+
+def parked_batches_of(request: Request) -> ColumnElement[bool]:
+    """Which batches a request may be parked with: its own, and those that claim its NFTs."""
+    claiming = select(Withdrawal.claim_batch_id).where(
+        Withdrawal.request_id == request.id, Withdrawal.claim_batch_id.is_not(None)
+    )
+    return or_(Batch.id == request.batch_id, Batch.id.in_(claiming))

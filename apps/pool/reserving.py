@@ -8,6 +8,7 @@ Each step may be run again at any point: its effects carry message ids derived f
 
 from typing import Any
 
+import structlog
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
@@ -18,8 +19,22 @@ from apps.pool.context import PoolContext
 from apps.pool.errors import AmountTooSmall, InsufficientBalance
 from apps.pool.feed import record_events
 from apps.pool.lanes import LaneBusy, user_lanes
-from apps.pool.leases import MAX_ATTEMPTS, Advance, LeaseLost, Outcome, Park, Wait, back_off, checkpoint, reason, wait
+from apps.pool.leases import (
+    Advance,
+    LeaseLost,
+    Outcome,
+    Park,
+    Wait,
+    attempts_used_up,
+    back_off,
+    checkpoint,
+    fault_text,
+    reason,
+    wait,
+)
 from apps.pool.models import Request
+
+log = structlog.get_logger(__name__)
 
 MAX_RESERVATIONS = 100  # at 0.3 s each: half a minute for bookings under way to arrive
 MIN_WITHDRAWAL_WEI = 100  # WithdrawalQueue.MIN_STETH_WITHDRAWAL_AMOUNT
@@ -32,8 +47,11 @@ def run_request(context: PoolContext, request: Request) -> None:
             outcome = _step(context, request)
     except LaneBusy:
         outcome = Wait(0.1, request.reason)
-    except (CallFailed, CallRefused) as error:
-        _failed(context, request, str(error))
+    except Exception as error:
+        # Whatever it was, the row must come back: a lease that merely runs out would hide it, and never end.
+        if not isinstance(error, CallFailed | CallRefused):
+            log.exception("step_failed", request_id=request.id, status=request.status)
+        _failed(context, request, error)
         return
     _write(context, request, outcome)
 
@@ -80,10 +98,16 @@ def _reserve_unstake(context: PoolContext, request: Request) -> Outcome:
         if amount > worth or worth == 0:
             return _rejection(InsufficientBalance.code, f"The position is worth {worth} wei of staked ETH.")
         if amount < MIN_WITHDRAWAL_WEI:
-            return _rejection(AmountTooSmall.code, f"The position is worth {worth} wei; the least is {MIN_WITHDRAWAL_WEI}.")
+            return _rejection(
+                AmountTooSmall.code, f"The position is worth {worth} wei; the least is {MIN_WITHDRAWAL_WEI}."
+            )
     try:
         posted = context.ledger.post_movement(
-            reservation_id, "unstake_start", request.pool_id, request.user_id, _reserved(context, reservation_id, amount)
+            reservation_id,
+            "unstake_start",
+            request.pool_id,
+            request.user_id,
+            _reserved(context, reservation_id, amount),
         )
     except CallRefused as refusal:
         # The index agreed a moment ago, so the books are behind it: a stake or claim of this user is being booked.
@@ -183,13 +207,13 @@ def _write(context: PoolContext, request: Request, outcome: Outcome) -> None:
         context.publish("tasks.batching.run", None)
 
 
-def _failed(context: PoolContext, request: Request, error: str) -> None:
+def _failed(context: PoolContext, request: Request, error: Exception) -> None:
     try:
         with transaction(context.sessions) as session:
-            if request.attempts >= MAX_ATTEMPTS:
-                _park(session, request, reason("attempts_exhausted", error[:300]))
+            if attempts_used_up(request, error):
+                _park(session, request, reason("attempts_exhausted", fault_text(error)[:300]))
             else:
-                back_off(session, request, error)
+                back_off(session, request, fault_text(error))
     except LeaseLost:
         return
 

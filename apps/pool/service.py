@@ -17,7 +17,16 @@ from apps.pool.context import PoolContext
 from apps.pool.errors import REJECTIONS, NotCancellable, NotRetryable, RequestRejected
 from apps.pool.feed import record_events
 from apps.pool.leases import flow_event, new_lease, seconds
-from apps.pool.models import WHOLE_BLOCK, Batch, ProtocolMetric, Request, RequestEvent, Walk
+from apps.pool.models import (
+    WHOLE_BLOCK,
+    Batch,
+    ProtocolMetric,
+    Request,
+    RequestEvent,
+    Walk,
+    parked_batches_of,
+    requests_of,
+)
 from apps.pool.rendering import batch_transactions, render_batch, render_event, render_requests
 from apps.pool.reserving import run_request
 
@@ -122,8 +131,12 @@ class PoolService:
                 raise NotFound("There is no request with this id.")
             if row.status != "needs_attention":
                 raise NotRetryable(f"The request is {row.status}; only one in needs_attention can be retried.")
-            if row.batch_id is not None:
-                self._retry_batch(session, row.batch_id)
+            parked = session.scalars(
+                select(Batch).where(Batch.status == "needs_attention", parked_batches_of(row)).with_for_update()
+            ).all()
+            if parked:
+                for batch in parked:
+                    self._retry_batch(session, batch)
             else:
                 row = session.scalars(select(Request).where(Request.id == request_id).with_for_update()).one()
                 row.status = str(row.context.get("parked_status", FIRST_STATUS[row.kind]))
@@ -152,9 +165,15 @@ class PoolService:
             allowed = limit["current_wei"] is None or amount_wei <= int(limit["current_wei"])
             code, detail = "batching", "Waits for its batch, then for the chain to confirm it."
             if paused:
-                code, detail = "staking_paused", "Staking is paused by the protocol; the request would wait in the queue."
+                code, detail = (
+                    "staking_paused",
+                    "Staking is paused by the protocol; the request would wait in the queue.",
+                )
             elif not allowed:
-                code, detail = "stake_limit", "Above the protocol's present stake limit; it would wait for it to refill."
+                code, detail = (
+                    "stake_limit",
+                    "Above the protocol's present stake limit; it would wait for it to refill.",
+                )
             seconds_ = None if paused else int(settings.stake_batch_max_wait_sec)
             minimum, maximum = 1, limit["max_wei"]
         else:
@@ -283,15 +302,16 @@ class PoolService:
     def _render(self, session: Session, rows: list[Request]) -> list[dict[str, Any]]:
         return render_requests(session, rows, self.context.settings.stake_batch_max_wait_sec)
 
-    def _retry_batch(self, session: Session, batch_id: str) -> None:
-        batch = session.scalars(select(Batch).where(Batch.id == batch_id).with_for_update()).one()
+    def _retry_batch(self, session: Session, batch: Batch) -> None:
         status = str(batch.context.get("parked_status", "batched"))
         batch.status, batch.reason, batch.attempts, batch.next_run_at = status, None, 0, func.now()
         session.add(flow_event(batch, "retried", status, None))
         changed = session.scalars(
             update(Request)
-            .where(Request.batch_id == batch_id, Request.status == "needs_attention")
-            .values(status=status, reason=None, updated_at=func.clock_timestamp())
+            .where(requests_of(batch), Request.status == "needs_attention")
+            .values(
+                status="claiming" if batch.kind == "claim" else status, reason=None, updated_at=func.clock_timestamp()
+            )
             .returning(Request.id)
         ).all()
         record_events(session, changed)

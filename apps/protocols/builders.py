@@ -51,7 +51,9 @@ def build_request(chain: Chain, items: Sequence[dict[str, Any]]) -> dict[str, An
             raise InvalidInput(errors={f"items.{number}.amount_wei": [str(error)]}) from error
         elements += [{"reference": item["reference"], "amount_wei": str(part)} for part in parts]
     if len(elements) > MAX_ELEMENTS:
-        raise errors.TooManyElements(f"These make {len(elements)} elements; at most {MAX_ELEMENTS} go into one transaction.")
+        raise errors.TooManyElements(
+            f"These make {len(elements)} elements; at most {MAX_ELEMENTS} go into one transaction."
+        )
     state = chain.state(None)
     if state["switches"]["stopped"]:
         raise errors.ProtocolStopped

@@ -106,7 +106,10 @@ class History:
         by_place = {_place(log): log for log in [*submitted, *sent, *received, *requested]}
         flows = {_place(log): _flow(log, me, topic_of(queue), by_place) for log in [*out, *into]}
         rows = [row for row in flows.values() if row is not None]
-        rows += [{**_base(log), "kind": "claim", "amount_wei": words(log)[0], "withdrawal_id": integer(log["topics"][1])} for log in claimed]
+        rows += [
+            {**_base(log), "kind": "claim", "amount_wei": words(log)[0], "withdrawal_id": integer(log["topics"][1])}
+            for log in claimed
+        ]
         shares_before = self._shares_before(rebased)
         for log in rebased:
             same_block = sum(
@@ -124,9 +127,7 @@ class History:
         """The operator's shares at the end of the block before each rebase: asked of the chain, not summed up here."""
         numbers = sorted({integer(log["blockNumber"]) for log in rebased})
         calls = [
-            self.chain.call(
-                self.chain.steth, "sharesOf", [self.chain.operator], Block(number - 1, "", 0), "uint256"
-            )
+            self.chain.call(self.chain.steth, "sharesOf", [self.chain.operator], Block(number - 1, "", 0), "uint256")
             for number in numbers
         ]
         return dict(zip(numbers, self.chain.batch(calls), strict=True)) if calls else {}
@@ -223,7 +224,11 @@ def _flow(log: Any, me: str, queue: str, by_place: dict[tuple[int, int], Any]) -
             if request is not None and request["topics"][0] == TOPICS["WithdrawalRequested"]:
                 if address_of(request["topics"][3]).lower() != "0x" + me[-40:]:
                     break
-                found = {"kind": "request", "amount_wei": words(request)[0], "withdrawal_id": integer(request["topics"][1])}
+                found = {
+                    "kind": "request",
+                    "amount_wei": words(request)[0],
+                    "withdrawal_id": integer(request["topics"][1]),
+                }
                 return {**row, **found}
     return {**row, "kind": "foreign_in" if target == me else "foreign_out", "amount_wei": value}
 

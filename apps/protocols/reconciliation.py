@@ -74,7 +74,9 @@ def judge(facts: Facts, rewards: Mapping[str, int] | None) -> list[dict[str, Any
     """The lines of a reconciliation; every tolerance is zero."""
     system = {**dict.fromkeys(("@payouts", "@gas", "@rewards", "@fees", "@rounding"), 0), **facts.system}
     buckets = facts.buckets
-    owed_eth = buckets["available"] + buckets["reserved"] + system["@payouts"] + system["@gas"] - facts.later_deposits_wei
+    owed_eth = (
+        buckets["available"] + buckets["reserved"] + system["@payouts"] + system["@gas"] - facts.later_deposits_wei
+    )
     held_eth = facts.custody_wei + facts.operator_wei
     surplus = max(0, held_eth - owed_eth)
     faces = sum(facts.faces_stored.values())

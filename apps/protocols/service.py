@@ -78,9 +78,7 @@ class ProtocolsService:
         }
         facts = None
         if not self._known(message_id):
-            facts = reconciliation.gather(
-                self.chain, self.history, self.ledger, self.sessions, self.pool_id, block
-            )
+            facts = reconciliation.gather(self.chain, self.history, self.ledger, self.sessions, self.pool_id, block)
 
         def work(session: Session) -> dict[str, Any]:
             assert facts is not None  # a known message_id never comes here

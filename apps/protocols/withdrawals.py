@@ -40,9 +40,9 @@ def read_statuses(chain: Chain, ids: Sequence[int], block: Block) -> list[dict[s
             [chain.call(chain.queue, "findCheckpointHints", [final, 1, checkpoints], block, "uint256[]")]
         )[0]
         hints = dict(zip(final, listed, strict=True))
-        values = chain.batch(
-            [chain.call(chain.queue, "getClaimableEther", [final, list(listed)], block, "uint256[]")]
-        )[0]
+        values = chain.batch([chain.call(chain.queue, "getClaimableEther", [final, list(listed)], block, "uint256[]")])[
+            0
+        ]
         claimable = dict(zip(final, values, strict=True))
     return [
         {
@@ -104,4 +104,3 @@ def _submitted(log: Any, transfers: dict[int, Any]) -> dict[str, Any]:
     index = integer(log["logIndex"])
     minted = next(transfers[number] for number in sorted(transfers) if number > index)
     return {"log_index": index, "amount_wei": str(words(log)[0]), "shares": str(words(minted)[0])}
-

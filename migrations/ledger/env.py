@@ -1,6 +1,6 @@
 """Alembic environment of the ledger database."""
 
-from migrations.runner import run
 from apps.ledger.models import Base
+from migrations.runner import run
 
 run(Base.metadata)

@@ -1,6 +1,6 @@
 """Alembic environment of the pool database."""
 
-from migrations.runner import run
 from apps.pool.models import Base
+from migrations.runner import run
 
 run(Base.metadata)

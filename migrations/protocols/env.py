@@ -1,6 +1,6 @@
 """Alembic environment of the protocols database."""
 
-from migrations.runner import run
 from apps.protocols.models import Base
+from migrations.runner import run
 
 run(Base.metadata)

@@ -1,6 +1,6 @@
 """Alembic environment of the rewards database."""
 
-from migrations.runner import run
 from apps.rewards.models import Base
+from migrations.runner import run
 
 run(Base.metadata)

@@ -1,6 +1,7 @@
 """A whole stack for tests: real databases, broker, chain, services and workers."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,21 +13,30 @@ RHYTHM = {"RECONCILIATION_INTERVAL_SEC": "2", "STAKE_BATCH_THRESHOLD_WEI": str(1
 
 
 @contextmanager
-def running_stack(directory: Path, settings: dict[str, str], *, separate_custody: bool = False) -> Iterator[Stack]:
-    """Start a stack with settings of its own, on whatever ports are free; stop it whatever happens."""
-    stack = Stack(Home(directory))
-    wanted = {**RHYTHM, **settings}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+def running_stack(settings: dict[str, str] | None = None, *, separate_custody: bool = False) -> Iterator[Stack]:
+    """Start a stack with settings of its own, on whatever ports are free; stop and erase it whatever happens."""
+    with tempfile.TemporaryDirectory(prefix="staking-tests-") as directory:
+        # As root, PostgreSQL runs as somebody else, who must be able to walk down to its data.
+        Path(directory).chmod(0o711)
+        stack = Stack(Home(Path(directory) / "home"))
+        try:
+            with environment({**RHYTHM, **(settings or {})}):
+                stack.up(separate_custody=separate_custody)
+            yield stack
+        finally:
+            stack.erase()
+
+
+@contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """The process's environment with these values, for as long as the block runs."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        stack.up(separate_custody=separate_custody)
+        yield
     finally:
         for name, value in before.items():
             if value is None:
-                os.environ.pop(name)
+                del os.environ[name]
             else:
                 os.environ[name] = value
-    try:
-        yield stack
-    finally:
-        stack.down()

@@ -80,7 +80,9 @@ def upgrade() -> None:
     )
     counter = op.create_table(
         "feed_counter",
-        sa.Column("id", sa.Boolean, sa.CheckConstraint("id", name="one_row"), primary_key=True, server_default=sa.true()),
+        sa.Column(
+            "id", sa.Boolean, sa.CheckConstraint("id", name="one_row"), primary_key=True, server_default=sa.true()
+        ),
         sa.Column("last_sequence", sa.BigInteger, nullable=False),
     )
     op.bulk_insert(counter, [{"id": True, "last_sequence": 0}])
@@ -131,6 +133,7 @@ def upgrade() -> None:
         sa.Column("operations_since_dust", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("reward_event_id", sa.BigInteger, nullable=False, server_default=sa.text("0")),
         sa.Column("gas_cursor", sa.Text),
+        sa.Column("reconciliation_wanted", sa.Boolean, nullable=False, server_default=sa.text("false")),
         sa.Column("batches_paused", JSONB),
         *_flow_columns(),
     )
@@ -176,9 +179,7 @@ def upgrade() -> None:
         op.execute(
             f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION refuse_change()"
         )
-        op.execute(
-            f"CREATE TRIGGER append_only_table BEFORE TRUNCATE ON {table} EXECUTE FUNCTION refuse_change()"
-        )
+        op.execute(f"CREATE TRIGGER append_only_table BEFORE TRUNCATE ON {table} EXECUTE FUNCTION refuse_change()")
         # ALWAYS: an ordinary trigger sleeps under session_replication_role = replica.
         op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER append_only")
         op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER append_only_table")
@@ -191,9 +192,7 @@ def _create_indexes() -> None:
     op.create_index("ix_batches_open", "batches", ["pool_id", "kind"], postgresql_where=still_open)
     op.create_index("ix_requests_due", "requests", ["next_run_at"], postgresql_where=due)
     queued = sa.text("status = 'queued'")
-    op.create_index(
-        "ix_requests_queue", "requests", ["pool_id", "kind", "queued_at", "id"], postgresql_where=queued
-    )
+    op.create_index("ix_requests_queue", "requests", ["pool_id", "kind", "queued_at", "id"], postgresql_where=queued)
     op.create_index("ix_requests_user", "requests", ["user_id", "id"])
     op.create_index("ix_requests_batch", "requests", ["batch_id"], postgresql_where=sa.text("batch_id IS NOT NULL"))
     op.create_index("ix_request_events_request", "request_events", ["request_id", "sequence"])

@@ -33,7 +33,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "scan_cursor",
-        sa.Column("id", sa.Boolean, sa.CheckConstraint("id", name="one_row"), primary_key=True, server_default=sa.true()),
+        sa.Column(
+            "id", sa.Boolean, sa.CheckConstraint("id", name="one_row"), primary_key=True, server_default=sa.true()
+        ),
         sa.Column("start_block", sa.BigInteger, nullable=False),
         sa.Column("block_number", sa.BigInteger, nullable=False),
         sa.Column("block_hash", sa.Text, nullable=False),

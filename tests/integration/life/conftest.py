@@ -10,8 +10,8 @@ from tests.support.stack import running_stack
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("stack"), {}) as started:
+def stack() -> Iterator[Stack]:
+    with running_stack() as started:
         yield started
 
 

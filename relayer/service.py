@@ -155,7 +155,7 @@ class RelayerService:
                 .where(Message.chain_id == settings.chain_id, Message.status.in_(OPEN))
                 .group_by(Message.from_address)
             )
-            open_messages = {address: count for address, count in counts}
+            open_messages = dict(counts)
         items = []
         for address, latest, balance in zip(addresses, seen[::2], seen[1::2], strict=True):
             row = rows.get(address)

@@ -69,10 +69,8 @@ def _open(context: PoolContext, pool_id: str, kind: str, state: dict[str, Any]) 
         if why is not None:
             _explain(session, pool_id, kind, why)
             return None
-        if kind == "stake":
-            rows = _due_stakes(context, session, pool_id, state)
-        else:
-            rows = _due_unstakes(context, session, pool_id)
+        stakes = kind == "stake"
+        rows = _due_stakes(context, session, pool_id, state) if stakes else _due_unstakes(context, session, pool_id)
         return _insert_batch(session, pool_id, kind, rows) if rows else None
 
 

@@ -67,7 +67,8 @@ def reconcile_in_lane(context: PoolContext, walk: Walk) -> str | None:
 
 
 def _reconcile_at(context: PoolContext, walk: Walk) -> dict[str, Any]:
-    """One run. Requests in the middle of a money step make a difference that heals itself; the next run sees it gone."""
+    """One run. Requests in the middle of a money step make a difference that heals itself; the next run sees it
+    gone."""
     pool = context.rewards.pool(walk.id)
     owed = int(pool["accrued_wei"]) - int(pool["claimed_wei"])
     with transaction(context.sessions) as session:

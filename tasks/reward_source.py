@@ -14,7 +14,8 @@ def reward_of(context: PoolContext, walk: Walk, rebase: dict[str, Any]) -> int:
     """The signed reward in wei of one rebase.
 
     ``share_rate`` (default): the gain of the operator's own shares, exact whoever else holds stETH.
-    ``total_pooled_ether``: the change of the protocol's total, net of finalized withdrawals (own submits never fall into
+    ``total_pooled_ether``: the change of the protocol's total, net of finalized withdrawals (own submits never fall
+    into
     a rebase). That is the pool's gain only where operator and queue hold all shares and Lido takes no fee, so it is
     refused, by halting the walk, unless that holds before and after the rebase.
     """
@@ -44,7 +45,8 @@ def reward_of(context: PoolContext, walk: Walk, rebase: dict[str, Any]) -> int:
 def _finalized_by(nfts: Any, queued_shares: int, burnt_shares: int) -> list[int] | None:
     """The NFTs a rebase finalized: of those still queued (the newest, first in first out) the oldest, to the share.
 
-    None where the queue's or the burnt shares are not exactly our NFTs': somebody else holds stETH, or a fee was minted.
+    None where the queue's or the burnt shares are not exactly our NFTs': somebody else holds stETH, or a fee was
+    minted.
     """
     waiting: list[Any] = []
     total = 0

@@ -2,8 +2,8 @@
 
     batched --(fund)--build--> submitting --send--> confirming --(the walk meets its Submitted log)--> completed
 
-A submit that had no effect, settled so at the horizon, is read: a stake limit or a pause puts the requests back into the
-queue, anything else gives the users their ETH back (`failed`). A conflict is never retried.
+A submit that had no effect, settled so at the horizon, is read: a stake limit or a pause puts the requests back
+into the queue, anything else gives the users their ETH back (`failed`). A conflict is never retried.
 """
 
 from typing import Any

@@ -1,4 +1,5 @@
-"""The sweep: wakes whatever nobody woke, and whatever a dead worker left leased. It makes the flows certain, not fast."""
+"""The sweep: wakes whatever nobody woke, and whatever a dead worker left leased. It makes the flows certain, not
+fast."""
 
 from typing import Any
 

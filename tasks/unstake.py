@@ -1,6 +1,7 @@
 """An unstake batch, from its opening to its withdrawal NFTs.
 
-    batched --settle, leave the index--> requesting --(approve)--requestWithdrawals--(the walk stores the NFTs)--> completed
+    batched --settle, leave the index--> requesting --(approve)--requestWithdrawals--(the walk stores the NFTs)-->
+    completed
 
 Leaving the index happens in the pool's serial lane, so that no rebase is accrued between the last settlement of the
 users and the end of their weight. A request that did not come to pass gets its weight back and returns to the queue.

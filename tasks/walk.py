@@ -7,7 +7,7 @@ booked yet stops the walk, it is never skipped; a fault that waiting cannot heal
 from typing import Any
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
@@ -48,14 +48,19 @@ def run_pool(pool_id: str | None = None) -> int:
 
 
 def walk_pool(context: PoolContext, pool_id: str) -> int:
-    """Walk to the horizon and return the items booked. Another worker in the lane means there is nothing to do."""
+    """Walk to the horizon and return the items booked; 0 when somebody else is in the lane, and the walk is due again."""
     try:
         with walk_lane(context, pool_id) as walk:
             booked = _walk_and_note(context, walk)
             if _reconciliation_wanted(context, pool_id):
                 reconcile_in_lane(context, walk)
             return booked
-    except (LaneBusy, LeaseLost):
+    except LaneBusy:
+        # Whoever is in there may be no walk, or one that has asked for the history already: the sweep sends the next.
+        with transaction(context.sessions) as session:
+            session.execute(update(Walk).where(Walk.id == pool_id).values(next_run_at=func.now(), hinted_at=None))
+        return 0
+    except LeaseLost:
         return 0
 
 

@@ -1,6 +1,7 @@
 """The one HTTP client: a timeout on every call, typed outcomes, and no retry that the caller did not ask for.
 
-Outcomes are three. A body: it happened, or had happened before. `CallRefused`: the callee says no, and will say no again.
+Outcomes are three. A body: it happened, or had happened before. `CallRefused`: the callee says no, and will say no
+again.
 `CallFailed`: unknown or transient; the same call with the same message_id may be repeated, never under a new one.
 """
 
@@ -17,7 +18,8 @@ log = structlog.get_logger(__name__)
 
 
 class CallFailed(Unavailable):
-    """Another service did not answer; whether it acted is unknown, so the same call is repeated with the same message_id."""
+    """Another service did not answer; whether it acted is unknown, so the same call is repeated with the same
+    message_id."""
 
     code = "upstream_unavailable"
 
@@ -86,7 +88,8 @@ class ServiceClient:
         raise CallRefused(self.service, response.status_code, code, detail, errors)
 
     def _send(self, method: str, path: str, headers: Mapping[str, str], kwargs: Mapping[str, Any]) -> requests.Response:
-        """One request. A kept connection that the callee closed meanwhile breaks at once: it is sent again on a new one.
+        """One request. A kept connection that the callee closed meanwhile breaks at once: it is sent again on a new
+        one.
 
         Harmless whatever the first one did, as every effect carries its message_id; a timeout is never repeated here.
         """

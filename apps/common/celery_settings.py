@@ -69,7 +69,8 @@ def broker_answers(broker_url: str) -> bool:
 
 
 class HintPublisher:
-    """Publishes hints by task name, quickly or not at all: a failed publish is logged, and the sweep makes up for it."""
+    """Publishes hints by task name, quickly or not at all: a failed publish is logged, and the sweep makes up for
+    it."""
 
     def __init__(self, broker_url: str) -> None:
         self._broker_url = broker_url

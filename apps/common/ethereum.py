@@ -65,8 +65,8 @@ def checksum_setting(name: str, value: str | None) -> str:
 def money_horizon(web3: Web3, chain_id: int, confirmations: int, mode: str | None) -> int:
     """The highest block number that the books may act on.
 
-    `mode` is ``finalized``, ``depth`` or None (finalized on public chains, depth elsewhere). Depth N means that N blocks
-    stand on top of or at the block: head - N + 1. Never below 0.
+    `mode` is ``finalized``, ``depth`` or None (finalized on public chains, depth elsewhere). Depth N means that N
+    blocks stand on top of or at the block: head - N + 1. Never below 0.
     """
     chosen = mode or ("finalized" if chain_id in PUBLIC_CHAINS else "depth")
     if chosen == "finalized":

@@ -1,7 +1,7 @@
 """One ``message_id``, one effect: the key row is written in the same transaction as the effect.
 
-Used by the services whose replay is byte-identical (ledger, rewards, protocols). Pool and relayer keep the message_id on
-the resource itself, since their replay is the resource as it stands now; they share `differing_fields`.
+Used by the services whose replay is byte-identical (ledger, rewards, protocols). Pool and relayer keep the
+message_id on the resource itself, since their replay is the resource as it stands now; they share `differing_fields`.
 """
 
 import json

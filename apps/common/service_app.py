@@ -60,7 +60,7 @@ def build_app(
     _register_status(app, service, sessions, dict(checks or {}), status_path or f"/status/{service}")
     app.add_url_rule("/docs/assets/<path:filename>", "docs_assets", _docs_asset)
     api = Api(app)
-    api.ma_plugin.converter.add_attribute_function(_document_wei)  # type: ignore[union-attr]
+    api.ma_plugin.converter.add_attribute_function(_document_wei)
     for blueprint in blueprints:
         api.register_blueprint(blueprint)
     register_error_handlers(app)

@@ -1,6 +1,7 @@
 """Wei: Python ``int`` inside, a decimal string on the wire, a Postgres domain at rest.
 
-JSON numbers lose precision above 2**53 and ``NUMERIC(78,0)`` stores NaN and rounds 1.5 to 2; neither ever carries money here.
+JSON numbers lose precision above 2**53 and ``NUMERIC(78,0)`` stores NaN and rounds 1.5 to 2; neither ever carries
+money here.
 """
 
 import re

@@ -63,7 +63,7 @@ def deploy(rpc_url: str) -> Deployment:
     The first accounts stay untouched, for whoever plays a user. A second call makes a second protocol at new addresses.
     """
     web3 = connect(rpc_url)
-    accounts = web3.eth.accounts
+    accounts = list(web3.eth.accounts)
     owner, stranger = accounts[-1], accounts[-2]
     set_balance(web3, owner, RICH_WEI)
     lido = _create(web3, "Lido", owner, BOOTSTRAP_WEI, stranger, BOOTSTRAP_REWARDS_WEI)

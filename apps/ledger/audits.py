@@ -34,7 +34,8 @@ _RECOMPUTE = text(
     WHERE (coalesce(s.pool_id, b.pool_id) = :pool_id)
       AND (coalesce(s.available, 0), coalesce(s.reserved, 0), coalesce(s.staked, 0), coalesce(s.unstaking, 0))
           IS DISTINCT FROM
-          (coalesce(b.available_wei, 0), coalesce(b.reserved_wei, 0), coalesce(b.staked_wei, 0), coalesce(b.unstaking_wei, 0))
+          (coalesce(b.available_wei, 0), coalesce(b.reserved_wei, 0), coalesce(b.staked_wei, 0),
+          coalesce(b.unstaking_wei, 0))
     ORDER BY 1, 2
     """
 )

@@ -36,8 +36,10 @@ _UPDATE = text(
     """
     UPDATE balances b
     SET available_wei = b.available_wei + c.available, reserved_wei = b.reserved_wei + c.reserved,
-        staked_wei = b.staked_wei + c.staked, unstaking_wei = b.unstaking_wei + c.unstaking, last_movement_id = c.last_id
-    FROM unnest(CAST(:pools AS text[]), CAST(:users AS text[]), CAST(:available AS numeric[]), CAST(:reserved AS numeric[]),
+        staked_wei = b.staked_wei + c.staked, unstaking_wei = b.unstaking_wei + c.unstaking, last_movement_id =
+        c.last_id
+    FROM unnest(CAST(:pools AS text[]), CAST(:users AS text[]), CAST(:available AS numeric[]), CAST(:reserved AS
+    numeric[]),
                 CAST(:staked AS numeric[]), CAST(:unstaking AS numeric[]), CAST(:last_ids AS bigint[]))
          AS c(pool_id, user_id, available, reserved, staked, unstaking, last_id)
     WHERE b.pool_id = c.pool_id AND b.user_id = c.user_id

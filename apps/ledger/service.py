@@ -172,7 +172,8 @@ _INSERT = text(
     """
     INSERT INTO movements (message_id, kind, pool_id, user_id, source, target, amount_wei, reference)
     SELECT message_id, kind, pool_id, user_id, source, target, amount, reference
-    FROM unnest(CAST(:message_ids AS text[]), CAST(:kinds AS text[]), CAST(:pool_ids AS text[]), CAST(:user_ids AS text[]),
+    FROM unnest(CAST(:message_ids AS text[]), CAST(:kinds AS text[]), CAST(:pool_ids AS text[]), CAST(:user_ids AS
+    text[]),
                 CAST(:sources AS text[]), CAST(:targets AS text[]), CAST(:amounts AS numeric[]), CAST(:refs AS text[]))
          WITH ORDINALITY AS m(message_id, kind, pool_id, user_id, source, target, amount, reference, place)
     ORDER BY place

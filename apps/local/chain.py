@@ -34,7 +34,8 @@ def deploy_or_adopt(rpc_url: str, state: State, gas_float_wei: int) -> tuple[dic
 
     Returns the deployment and the wei given to each signer.
 
-    A chain that is not a local one is never written to here: its addresses must be given, and its signers funded by hand.
+    A chain that is not a local one is never written to here: its addresses must be given, and its signers funded by
+    hand.
     """
     steth, queue = os.environ.get("LIDO_STETH_ADDRESS"), os.environ.get("LIDO_WITHDRAWAL_QUEUE_ADDRESS")
     chain_id = connect(rpc_url).eth.chain_id

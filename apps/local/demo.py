@@ -1,4 +1,5 @@
-"""`staking demo`: one life on a stack of its own (or on the one that runs), shown, checked and, if asked, written down."""
+"""`staking demo`: one life on a stack of its own (or on the one that runs), shown, checked and, if asked, written
+down."""
 
 import os
 import time
@@ -21,7 +22,8 @@ RHYTHM = {"RECONCILIATION_INTERVAL_SEC": "3"}
 
 
 def run_demo(stack: Stack, console: Console, page: Path | None, *, kill_workers: bool) -> int:
-    """Run the life; 0 when every check held. Unless a stack runs, the demo starts a fresh one and stops it at the end; its data and logs stay until the next."""
+    """Run the life; 0 when every check held. Unless a stack runs, the demo starts a fresh one and stops it at the
+    end; its data and logs stay until the next."""
     started = time.monotonic()
     if stack.running():
         return _live(stack, console, page, kill_workers=kill_workers)

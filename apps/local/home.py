@@ -1,4 +1,5 @@
-"""STAKING_HOME: where one stack keeps its data, its generated secrets and its choice of ports. Two homes, two stacks."""
+"""STAKING_HOME: where one stack keeps its data, its generated secrets and its choice of ports. Two homes, two
+stacks."""
 
 import fcntl
 import json
@@ -101,7 +102,7 @@ class Home:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as handle:
             json.dump(asdict(state), handle, indent=1)
-        os.replace(temporary, self._file)
+        temporary.replace(self._file)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -22,7 +22,8 @@ STANDARD = {
 def choose_ports(names: list[str], remembered: dict[str, int]) -> tuple[dict[str, int], list[str]]:
     """Ports for the parts named, and a note for each that is not the standard one.
 
-    A port named by ``STAKING_PORT_<NAME>`` is a wish to be kept or refused; any other may be replaced. Raises `PortInUse`.
+    A port named by ``STAKING_PORT_<NAME>`` is a wish to be kept or refused; any other may be replaced. Raises
+    `PortInUse`.
     """
     chosen: dict[str, int] = {}
     notes = []

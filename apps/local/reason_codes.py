@@ -32,8 +32,11 @@ WALK = {
     "loss_unplaced": ("A user's loss fits none of their queued unstakes.", LOOK),
     "receipt_missing": ("The node has no receipt of a transaction whose log it gave.", "Check the node; " + BY_ITSELF),
     "request_mismatch": ("The withdrawals on chain are not those a batch asked for.", LOOK),
+    "reward_source_refused": ("`REWARD_SOURCE=total_pooled_ether` where others hold shares too.", "Use `share_rate`."),
     "shares_mismatch": ("The operator's shares are not the sum of the flows walked.", LOOK),
     "submit_mismatch": ("The amount submitted on chain is not a batch's.", LOOK),
+    "unknown_request": ("A withdrawal request on chain belongs to no batch.", LOOK),
+    "unknown_submit": ("A submit of the operator belongs to no batch.", LOOK),
     "unknown_withdrawal": ("A claimed withdrawal belongs to no request.", LOOK),
     "waiting": ("A service refused for now; the detail says which.", BY_ITSELF),
 }

@@ -10,7 +10,8 @@ CELL_LENGTH = 44
 
 @dataclass(frozen=True)
 class TableView:
-    """Which columns of which table are shown, in which order, for which rows; ``%(users)s`` and ``%(since)s`` are bound."""
+    """Which columns of which table are shown, in which order, for which rows; ``%(users)s`` and ``%(since)s`` are
+    bound."""
 
     database: str
     table: str

@@ -1,7 +1,9 @@
 """User lanes: one money step per (pool, user) at a time, batch members included.
 
-A pair of calls (rewards and ledger) is not atomic; the lane keeps a second step of the same user from seeing its middle.
-Safety does not rest on lanes, every effect has its own message_id; they keep honest refusals from being caused by haste.
+A pair of calls (rewards and ledger) is not atomic; the lane keeps a second step of the same user from seeing its
+middle.
+Safety does not rest on lanes, every effect has its own message_id; they keep honest refusals from being caused by
+haste.
 """
 
 from collections.abc import Callable, Iterable, Iterator

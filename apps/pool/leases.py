@@ -169,7 +169,8 @@ def attempts_used_up(row: Row, error: Exception) -> bool:
 
 
 def fault_text(error: Exception) -> str:
-    """What is kept of a fault: a refusal's or failure's own words; of anything unforeseen its kind alone, which tells no secret."""
+    """What is kept of a fault: a refusal's or failure's own words; of anything unforeseen its kind alone, which
+    tells no secret."""
     return str(error) if isinstance(error, CallFailed | CallRefused) else f"unforeseen {type(error).__name__}"
 
 

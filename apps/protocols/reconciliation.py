@@ -116,7 +116,8 @@ def _line(name: str, expected: int, found: int, *, ok: bool | None = None) -> di
 
 
 def _later_deposits(ledger: LedgerClient, pool_id: str, block: Block) -> int:
-    """Deposits and gas floats posted after the block: their ETH need not be in it. Counted off, it can only show as more."""
+    """Deposits and gas floats posted after the block: their ETH need not be in it. Counted off, it can only show as
+    more."""
     since = time_text(datetime.fromtimestamp(block.timestamp, UTC))
     total = 0
     for kind in ("deposit", "gas_float"):

@@ -60,7 +60,8 @@ def read_statuses(chain: Chain, ids: Sequence[int], block: Block) -> list[dict[s
 
 
 def read_receipt(chain: Chain, tx_hash: str) -> dict[str, Any]:
-    """The `receipt` shape: what Lido's logs in one transaction say about the operator. `NotFound` when there is none."""
+    """The `receipt` shape: what Lido's logs in one transaction say about the operator. `NotFound` when there is
+    none."""
     receipt = chain.batch([Call("eth_getTransactionReceipt", [tx_hash])])[0]
     if receipt is None:
         raise NotFound("The chain has no receipt of this transaction.")

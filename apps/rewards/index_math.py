@@ -115,7 +115,8 @@ def release(pool: PoolState, amount: int) -> PoolState:
 
 
 def owed(position: PositionState, index: int) -> int:
-    """Scaled reward not yet claimed, at this index; as a difference, since ``weight * index`` would not fit a column."""
+    """Scaled reward not yet claimed, at this index; as a difference, since ``weight * index`` would not fit a
+    column."""
     return position.pending_scaled + position.weight * (index - position.snapshot)
 
 

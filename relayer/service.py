@@ -155,7 +155,7 @@ class RelayerService:
                 .where(Message.chain_id == settings.chain_id, Message.status.in_(OPEN))
                 .group_by(Message.from_address)
             )
-            open_messages = dict(counts)
+            open_messages = {row.from_address: int(row[1]) for row in counts}
         items = []
         for address, latest, balance in zip(addresses, seen[::2], seen[1::2], strict=True):
             row = rows.get(address)

@@ -8,7 +8,7 @@ from web3 import Web3
 from apps.common.errors import InvalidInput
 from apps.protocols import errors
 from apps.protocols.chain import Call, CallReverted, Chain
-from apps.protocols.splitting import MAX_ELEMENTS, split
+from apps.protocols.splitting import MAX_ELEMENT_WEI, MAX_ELEMENTS, split
 from apps.protocols.withdrawals import read_statuses
 
 ZERO_ADDRESS = "0x" + "00" * 20
@@ -44,16 +44,16 @@ def build_approve(chain: Chain, amount_wei: int) -> dict[str, Any]:
 def build_request(chain: Chain, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One ``requestWithdrawals`` for all items, split at 1000 stETH, owned by the operator."""
     elements: list[dict[str, str]] = []
+    # Counted before it is split: a body may ask for more elements than memory holds.
+    count = sum(-(-int(item["amount_wei"]) // MAX_ELEMENT_WEI) for item in items)
+    if count > MAX_ELEMENTS:
+        raise errors.TooManyElements(f"These make {count} elements; at most {MAX_ELEMENTS} go into one transaction.")
     for number, item in enumerate(items):
         try:
             parts = split(item["amount_wei"])
         except ValueError as error:
             raise InvalidInput(errors={f"items.{number}.amount_wei": [str(error)]}) from error
         elements += [{"reference": item["reference"], "amount_wei": str(part)} for part in parts]
-    if len(elements) > MAX_ELEMENTS:
-        raise errors.TooManyElements(
-            f"These make {len(elements)} elements; at most {MAX_ELEMENTS} go into one transaction."
-        )
     state = chain.state(None)
     if state["switches"]["stopped"]:
         raise errors.ProtocolStopped

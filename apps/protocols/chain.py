@@ -4,20 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 import eth_abi
+import structlog
 from web3 import Web3
 from web3.contract import Contract
 from web3.types import RPCEndpoint
 
-from apps.common.errors import NotFound
+from apps.common.errors import NotConfigured, NotFound
 from apps.common.ethereum import ChainUnavailable, checksum_setting, make_web3, money_horizon
 from apps.common.wire import time_text
 from apps.protocols.lido_abi import ERRORS, QUEUE, STETH
 from apps.protocols.settings import ProtocolsSettings
 
-UNLIMITED = 2**256 - 1
+REVERTED = 3
+# A revert, and what nodes call the servers' own errors: no funds, or more gas than a block holds.
+ESTIMATE_REFUSALS = frozenset({REVERTED, -32000, -32003})
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Block:
 
 
 class CallReverted(Exception):
-    """A call or an estimate reverted; the text is the decoded reason."""
+    """An estimate reverted; the text is the decoded reason."""
 
 
 @dataclass(frozen=True)
@@ -164,15 +169,34 @@ class Chain:
 
 
 def _decode(call: Call, answer: Any) -> Any:
-    if "error" in answer:
-        raise CallReverted(decode_revert(answer["error"]))
+    if answer.get("error") is not None:
+        _raise_error(call, answer["error"])
     result = answer.get("result")
     if not call.types:
         return result
     if call.types == ("wei",):
         return int(result, 16)
+    if result == "0x":
+        raise _not_lido(call)
     values = eth_abi.decode(call.types, bytes.fromhex(str(result)[2:]))
     return values[0] if len(values) == 1 else values
+
+
+def _raise_error(call: Call, error: Any) -> NoReturn:
+    """Only an estimate may revert; a read that does met another contract; all else is the node's own trouble."""
+    code = error.get("code") if isinstance(error, dict) else None
+    message = str(error.get("message", "")) if isinstance(error, dict) else ""
+    if call.method == "eth_estimateGas" and code in ESTIMATE_REFUSALS:
+        raise CallReverted(decode_revert(error))
+    if call.method == "eth_call" and (code == REVERTED or "revert" in message):
+        raise _not_lido(call)
+    log.warning("rpc_error", method=call.method, code=code, message=message[:200])
+    raise ChainUnavailable("The node cannot answer this; it may be behind, or keep no state that old.")
+
+
+def _not_lido(call: Call) -> NotConfigured:
+    target, block = call.params[0]["to"], int(call.params[1], 16)
+    return NotConfigured(f"In block {block} there is no contract of Lido at {target}; check the addresses set.")
 
 
 def decode_revert(error: Any) -> str:

@@ -7,11 +7,12 @@ Every share that enters or leaves the operator is an item: `submit`, `request`, 
 from typing import Any
 
 from sqlalchemy import insert, select, tuple_
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from apps.common.database import Sessions, transaction
-from apps.common.errors import InvalidInput
-from apps.common.ethereum import PUBLIC_CHAINS
+from apps.common.errors import InvalidInput, NotFound
+from apps.common.ethereum import PUBLIC_CHAINS, ChainUnavailable
 from apps.protocols.chain import Block, Chain
 from apps.protocols.errors import ChainReorganized
 from apps.protocols.events import TOPICS, address_of, integer, topic_of, words
@@ -51,7 +52,7 @@ class History:
         """Read every block up to the horizon that was not read yet; returns the block up to which all is stored."""
         horizon = self.chain.horizon()
         cursor = self._cursor(horizon)
-        known = self.chain.block(cursor.block_number)
+        known = self._read_before(cursor)
         if known.hash != cursor.block_hash:
             raise ChainReorganized(f"Block {cursor.block_number} was read as {cursor.block_hash} and is gone.")
         while known.number < horizon:
@@ -63,6 +64,14 @@ class History:
             known = end
         return known
 
+    def _read_before(self, cursor: ScanCursor) -> Block:
+        """The block at the cursor, as the node has it now."""
+        try:
+            return self.chain.block(cursor.block_number)
+        except NotFound as error:
+            # It was there once, so the node that answers now is behind the one that did then.
+            raise ChainUnavailable(f"The node has no block {cursor.block_number}, which was read before.") from error
+
     def _cursor(self, horizon: int) -> ScanCursor:
         with transaction(self.sessions) as session:
             row = session.scalars(select(ScanCursor)).one_or_none()
@@ -72,12 +81,10 @@ class History:
         if start is None:
             start = horizon if self.chain.chain_id in PUBLIC_CHAINS else 0
         block = self.chain.block(start)
+        first = {"id": True, "start_block": block.number, "block_number": block.number, "block_hash": block.hash}
         with transaction(self.sessions) as session:
-            row = session.scalars(select(ScanCursor).with_for_update()).one_or_none()
-            if row is None:
-                row = ScanCursor(id=True, start_block=block.number, block_number=block.number, block_hash=block.hash)
-                session.add(row)
-        return row
+            session.execute(upsert(ScanCursor).values(first).on_conflict_do_nothing())  # two first readers at once
+            return session.scalars(select(ScanCursor)).one()
 
     def _store(self, known: Block, end: Block, rows: list[dict[str, Any]]) -> None:
         with transaction(self.sessions) as session:

@@ -7,6 +7,7 @@ from typing import Any
 
 from apps.clients.ledger import LedgerClient
 from apps.common.database import Sessions, transaction
+from apps.common.errors import InvalidInput
 from apps.common.wire import time_text
 from apps.protocols.chain import Block, Chain
 from apps.protocols.history import History, flow_sums, open_withdrawals
@@ -38,8 +39,11 @@ class Facts:
 def gather(
     chain: Chain, history: History, ledger: LedgerClient, sessions: Sessions, pool_id: str, number: int | None
 ) -> Facts:
-    """Read everything at one block: the given one, or the horizon. Raises when chain or ledger does not answer."""
+    """Read everything at one block: the given one, or the horizon. Raises when chain or ledger does not answer, and
+    for a block above the horizon: its share flows are not known yet."""
     horizon = history.scan()
+    if number is not None and number > horizon.number:
+        raise InvalidInput(errors={"block": [f"Must be at most {horizon.number}, the money horizon."]})
     block = chain.block(horizon.number if number is None else number)
     state = chain.state(block.number)
     with transaction(sessions) as session:

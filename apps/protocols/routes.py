@@ -69,7 +69,7 @@ def list_history(query: dict[str, Any]) -> Response:
 @blueprint.response(200)
 def list_rebases(query: dict[str, Any]) -> Response:
     """Rebases after a block, with the operator's reward of each."""
-    return jsonify(_service().rebases(query["after_block"], query["limit"]))
+    return jsonify(_service().rebases(query["after_block"], query["after"], query["limit"]))
 
 
 @blueprint.get("/lido/receipts/<tx_hash>")

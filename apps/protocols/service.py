@@ -20,6 +20,7 @@ from apps.protocols.withdrawals import read_statuses
 
 WEEK_SEC = 7 * 86_400
 REBASES_PER_PAGE = 200
+LAST_LOG = 2**31 - 1
 
 
 class ProtocolsService:
@@ -47,8 +48,10 @@ class ProtocolsService:
             for item in read_statuses(self.chain, ids, self.chain.block())
         ]
 
-    def rebases(self, after_block: int, limit: int) -> dict[str, Any]:
-        found = self.history.page((after_block, 10**9), limit, kinds=("rebase",))
+    def rebases(self, after_block: int, after: str | None, limit: int) -> dict[str, Any]:
+        """Rebases after a block, or after the cursor of the page before."""
+        place = (after_block, LAST_LOG) if after is None else parse_cursor(after)
+        found = self.history.page(place, limit, kinds=("rebase",))
         return {"items": [item["rebase"] for item in found["items"]], "next": found["next"]}
 
     def apr(self) -> dict[str, Any]:

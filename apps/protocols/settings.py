@@ -1,6 +1,6 @@
 """Settings of protocols."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps.common.settings import BaseSettings, SettingsReader
@@ -8,7 +8,7 @@ from apps.common.settings import BaseSettings, SettingsReader
 
 @dataclass(frozen=True)
 class ProtocolsSettings(BaseSettings):
-    rpc_urls: tuple[str, ...]
+    rpc_urls: tuple[str, ...] = field(repr=False)  # providers put their keys into the path
     rpc_timeout_sec: float
     ledger_url: str
     http_timeout_sec: float

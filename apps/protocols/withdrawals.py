@@ -73,7 +73,11 @@ def read_receipt(chain: Chain, tx_hash: str) -> dict[str, Any]:
         "block_number": integer(receipt["blockNumber"]),
         "transaction_index": integer(receipt["transactionIndex"]),
         "success": integer(receipt["status"]) == 1,
-        "submitted": [_submitted(log, transfers) for log in _of(logs, steth, "Submitted")],
+        "submitted": [
+            _submitted(log, transfers)
+            for log in _of(logs, steth, "Submitted")
+            if address_of(log["topics"][1]) == chain.operator
+        ],
         "withdrawal_requests": [
             {
                 "log_index": integer(log["logIndex"]),

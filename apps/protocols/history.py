@@ -19,6 +19,11 @@ from apps.protocols.events import TOPICS, address_of, integer, topic_of, words
 from apps.protocols.models import ScanCursor, ShareEvent
 
 ZERO_TOPIC = "0x" + "0" * 64
+# In reading order, which JSONB does not keep.
+REBASE_TOTALS = (
+    "time_elapsed_sec", "pre_total_shares", "pre_total_ether_wei", "post_total_shares", "post_total_ether_wei",
+    "operator_shares",
+)  # fmt: skip
 
 
 class History:
@@ -192,7 +197,8 @@ def render_item(row: ShareEvent) -> dict[str, Any]:
     }
     if row.rebase is not None:
         place = {name: item[name] for name in ("block_number", "block_hash", "tx_hash", "log_index")}
-        item["rebase"] = {**place, **row.rebase, "reward_wei": str(row.reward_wei)}
+        totals = {name: row.rebase[name] for name in REBASE_TOTALS}
+        item["rebase"] = {**place, **totals, "reward_wei": str(row.reward_wei)}
     return item
 
 
@@ -213,7 +219,8 @@ def _flow(log: Any, me: str, queue: str, by_place: dict[tuple[int, int], Any]) -
     """Classify one share transfer of the operator; to itself it moves nothing.
 
     Lido emits Submitted, Transfer, TransferShares for a stake, and Transfer, TransferShares, then the queue's
-    WithdrawalRequested for a request, each group in one piece of the receipt.
+    WithdrawalRequested for a request, each group in one piece of the receipt, one log right after the other. `by_place`
+    holds the operator's own logs only, so a request of its shares in another's name is no `request`.
     """
     source, target = log["topics"][1].lower(), log["topics"][2].lower()
     if source == target:
@@ -226,17 +233,14 @@ def _flow(log: Any, me: str, queue: str, by_place: dict[tuple[int, int], Any]) -
     if source == ZERO_TOPIC and submitted is not None and submitted["topics"][0] == TOPICS["Submitted"]:
         return {**row, "kind": "submit", "amount_wei": words(submitted)[0]}
     if target == queue:
-        for step in range(1, 4):
-            request = by_place.get((block, index + step))
-            if request is not None and request["topics"][0] == TOPICS["WithdrawalRequested"]:
-                if address_of(request["topics"][3]).lower() != "0x" + me[-40:]:
-                    break
-                found = {
-                    "kind": "request",
-                    "amount_wei": words(request)[0],
-                    "withdrawal_id": integer(request["topics"][1]),
-                }
-                return {**row, **found}
+        request = by_place.get((block, index + 1))
+        if request is not None and request["topics"][0] == TOPICS["WithdrawalRequested"]:
+            return {
+                **row,
+                "kind": "request",
+                "amount_wei": words(request)[0],
+                "withdrawal_id": integer(request["topics"][1]),
+            }
     return {**row, "kind": "foreign_in" if target == me else "foreign_out", "amount_wei": value}
 
 

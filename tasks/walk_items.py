@@ -230,7 +230,10 @@ def _complete(session: Session, batch: Batch) -> None:
     )
     session.execute(
         update(BatchTransaction)
-        .where(BatchTransaction.batch_id == batch.id, BatchTransaction.status.in_(("queued", "signed", "broadcast", "mined")))
+        .where(
+            BatchTransaction.batch_id == batch.id,
+            BatchTransaction.status.in_(("queued", "signed", "broadcast", "mined")),
+        )
         .values(status="confirmed"),
         execution_options={"synchronize_session": False},
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from web3 import Web3
 
-from apps.common.errors import InvalidInput
+from apps.common.errors import Conflict, InvalidInput
 from apps.protocols import errors
 from apps.protocols.chain import Call, CallReverted, Chain
 from apps.protocols.splitting import MAX_ELEMENT_WEI, MAX_ELEMENTS, split
@@ -86,7 +86,7 @@ def build_claim(chain: Chain, withdrawal_ids: Sequence[int]) -> dict[str, Any]:
     return _unsigned(chain, chain.queue.address, data, 0, f"claim {len(ids)} withdrawals to custody", [])
 
 
-def _refuse(error: type[errors.Conflict], items: Sequence[dict[str, Any]]) -> None:
+def _refuse(error: type[Conflict], items: Sequence[dict[str, Any]]) -> None:
     if items:
         raise error(errors={"withdrawal_ids": [str(item["withdrawal_id"]) for item in items]})
 

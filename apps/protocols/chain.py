@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NoReturn
 
-import eth_abi
 import structlog
+from eth_abi.abi import decode as abi_decode
 from web3 import Web3
 from web3.contract import Contract
+from web3.providers.base import JSONBaseProvider
 from web3.types import RPCEndpoint
 
 from apps.common.errors import NotConfigured, NotFound
@@ -96,7 +97,9 @@ class Chain:
     def batch(self, calls: Sequence[Call]) -> list[Any]:
         """Ask everything in one HTTP request and decode; raises `CallReverted` or `ChainUnavailable`."""
         requests = [(RPCEndpoint(call.method), call.params) for call in calls]
-        answers: Any = self.web3.provider.make_batch_request(requests)
+        provider = self.web3.provider
+        assert isinstance(provider, JSONBaseProvider)  # what `make_web3` gives
+        answers: Any = provider.make_batch_request(requests)
         if not isinstance(answers, list) or len(answers) != len(calls):
             raise ChainUnavailable
         by_id = sorted(answers, key=lambda answer: int(answer["id"]))
@@ -178,7 +181,7 @@ def _decode(call: Call, answer: Any) -> Any:
         return int(result, 16)
     if result == "0x":
         raise _not_lido(call)
-    values = eth_abi.decode(call.types, bytes.fromhex(str(result)[2:]))
+    values = abi_decode(call.types, bytes.fromhex(str(result)[2:]))
     return values[0] if len(values) == 1 else values
 
 
@@ -207,7 +210,7 @@ def decode_revert(error: Any) -> str:
     if isinstance(data, str) and data.startswith("0x") and len(data) >= 10:
         selector, body = data[2:10], bytes.fromhex(data[10:])
         if selector == "08c379a0":
-            return str(eth_abi.decode(["string"], body)[0])
+            return str(abi_decode(["string"], body)[0])
         if selector in ERRORS:
             return ERRORS[selector]
     message = str(error.get("message", "")) if isinstance(error, dict) else ""

@@ -13,9 +13,10 @@ from sqlalchemy.orm import Session
 from apps.common.database import Sessions, transaction
 from apps.common.errors import InvalidInput, NotFound
 from apps.common.ethereum import PUBLIC_CHAINS, ChainUnavailable
+from apps.common.wei import exact_int
 from apps.protocols.chain import Block, Chain
 from apps.protocols.errors import ChainReorganized
-from apps.protocols.events import TOPICS, address_of, integer, topic_of, words
+from apps.protocols.events import TOPICS, integer, topic_of, words
 from apps.protocols.models import ScanCursor, ShareEvent
 
 ZERO_TOPIC = "0x" + "0" * 64
@@ -177,8 +178,9 @@ def open_withdrawals(session: Session, up_to_block: int) -> dict[int, int]:
     )
     found: dict[int, int] = {}
     for kind, withdrawal_id, amount in rows:
+        assert withdrawal_id is not None  # the query's own condition, which the type of the column cannot say
         if kind == "request":
-            found[withdrawal_id] = int(amount)
+            found[withdrawal_id] = exact_int(amount)
         else:
             found.pop(withdrawal_id, None)
     return found

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import eth_abi
+from eth_abi.abi import decode as abi_decode
 from web3 import Web3
 from web3.logs import DISCARD
 from web3.types import RPCEndpoint
@@ -107,7 +107,9 @@ class Desk:
             "value": hex(int(built["value_wei"])),
             "gas": hex(built["gas_limit"]),
         }
-        receipt = self.web3.eth.wait_for_transaction_receipt(self.rpc("eth_sendTransaction", request), poll_latency=0.05)
+        receipt = self.web3.eth.wait_for_transaction_receipt(
+            self.rpc("eth_sendTransaction", request), poll_latency=0.05
+        )
         assert receipt["status"] == 1, receipt
         return receipt
 
@@ -133,10 +135,10 @@ class Desk:
         assert "error" in answer, "the call did not revert"
         data = bytes.fromhex(answer["error"]["data"][2:])
         if data[:4].hex() == "08c379a0":
-            return str(eth_abi.decode(["string"], data[4:])[0])
+            return str(abi_decode(["string"], data[4:])[0])
         for item in artifact("WithdrawalQueue")["abi"]:
             if item["type"] == "error" and _signature_hash(item)[:4] == data[:4]:
-                values = eth_abi.decode([part["type"] for part in item["inputs"]], data[4:])
+                values = abi_decode([part["type"] for part in item["inputs"]], data[4:])
                 return f"{item['name']}({', '.join(str(value) for value in values)})"
         raise AssertionError(f"an unknown revert: {data.hex()}")
 
@@ -147,7 +149,8 @@ def start_desk() -> Iterator[Desk]:
     with start_anvil() as anvil:
         deployment = deploy(anvil.url)
         oracle = Oracle(anvil.url, deployment)
-        operator, custody, user = oracle.web3.eth.accounts[:3]
+        accounts = list(oracle.web3.eth.accounts)
+        operator, custody, user = accounts[0], accounts[1], accounts[2]
         for account in (operator, custody, user):
             set_balance(oracle.web3, account, PURSE_WEI)
         yield Desk(anvil.url, deployment, oracle, operator, custody, user)

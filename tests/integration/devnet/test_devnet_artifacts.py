@@ -39,7 +39,9 @@ def test_artifacts__compiler__the_pinned_one() -> None:
 
 def test_service_interface__functions_and_events__all_in_the_contracts() -> None:
     for name, used in (("Lido", lido_abi.STETH), ("WithdrawalQueue", lido_abi.QUEUE)):
-        there = {_signature(item) for item in json.loads((ARTIFACTS / f"{name}.json").read_text())["abi"] if "name" in item}
+        there = {
+            _signature(item) for item in json.loads((ARTIFACTS / f"{name}.json").read_text())["abi"] if "name" in item
+        }
         missing = {_signature(item) for item in used} - there
         assert not missing
 

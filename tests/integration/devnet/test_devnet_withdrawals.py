@@ -107,7 +107,12 @@ def test_bunker__shown__requests_still_taken(desk: Desk) -> None:
 
 
 def test_switches_of_the_queue__stranger__refused(desk: Desk) -> None:
-    for call in (desk.queue.pauseFor(1), desk.queue.resume(), desk.queue.setBunkerMode(True), desk.queue.finalize(1, 1)):
+    for call in (
+        desk.queue.pauseFor(1),
+        desk.queue.resume(),
+        desk.queue.setBunkerMode(True),
+        desk.queue.finalize(1, 1),
+    ):
         assert desk.refusal(call, desk.user) == "OnlyProtocol()"
 
 

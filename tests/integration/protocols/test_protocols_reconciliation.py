@@ -198,7 +198,9 @@ def test_reconcile__nft_moved_away__nfts_drift(pair: Pair) -> None:
     assert pair.drifts("r:2")["nfts"] == -2 * ETHER
 
 
-def test_reconcile__shares_from_before_the_history__shares_drift(pair: Pair, make_database: Callable[[str], str]) -> None:
+def test_reconcile__shares_from_before_the_history__shares_drift(
+    pair: Pair, make_database: Callable[[str], str]
+) -> None:
     desk = pair.desk
     pair.stake(10 * ETHER)
     late = make_house(desk, make_database("protocols"), ledger_url=pair.books.url, start_block=desk.head())
@@ -219,9 +221,7 @@ def test_reconcile__a_balance_tampered_with__audit_drift(pair: Pair) -> None:
     assert bad["books"] == -1
 
 
-def test_reconcile__custody_is_the_operator__its_ether_once(
-    desk: Desk, database_url: str, ledger_url: str
-) -> None:
+def test_reconcile__custody_is_the_operator__its_ether_once(desk: Desk, database_url: str, ledger_url: str) -> None:
     with running_ledger(ledger_url) as books:
         house = make_house(desk, database_url, ledger_url=books.url, custody_address=desk.operator)
         pair = Pair(house, books, ledger_url)

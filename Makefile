@@ -6,6 +6,7 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 SETUP := $(VENV)/.installed apps/devnet/node_modules/.installed
+NAME ?= stack
 export STAKING_HOME ?= $(CURDIR)/.staking
 
 .DEFAULT_GOAL := help
@@ -34,8 +35,8 @@ test: $(SETUP) ## Run all tests on real servers (PostgreSQL, Valkey, anvil)
 prove: $(SETUP) ## Run the long proofs: repeated kills in the middle of whole lives
 	$(PY) -m pytest -m prove
 
-bench: $(SETUP) ## Measure: stakes per second through the whole stack
-	$(PY) -m tests.bench
+bench: $(SETUP) ## Measure a subject: NAME=stack (the default), or another module of tests/bench
+	$(PY) -m tests.bench.$(NAME)
 
 lint: $(SETUP) ## Check style, types, import rules and generated pages
 	$(BIN)/ruff check .

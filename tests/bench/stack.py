@@ -1,4 +1,4 @@
-"""``make bench NAME=stack``: what the whole stack does on this machine, from POST to completed. Figures, no assertions on time."""
+"""``make bench NAME=stack``: the whole stack on this machine, from POST to completed. Figures, no assertions on time."""
 
 import sys
 import time

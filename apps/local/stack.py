@@ -133,10 +133,14 @@ class Stack:
         if name in WEB:
             self._wait_for({name}, self.home.load())
 
+    def kill(self, name: str) -> None:
+        """SIGKILL one program with all its children; the supervisor starts it again."""
+        self._supervisor().kill_program(name)
+
     def kill_workers(self) -> None:
         """SIGKILL every worker with all its children; the supervisor starts them again."""
         for name in WORKERS:
-            self._supervisor().kill_program(name)
+            self.kill(name)
 
     def start_workers(self) -> None:
         for name in WORKERS:

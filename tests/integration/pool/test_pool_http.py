@@ -5,7 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, text, update
 
 from apps.clients.rewards import stake_delta
 from apps.common.auth import HEADER
@@ -258,3 +258,40 @@ def test_stake__ledger_back__the_flow_finishes_the_request(full: FullHouse) -> N
     run_request(full.pool.context, row)
     assert full.get(f"/v1/requests/{made['id']}")["status"] == "queued"
     assert full.balance("ann") == (2 * ETHER, ETHER, 0, 0)
+
+
+def test_stake__ledger_refuses_the_pools_key__no_verdict_about_the_user(full: FullHouse) -> None:
+    settings = full.pool.context.settings
+    full.deposit("ann", 3 * ETHER)
+    wrong = pool_house(settings.database_url, internal_keys=("wrong",), ledger_url=settings.ledger_url)
+    made = wrong.client().post("/v1/stakes", json=stake(), headers={HEADER: KEY}).get_json()
+    assert made["status"] == "reserving"
+    (row,) = claim(full.pool.context.sessions, Request, 60, row_id=made["id"], early=True)
+    run_request(full.pool.context, row)
+    assert full.get(f"/v1/requests/{made['id']}")["status"] == "queued"
+
+
+def test_cancel__a_slashing_came_off_the_amount_meanwhile__gives_back_what_is_left(full: FullHouse) -> None:
+    give_stake(full, "ann", 10 * ETHER)
+    made = [
+        full.post(
+            "/v1/unstakes", {"message_id": f"u:{eth}", "user_id": "ann", "amount_wei": str(eth * ETHER)}
+        ).get_json()
+        for eth in (5, 3)
+    ]
+    newest = made[1]["id"]
+    sessions = full.pool.context.sessions
+    with transaction(sessions) as session:
+        session.execute(update(Request).where(Request.id == newest).values(intent="cancel", next_run_at=func.now()))
+    (row,) = claim(sessions, Request, 60, row_id=newest)
+    # The index takes 3 ETH: the 2 that are staked, and 1 of those on their way out, which the walk takes off the newest.
+    full.rewards.accrue("loss", POOL, -3 * ETHER, "share_rate")
+    for message_id, kind, wei in (("cut", "unstake_cancel", ETHER), ("lost", "reward_loss", 3 * ETHER)):
+        full.ledger.post_movement(message_id, kind, POOL, "ann", wei)
+    with transaction(sessions) as session:
+        session.execute(update(Request).where(Request.id == newest).values(amount_wei=2 * ETHER))
+    run_request(full.pool.context, row)
+    assert full.get(f"/v1/requests/{newest}")["status"] == "cancelled"
+    position = full.rewards.position(POOL, "ann")
+    assert (position["staked_wei"], position["exiting_wei"]) == (str(2 * ETHER), str(5 * ETHER))
+    assert full.balance("ann") == (0, 0, 2 * ETHER, 5 * ETHER)

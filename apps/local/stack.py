@@ -137,6 +137,10 @@ class Stack:
         """SIGKILL one program with all its children; the supervisor starts it again."""
         self._supervisor().kill_program(name)
 
+    def wait_until_up(self) -> None:
+        """Wait until every service answers and finds its database, and the broker where it has one."""
+        self._wait_for(set(WEB), self.home.load())
+
     def kill_workers(self) -> None:
         """SIGKILL every worker with all its children; the supervisor starts them again."""
         for name in WORKERS:

@@ -171,6 +171,15 @@ def finalize(up_to: int | None) -> None:
     click.echo(f"block {report.block_number}: withdrawals finalized up to id {report.finalized_up_to}")
 
 
+@oracle.command()
+@click.option("--wei", required=True, type=click.IntRange(min=1), help="How much arrives.")
+def fund(wei: int) -> None:
+    """Send ETH to custody, as a user's deposit arrives; the ledger is told by whoever sees it."""
+    stack = _stack()
+    custody = str(stack.status()["addresses"]["custody"])
+    click.echo(f"{custody} received {wei} wei in {stack.oracle().fund(custody, wei)}")
+
+
 def _stack() -> Stack:
     return Stack(Home.from_environment(), say=lambda line: console.print(f"· {line}"))
 

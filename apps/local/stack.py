@@ -26,7 +26,7 @@ from migrations import runner
 
 Say = Callable[[str], None]
 GAS_FLOAT_WEI = 10 * ETHER
-START_TIMEOUT_SEC = 120
+START_TIMEOUT_SEC = 300
 
 
 @dataclass

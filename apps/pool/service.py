@@ -199,7 +199,7 @@ class PoolService:
             rows = list(session.scalars(select(Request).where(Request.id.in_({event.request_id for event in events}))))
             requests = {item["id"]: item for item in self._render(session, rows)}
             items = [render_event(event, requests[event.request_id]) for event in events]
-        return {"items": items, "next": str(items[-1]["sequence"] if items else start)}
+        return {"items": items, "next": items[-1]["sequence"] if items else start}
 
     def walk(self, pool_id: str) -> dict[str, Any]:
         """Where the walk stands and why it stands still, for ops."""

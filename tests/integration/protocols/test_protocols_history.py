@@ -67,7 +67,7 @@ def test_history__flows__sum_to_the_shares_on_chain_at_every_item(house: House) 
 def test_history__rewards__what_the_balance_gained_to_the_wei(house: House) -> None:
     desk = house.desk
     live_a_life(desk)
-    rebases = [item["rebase"] for item in house.history() if item["kind"] == "rebase"]
+    rebases = [{**item["rebase"], **item} for item in house.history() if item["kind"] == "rebase"]
     for rebase in rebases:
         assert list(rebase) == REBASE
         balance = desk.lido.balanceOf(desk.operator)
@@ -235,7 +235,7 @@ def test_history__cursor_beyond_everything__empty(house: House) -> None:
 
 def test_rebases__after_a_block__only_later_ones_paged_by_cursor(house: House) -> None:
     live_a_life(house.desk)
-    rebases = [item["rebase"] for item in house.history() if item["kind"] == "rebase"]
+    rebases = [{**item["rebase"], **item} for item in house.history() if item["kind"] == "rebase"]
     assert house.get("/v1/lido/rebases") == {"items": rebases, "next": None}
     later = house.get("/v1/lido/rebases", after_block=rebases[0]["block_number"])
     assert later["items"] == rebases[1:]

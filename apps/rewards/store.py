@@ -146,10 +146,10 @@ def insert_stake_deltas(session: Session, pool_id: str, index: int, deltas: Sequ
 
 
 def unable_to_bear(session: Session, pool_id: str, index: int) -> str | None:
-    """The first user, if any, who has stake and would owe more than it when settled at this index."""
+    """The first user, if any, who would owe more than the principal when settled at this index."""
     found: str | None = session.execute(
         text(
-            "SELECT user_id FROM reward_positions WHERE pool_id = :pool_id AND staked_wei + exiting_wei > 0"
+            "SELECT user_id FROM reward_positions WHERE pool_id = :pool_id"
             " AND (staked_wei + exiting_wei) * :p + pending_scaled"
             " + (staked_wei + exiting_wei) * (CAST(:index AS numeric) - index_snapshot) < 0"
             " ORDER BY user_id LIMIT 1"
@@ -171,7 +171,7 @@ _SETTLE_ALL = text(
     ), moved AS (
         SELECT *, owed - whole * :p AS fraction, greatest(whole, -staked) AS staked_delta,
                staked + exiting + whole = 0 AS emptied
-        FROM floored WHERE whole <> 0 AND NOT (staked + exiting = 0 AND whole < 0)
+        FROM floored WHERE whole <> 0
     ), settled AS (
         UPDATE reward_positions p
         SET staked_wei = m.staked + m.staked_delta,
@@ -196,7 +196,7 @@ _SETTLE_ALL = text(
 
 
 def settle_all(session: Session, pool_id: str, index: int, prefix: str) -> Settlement:
-    """Claim for every position that can be, in one statement, one `settle` event each, named `prefix` and a number."""
+    """Claim for every position with whole wei pending, in one statement, one `settle` event each, named `prefix` and a number."""
     session.execute(text(f"SET LOCAL statement_timeout = {SETTLEMENT_TIMEOUT_MS}"))
     row = session.execute(_SETTLE_ALL, {"pool_id": pool_id, "index": index, "p": P, "prefix": prefix}).one()
     return Settlement(row.positions, exact_int(row.claimed), exact_int(row.returned_scaled))

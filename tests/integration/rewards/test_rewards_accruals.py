@@ -83,6 +83,28 @@ def test_release__too_much_or_nobody_there__refused(house: House) -> None:
     assert house.pool()["parked_wei"] == 10
 
 
+def test_release__a_parked_loss__is_borne_once_and_without_a_second_deficit(house: House) -> None:
+    house.accrue("a:1", -3 * GWEI)
+    assert (house.pool()["parked_wei"], house.pool()["deficit_wei"]) == (-3 * GWEI, 3 * GWEI)
+    house.stake("s:1", "ann", ETHER)
+    assert house.refusal("/v1/parked/release", release("r:1", 5)) == (409, "insufficient_parked")
+    assert house.refusal("/v1/parked/release", release("r:2", -3 * GWEI - 1)) == (409, "insufficient_parked")
+    freed = house.release("r:3", -2 * GWEI)
+    assert (freed["distributed_wei"], freed["parked_wei"]) == (str(-2 * GWEI), str(2 * GWEI))
+    assert house.position("ann")["staked_wei"] == ETHER - 2 * GWEI  # one gwei or more: settled at once
+    assert (house.pool()["parked_wei"], house.pool()["deficit_wei"]) == (-GWEI, 3 * GWEI)
+    assert house.differences() == []
+
+
+@pytest.mark.parametrize("amount", ["0", "-1"])
+def test_release__nothing_or_a_loss_where_none_is_parked__422(house: House, amount: str) -> None:
+    house.accrue("a:1", 10)
+    house.stake("s:1", "ann", 1)
+    answer = house.post("/v1/parked/release", release("r:1", 1) | {"amount_wei": amount})
+    assert (answer.status_code, list(answer.get_json()["errors"])) == (422, ["amount_wei"])
+    house.release("r:1", 1)
+
+
 def test_loss__below_one_gwei__stays_pending(house: House) -> None:
     house.stake("s:1", "ann", ETHER)
     house.accrue("a:1", 1 - GWEI)
@@ -118,6 +140,26 @@ def test_loss__greater_than_all_stake__refused_and_nothing_changed(house: House)
     assert house.refusal("/v1/accruals", accrual("a:1", -101)) == (409, "loss_exceeds_position")
     assert house.refusal("/v1/accruals", accrual("a:2", -2 * GWEI)) == (409, "loss_exceeds_position")
     assert house.pool()["accrued_wei"] == 0
+    assert house.differences() == []
+
+
+def test_loss__more_than_one_of_them_is_worth__refused_though_all_together_could_bear_it(house: House) -> None:
+    house.stake("s:1", "ann", 100)
+    house.accrue("a:1", 100)
+    house.stake("s:2", "ben", 100)
+    assert house.refusal("/v1/accruals", accrual("a:2", -202)) == (409, "loss_exceeds_position")
+    house.accrue("a:3", -200)
+    assert (house.position("ann")["pending_wei"], house.position("ben")["pending_wei"]) == (0, -100)
+    assert house.differences() == []
+
+
+def test_loss__under_a_long_message_id__settlements_have_names_that_fit_the_ledger(house: House) -> None:
+    house.stake("s:1", "ann", ETHER)
+    for number, length in enumerate((140, 141, 200), 1):
+        message_id = str(number) * length
+        accrued = house.accrue(message_id, -GWEI)
+        prefix = message_id if length == 140 else f"accrual:{accrued['id']}"
+        assert house.events(kind="settle")[-1]["message_id"] == f"{prefix}:settle:1"
     assert house.differences() == []
 
 

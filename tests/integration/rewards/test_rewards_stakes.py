@@ -52,6 +52,21 @@ def test_stake_deltas__with_pending__pending_stays(house: House) -> None:
     assert house.position("ann")["staked_wei"] == 7
 
 
+def test_stake_deltas__loss_pending__never_more_than_the_position_is_worth(house: House) -> None:
+    house.done("/v1/stake-deltas", deltas(("s:1", "ann", 100, 0), ("s:2", "ben", 100, 0)))
+    house.accrue("a:1", -20)
+    for number, (staked, exiting) in enumerate(((-100, 0), (-91, 0))):
+        refused = deltas((f"s:3:{number}", "ann", staked, exiting))
+        assert house.refusal("/v1/stake-deltas", refused) == (409, "insufficient_stake")
+    house.stake("s:4", "ann", -100, 100)  # asking to leave is no leaving
+    assert house.refusal("/v1/stake-deltas", deltas(("s:5", "ann", 0, -91))) == (409, "insufficient_stake")
+    house.stake("s:6", "ann", 0, -90)
+    assert house.claim("c:1", "ann") == -10
+    assert house.position("ann") == dict.fromkeys(house.position("ann"), 0) | {"claimed_wei": -10}
+    assert house.claim("c:2", "ben") == -10
+    assert house.differences() == []
+
+
 def test_claim__pending__moves_into_staked_in_one_step(house: House) -> None:
     house.stake("s:1", "ann", 10)
     house.accrue("a:1", 7)

@@ -12,15 +12,16 @@ from apps.rewards.index_math import (
     PositionState,
     StakeBelowZero,
     accrue,
-    bears_settlement,
     change_stake,
     claim,
     conserved,
     dust_wei,
+    may_exceed_a_position,
     pending_wei,
     release,
     reward_debt,
     settle,
+    worth,
 )
 
 ETHER = 10**18
@@ -78,6 +79,17 @@ def test_release__some_of_the_parked__goes_to_the_weight_of_now_without_a_fee() 
     pool = release(pool, 4)
     assert (pool.parked, pool.accrued, pending_wei(position, pool.index)) == (6, 10, 4)
     assert conserved(pool, [position])
+
+
+def test_release__a_loss__is_borne_by_the_weight_of_now_and_counts_once_in_the_deficit() -> None:
+    pool, _ = accrue(PoolState(), -10, 1000)
+    pool, position = change_stake(pool, PositionState(), 100, 0)
+    pool = release(pool, -7)
+    assert (pool.parked, pool.deficit, pending_wei(position, pool.index)) == (-3, 10, -7)
+    assert conserved(pool, [position])
+    for amount in (-4, 3, 0):
+        with pytest.raises(NotParked):
+            release(pool, amount)
 
 
 def test_release__more_than_parked_or_nobody_there__refused() -> None:
@@ -147,11 +159,31 @@ def test_claim__loss_beyond_the_position__refused() -> None:
         claim(pool, ann)
 
 
-def test_bears_settlement__nothing_pending_or_nothing_there__not() -> None:
-    assert bears_settlement(PositionState(staked=1, pending_scaled=-P), 0)
-    assert bears_settlement(PositionState(pending_scaled=P), 0)
-    assert not bears_settlement(PositionState(staked=1, pending_scaled=P - 1), 0)
-    assert not bears_settlement(PositionState(pending_scaled=-P), 0)
+def test_change_stake__loss_pending__leaves_up_to_the_worth_only() -> None:
+    pool, ann = change_stake(PoolState(), PositionState(), 100, 0)
+    pool, ben = change_stake(pool, PositionState(), 100, 0)
+    pool, _ = accrue(pool, -19, 0)
+    assert worth(ann, pool.index) == 90
+    with pytest.raises(StakeBelowZero):
+        change_stake(pool, ann, -91, 0)
+    with pytest.raises(StakeBelowZero):
+        change_stake(pool, ann, -100, 0)
+    pool, moved = change_stake(pool, ann, -100, 100)
+    with pytest.raises(StakeBelowZero):
+        change_stake(pool, moved, 0, -91)
+    pool, left = change_stake(pool, moved, 0, -90)
+    assert (left.weight, worth(left, pool.index)) == (10, 0)
+    pool, left, _ = claim(pool, left)
+    assert (left.weight, left.pending_scaled) == (0, 0)
+    assert conserved(pool, [left, ben])
+
+
+@pytest.mark.parametrize(
+    ("loss", "weight", "asked"),
+    [(GWEI, 10**30, True), (GWEI - 1, 10**30, False), (1, 10**6, True), (1, 10**6 + 1, False), (-5, 1, False), (1, 0, False)],
+)  # fmt: skip
+def test_may_exceed_a_position__loss_beside_weight__asked(loss: int, weight: int, *, asked: bool) -> None:
+    assert may_exceed_a_position(loss, weight) == asked
 
 
 def test_reward_debt__any_index__gives_pending_back() -> None:

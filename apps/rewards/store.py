@@ -17,8 +17,8 @@ from apps.rewards.index_math import P, PoolState, PositionState
 from apps.rewards.models import RewardEvent, RewardPool, RewardPosition
 
 _OUT_OF_RANGE = {"23514", "22003"}  # a domain's CHECK; numeric overflow
-# A settlement writes every position of the pool in one statement: minutes for millions of rows, not the usual seconds.
-SETTLEMENT_TIMEOUT_MS = 600_000
+# A settlement or an audit looks at every row of a pool in one statement: minutes for millions, not the usual seconds.
+LONG_STATEMENT_MS = 600_000
 
 _POOL_COLUMNS = {
     "weight": "weight_wei",
@@ -197,9 +197,14 @@ _SETTLE_ALL = text(
 
 def settle_all(session: Session, pool_id: str, index: int, prefix: str) -> Settlement:
     """Claim for every position with whole wei pending, in one statement, one `settle` event each, named `prefix` and a number."""
-    session.execute(text(f"SET LOCAL statement_timeout = {SETTLEMENT_TIMEOUT_MS}"))
+    allow_long_statements(session)
     row = session.execute(_SETTLE_ALL, {"pool_id": pool_id, "index": index, "p": P, "prefix": prefix}).one()
     return Settlement(row.positions, exact_int(row.claimed), exact_int(row.returned_scaled))
+
+
+def allow_long_statements(session: Session) -> None:
+    """For the rest of this transaction."""
+    session.execute(text(f"SET LOCAL statement_timeout = {LONG_STATEMENT_MS}"))
 
 
 def pool_state(row: RewardPool) -> PoolState:

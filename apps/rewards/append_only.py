@@ -4,12 +4,19 @@ Triggers can be switched off by a table's owner, lost in a restore, or made to s
 is tried, on a row that is never committed.
 """
 
+import threading
+
+import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from apps.common.database import Sessions, transaction
+from apps.common.errors import is_transient
 
+log = structlog.get_logger(__name__)
+
+_UNDEFINED_TABLE = "42P01"
 _REFUSED = {"23001", "42501"}  # restrict_violation, of our trigger; insufficient_privilege
 _AS_REPLICA = "SET LOCAL session_replication_role = replica"  # under which ordinary triggers sleep
 _PROBE = (
@@ -32,12 +39,39 @@ _TRUNCATE_IS_REFUSED = text(
 )
 
 
-class LogNotAppendOnly(RuntimeError):
+class NotAppendOnly(RuntimeError):
     """The database accepts changes of ``reward_events``; the service must not run on it."""
 
 
+class Proof:
+    """Had once a process, before anything is written."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._lock = threading.Lock()
+        self._had = False
+
+    def at_start(self) -> None:
+        """Raise `NotAppendOnly`; a database that cannot answer yet, or is not migrated yet, is asked at first use."""
+        try:
+            self.require()
+        except DBAPIError as error:
+            if not is_transient(error) and getattr(error.orig, "pgcode", None) != _UNDEFINED_TABLE:
+                raise
+            log.warning("append_only_unproven")
+
+    def require(self) -> None:
+        """Return once it is proven. Raises `NotAppendOnly`, or the driver's error while the database cannot say."""
+        if self._had:
+            return
+        with self._lock:
+            if not self._had:
+                prove_append_only(self._sessions)
+                self._had = True
+
+
 def prove_append_only(sessions: Sessions) -> None:
-    """Try to change the log, undo everything, and raise `LogNotAppendOnly` naming what was accepted."""
+    """Try to change the log, undo everything, and raise `NotAppendOnly` naming what was accepted."""
     with transaction(sessions) as session:
         probe = session.begin_nested()
         session.execute(text(_PROBE))
@@ -46,9 +80,7 @@ def prove_append_only(sessions: Sessions) -> None:
             accepted.append("TRUNCATE")
         probe.rollback()
     if accepted:
-        raise LogNotAppendOnly(
-            f"reward_events accepts: {', '.join(accepted)}. Restore its triggers from the migration."
-        )
+        raise NotAppendOnly(f"reward_events accepts: {', '.join(accepted)}. Restore its triggers from the migration.")
 
 
 def _accepts(session: Session, statements: tuple[str, ...]) -> bool:

@@ -20,6 +20,7 @@ from apps.common.idempotency import (
 )
 from apps.common.wire import time_text
 from apps.rewards import index_math, store
+from apps.rewards.append_only import Proof
 from apps.rewards.errors import InsufficientParked, InsufficientStake, LossExceedsPosition, NothingStaked
 from apps.rewards.index_math import PoolState
 from apps.rewards.models import MessageKey
@@ -37,8 +38,9 @@ log = structlog.get_logger(__name__)
 class RewardsService:
     """What the routes call. Every writing method is one transaction that locks the pool's row first."""
 
-    def __init__(self, sessions: Sessions, fee_bps: int, default_pool_id: str) -> None:
+    def __init__(self, sessions: Sessions, proof: Proof, fee_bps: int, default_pool_id: str) -> None:
         self.sessions = sessions
+        self._proof = proof
         self.default_pool_id = default_pool_id
         self._fee_bps = fee_bps
 
@@ -126,6 +128,7 @@ class RewardsService:
         no id.
         """
         items = _by_message_id(pool_id, deltas)
+        self._proof.require()
         with transaction(self.sessions) as session, store.amounts_in_range():
             known = claim_batch(session, MessageKey, endpoint="stake-deltas", items=items)
             fresh = {message_id: items[message_id] for message_id in items if message_id not in known}
@@ -142,6 +145,7 @@ class RewardsService:
             with store.amounts_in_range():
                 return work(session)
 
+        self._proof.require()
         return run_once(
             self.sessions, MessageKey, message_id=message_id, endpoint=endpoint, request=request, work=guarded
         )

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from apps.rewards.append_only import LogNotAppendOnly
+from apps.rewards.append_only import NotAppendOnly
+from migrations import runner
 from tests.support.rewards import House, accrual, deltas, make_house
 
 CHANGES = [
@@ -67,7 +68,7 @@ WEAKENINGS = [
 @pytest.mark.parametrize(("weakening", "accepted"), WEAKENINGS)
 def test_start__log_could_be_changed__refused_and_says_how(database_url: str, weakening: str, accepted: str) -> None:
     make_house(database_url).sql(weakening)
-    with pytest.raises(LogNotAppendOnly, match=accepted):
+    with pytest.raises(NotAppendOnly, match=accepted):
         make_house(database_url)
 
 
@@ -78,11 +79,26 @@ def test_start__many_times__leaves_no_trace(lived: House, database_url: str) -> 
     assert lived.sql("SELECT count(*) FROM reward_events WHERE pool_id = '@probe'") == [(0,)]
 
 
-def test_start__no_database_or_no_tables__refused(make_database: Callable[[str], str], database_url: str) -> None:
-    with pytest.raises(OperationalError):
-        make_house("postgresql://nobody@127.0.0.1:1/rewards")
-    with pytest.raises(DBAPIError):
-        make_house(make_database("protocols"))
+def test_start__no_database__starts_and_says_503() -> None:
+    house = make_house("postgresql://nobody@127.0.0.1:1/rewards")
+    assert house.ask("/status/rewards").status_code == 503
+    assert house.refusal("/v1/accruals", accrual("a:1", 1)) == (503, "database_unavailable")
+
+
+def test_start__not_migrated_yet__proven_before_the_first_write(make_database: Callable[[str], str]) -> None:
+    url = make_database("protocols")
+    house = make_house(url)
+    assert house.post("/v1/accruals", accrual("a:1", 1)).status_code == 500
+    runner.downgrade("protocols", url)
+    house.sql("DROP TABLE alembic_version")
+    runner.upgrade("rewards", url)
+    house.sql("ALTER TABLE reward_events DISABLE TRIGGER USER")
+    for path, body in (("/v1/accruals", accrual("a:1", 1)), ("/v1/stake-deltas", deltas(("s:1", "ann", 1, 0)))):
+        assert house.post(path, body).status_code == 500
+    assert house.pool()["accrued_wei"] == 0
+    for trigger in ("append_only_rows", "append_only_table"):
+        house.sql(f"ALTER TABLE reward_events ENABLE ALWAYS TRIGGER {trigger}")
+    house.accrue("a:1", 1)
 
 
 @pytest.mark.parametrize("message_id", ["s:2", "a:1", "c:1", "c:2"])

@@ -149,10 +149,15 @@ def change_stake(
 
     Weight leaves only up to what the position is worth, a loss that is still pending included. Raises `StakeBelowZero`.
     """
-    settled = settle(position, pool.index)
-    staked, exiting = position.staked + staked_delta, position.exiting + exiting_delta
-    after = replace(settled, staked=staked, exiting=exiting)
-    if staked < 0 or exiting < 0 or (after.weight < position.weight and worth(after, pool.index) < 0):
+    after = PositionState(
+        staked=position.staked + staked_delta,
+        exiting=position.exiting + exiting_delta,
+        snapshot=pool.index,
+        pending_scaled=owed(position, pool.index),
+        claimed=position.claimed,
+    )
+    too_poor = after.weight < position.weight and worth(after, pool.index) < 0
+    if after.staked < 0 or after.exiting < 0 or too_poor:
         raise StakeBelowZero
     return _return_dust(replace(pool, weight=pool.weight + staked_delta + exiting_delta), after)
 

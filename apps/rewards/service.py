@@ -16,7 +16,6 @@ from apps.common.idempotency import (
     dumps,
     raise_reused,
     run_once,
-    store_item_answers,
 )
 from apps.common.wire import time_text
 from apps.rewards import index_math, store
@@ -130,11 +129,10 @@ class RewardsService:
         items = _by_message_id(pool_id, deltas)
         self._proof.require()
         with transaction(self.sessions) as session, store.amounts_in_range():
-            known = claim_batch(session, MessageKey, endpoint="stake-deltas", items=items)
+            known = claim_batch(session, MessageKey, endpoint="stake-deltas", items=items, answer=_DELTA_ANSWER)
             fresh = {message_id: items[message_id] for message_id in items if message_id not in known}
             if fresh:
                 _apply_deltas(session, pool_id, fresh)
-                store_item_answers(session, MessageKey, [(message_id, _DELTA_ANSWER) for message_id in fresh])
         answer = {"applied": len(fresh), "replayed": len(deltas) - len(fresh)}
         return Answer(201, dumps(answer), replayed=bool(deltas) and not fresh)
 

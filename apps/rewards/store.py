@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -79,12 +79,13 @@ def save_pool(session: Session, pool_id: str, state: PoolState) -> None:
 def lock_positions(session: Session, pool_id: str, user_ids: Iterable[str]) -> dict[str, PositionState]:
     """Lock the positions of these users, in user order; users without one are given an empty state."""
     wanted = sorted(set(user_ids))
-    rows = session.scalars(
-        select(RewardPosition)
+    # Plain rows, not entities: there may be ten thousand, and entities cost several times as much.
+    table = RewardPosition.__table__
+    rows = session.execute(
+        select(table)
         .where(RewardPosition.pool_id == pool_id, RewardPosition.user_id == func.any(wanted))
         .order_by(RewardPosition.user_id)
         .with_for_update()
-        .execution_options(populate_existing=True)
     )
     found = {row.user_id: position_state(row) for row in rows}
     return {user_id: found.get(user_id, PositionState()) for user_id in wanted}
@@ -211,8 +212,9 @@ def pool_state(row: RewardPool) -> PoolState:
     return PoolState(**{name: getattr(row, column) for name, column in _POOL_COLUMNS.items()})
 
 
-def position_state(row: RewardPosition) -> PositionState:
-    return PositionState(**{name: getattr(row, column) for name, column in _POSITION_COLUMNS.items()})
+def position_state(row: RewardPosition | Row[Any]) -> PositionState:
+    """From an entity or a plain row."""
+    return PositionState(row.staked_wei, row.exiting_wei, row.index_snapshot, row.pending_scaled, row.claimed_wei)
 
 
 @contextmanager

@@ -148,6 +148,7 @@ def insert_stake_deltas(session: Session, pool_id: str, index: int, deltas: Sequ
 
 def unable_to_bear(session: Session, pool_id: str, index: int) -> str | None:
     """The first user, if any, who would owe more than the principal when settled at this index."""
+    allow_long_statements(session)
     found: str | None = session.execute(
         text(
             "SELECT user_id FROM reward_positions WHERE pool_id = :pool_id"

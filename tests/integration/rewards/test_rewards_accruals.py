@@ -135,6 +135,16 @@ def test_loss__one_gwei__settled_into_every_position_and_each_an_event(house: Ho
     assert house.differences() == []
 
 
+def test_loss__empties_a_position__its_fraction_of_a_wei_returns_to_the_pool(house: House) -> None:
+    house.done("/v1/stake-deltas", deltas(("s:1", "ann", ETHER, 0), ("s:2", "dot", 1, 0), ("s:3", "eve", 0, 1)))
+    house.accrue("a:1", -GWEI)  # floor(-1 * 10^9 / 1 ETH) is -1: all of it
+    for user in ("dot", "eve"):
+        assert house.position(user) == dict.fromkeys(house.position(user), 0) | {"claimed_wei": -1}
+    assert house.sql("SELECT sum(pending_scaled) FROM reward_positions WHERE user_id <> 'ann'") == [(0,)]
+    assert house.pool()["remainder"] > P  # two fractions of nearly one wei
+    assert house.differences() == []
+
+
 def test_loss__greater_than_all_stake__refused_and_nothing_changed(house: House) -> None:
     house.stake("s:1", "ann", 100)
     assert house.refusal("/v1/accruals", accrual("a:1", -101)) == (409, "loss_exceeds_position")

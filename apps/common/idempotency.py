@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from flask import Response
 from sqlalchemy import DateTime, SmallInteger, Text, func, select, text, update
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -92,14 +92,21 @@ def run_once(
 
 
 def claim_batch(
-    session: Session, keys: type[DeclarativeBase], *, endpoint: str, items: Mapping[str, Mapping[str, Any]]
+    session: Session,
+    keys: type[DeclarativeBase],
+    *,
+    endpoint: str,
+    items: Mapping[str, Mapping[str, Any]],
+    answer: str | None = None,
 ) -> set[str]:
     """Insert the keys of a batch's items, in sorted order, and return those that were known and identical.
 
-    Raises `MessageIdReused` for an item known with another body, and the stored refusal of an item once refused; the
-    caller's transaction then rolls back, so no id is used up.
+    Where all items have one `answer`, it is stored at once; else `store_item_answers` follows. Raises `MessageIdReused`
+    for an item known with another body, and the stored refusal of an item once refused; the caller's transaction then
+    rolls back, so no id is used up.
     """
-    known = _claim(session, keys, endpoint, {message_id: dict(items[message_id]) for message_id in sorted(items)})
+    in_order = {message_id: dict(items[message_id]) for message_id in sorted(items)}
+    known = _claim(session, keys, endpoint, in_order, answer)
     for message_id, row in known.items():
         _refuse_differences(dict(items[message_id]), row, endpoint, message_id=message_id)
         if row.status is not None and row.status >= 400:
@@ -140,14 +147,33 @@ def _column(keys: type[DeclarativeBase]) -> Any:
     return keys.__table__.c.message_id
 
 
+_INSERT_KEYS = text(
+    """
+    INSERT INTO message_keys (message_id, endpoint, request, status, response)
+    SELECT k.message_id, :endpoint, CAST(k.request AS jsonb), :status, :answer
+    FROM unnest(CAST(:ids AS text[]), CAST(:requests AS text[])) AS k (message_id, request)
+    ON CONFLICT (message_id) DO NOTHING RETURNING message_id
+    """
+)
+
+
 def _claim(
-    session: Session, keys: type[DeclarativeBase], endpoint: str, requests: Mapping[str, dict[str, Any]]
+    session: Session,
+    keys: type[DeclarativeBase],
+    endpoint: str,
+    requests: Mapping[str, dict[str, Any]],
+    answer: str | None = None,
 ) -> dict[str, Any]:
-    """Insert the key rows; return the rows that were there before. Waits for concurrent twins."""
-    rows = [{"message_id": mid, "endpoint": endpoint, "request": body} for mid, body in requests.items()]
-    statement = insert(keys).on_conflict_do_nothing().returning(_column(keys))
+    """Insert the key rows, as one statement; return the rows that were there before. Waits for concurrent twins."""
+    values = {
+        "endpoint": endpoint,
+        "status": None if answer is None else 201,
+        "answer": answer,
+        "ids": list(requests),
+        "requests": [json.dumps(body) for body in requests.values()],
+    }
     try:
-        inserted = set(session.scalars(statement, rows))
+        inserted = set(session.scalars(_INSERT_KEYS, values))
     except OperationalError as error:
         if getattr(error.orig, "pgcode", None) == _LOCK_NOT_AVAILABLE:
             raise InProgress(retry_after=1) from error

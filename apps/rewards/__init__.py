@@ -4,6 +4,7 @@ from flask import Flask
 
 from apps.common.database import make_engine, make_sessions
 from apps.common.service_app import build_app
+from apps.rewards.append_only import Proof
 from apps.rewards.audits import RewardAudits
 from apps.rewards.reads import RewardReads
 from apps.rewards.routes import blp
@@ -12,11 +13,16 @@ from apps.rewards.settings import RewardsSettings, load_settings
 
 
 def create_app(settings: RewardsSettings | None = None) -> Flask:
-    """Build the service; without `settings` they are read from the environment."""
+    """Build the service; without `settings` they are read from the environment.
+
+    Raises `NotAppendOnly` where the database would let the log be changed.
+    """
     settings = settings or load_settings()
     sessions = make_sessions(make_engine(settings.database_url))
+    proof = Proof(sessions)
+    proof.at_start()
     app = build_app("rewards", blueprints=[blp], sessions=sessions, accepted_keys=settings.internal_keys)
-    app.extensions["service"] = RewardsService(sessions, settings.reward_fee_bps, settings.pool_id)
+    app.extensions["service"] = RewardsService(sessions, proof, settings.reward_fee_bps, settings.pool_id)
     app.extensions["reads"] = RewardReads(sessions)
     app.extensions["audits"] = RewardAudits(sessions)
     return app

@@ -1,8 +1,8 @@
-"""Audits: replay the log of a pool, compare with its tables, keep the finding."""
+"""Audits: replay the log of a pool, compare with its tables and its message keys, keep the finding."""
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from apps.common.database import Sessions, transaction
@@ -10,7 +10,7 @@ from apps.common.wire import new_id, page, time_text
 from apps.rewards.index_math import PoolState
 from apps.rewards.models import RewardAudit, RewardEvent, RewardPool, RewardPosition
 from apps.rewards.replay import Difference, Replay
-from apps.rewards.store import pool_state, position_state
+from apps.rewards.store import allow_long_statements, pool_state, position_state
 
 _ROWS_AT_A_TIME = 2_000
 _MOST_DIFFERENCES = 1_000
@@ -58,7 +58,35 @@ def _differences(session: Session, pool_id: str) -> list[Difference]:
         select(RewardPosition).where(RewardPosition.pool_id == pool_id).execution_options(yield_per=_ROWS_AT_A_TIME)
     )
     found = ((position.user_id, position_state(position)) for position in positions)
-    return replay.compare(pool_state(row) if row else PoolState(), found)
+    differences = replay.compare(pool_state(row) if row else PoolState(), found)
+    return differences + _unmatched(session, pool_id)
+
+
+_UNMATCHED = text(
+    """
+    WITH kinds (endpoint, kind) AS (
+        VALUES ('accruals', 'accrual'), ('parked/release', 'release'), ('claims', 'claim'),
+               ('stake-deltas', 'stake_delta')
+    ), promised AS (
+        SELECT message_id COLLATE "C" AS message_id, kind FROM message_keys LEFT JOIN kinds USING (endpoint)
+        WHERE status = 201 AND request ->> 'pool_id' = :pool_id
+    ), done AS (
+        SELECT message_id, kind FROM reward_events WHERE pool_id = :pool_id AND kind <> 'settle'
+    )
+    SELECT message_id, promised.kind AS promised, done.kind AS done
+    FROM promised FULL JOIN done USING (message_id)
+    WHERE promised.kind IS DISTINCT FROM done.kind ORDER BY message_id LIMIT :most
+    """
+)
+
+
+def _unmatched(session: Session, pool_id: str) -> list[Difference]:
+    """Messages answered with success that have no event, and events that no message asked for."""
+    allow_long_statements(session)
+    rows = session.execute(_UNMATCHED, {"pool_id": pool_id, "most": _MOST_DIFFERENCES})
+    return [
+        Difference(f"message {row.message_id}", "event", row.promised or "none", row.done or "none") for row in rows
+    ]
 
 
 def _pool_ids(session: Session) -> list[str]:

@@ -4,7 +4,7 @@ from apps.common.errors import Conflict
 
 
 class InsufficientStake(Conflict):
-    """The position holds less than the change would take out of it."""
+    """The position holds less than the change would take out of it, or is worth less after a loss still pending."""
 
     code = "insufficient_stake"
 

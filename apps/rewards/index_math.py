@@ -16,6 +16,8 @@ BPS = 10_000
 GWEI = 10**9
 # A loss from here on is settled into all positions before the next accrual; below it is operation dust.
 SETTLE_LOSS_WEI = GWEI
+# Dust is also small beside the pool: a loss of this part of the weight or more is checked against every position.
+_DUST_PART = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Claimed:
 
 
 class StakeBelowZero(ValueError):
-    """A stake delta would take more out of a position than stands in it."""
+    """A stake delta would take more out of a position than stands in it, or than it is worth after losses."""
 
 
 class LossExceedsPosition(ValueError):
@@ -79,7 +81,7 @@ class NothingStaked(ValueError):
 
 
 class NotParked(ValueError):
-    """Less is parked than was to be released."""
+    """Less is parked, or of the other sign, than was to be released."""
 
 
 def accrue(pool: PoolState, new_rewards: int, fee_bps: int) -> tuple[PoolState, Accrued]:
@@ -103,13 +105,13 @@ def accrue(pool: PoolState, new_rewards: int, fee_bps: int) -> tuple[PoolState, 
 
 
 def release(pool: PoolState, amount: int) -> PoolState:
-    """Move parked wei to the positions of today. It was accrued, and its fee taken, when it was parked.
+    """Move parked wei, a gain or a loss, to the positions of today. Fee and deficit were reckoned when it was parked.
 
     Raises `NothingStaked`, `NotParked`.
     """
     if pool.weight == 0:
         raise NothingStaked
-    if pool.parked < amount:
+    if not (0 < amount <= pool.parked or pool.parked <= amount < 0):
         raise NotParked
     return _distribute(replace(pool, parked=pool.parked - amount), amount)
 
@@ -125,6 +127,11 @@ def pending_wei(position: PositionState, index: int) -> int:
     return owed(position, index) // P
 
 
+def worth(position: PositionState, index: int) -> int:
+    """Whole wei that the position could take out now: principal and pending, signed, floored."""
+    return position.weight + pending_wei(position, index)
+
+
 def reward_debt(position: PositionState) -> int:
     """MasterChef's term, scaled: ``pending == (weight * acc_reward_per_share - reward_debt) // P``."""
     return position.weight * position.snapshot - position.pending_scaled
@@ -138,15 +145,21 @@ def settle(position: PositionState, index: int) -> PositionState:
 def change_stake(
     pool: PoolState, position: PositionState, staked_delta: int, exiting_delta: int
 ) -> tuple[PoolState, PositionState]:
-    """Settle, then change the principal. Raises `StakeBelowZero`."""
-    settled = settle(position, pool.index)
-    staked, exiting = position.staked + staked_delta, position.exiting + exiting_delta
-    if staked < 0 or exiting < 0:
-        raise StakeBelowZero
-    return _return_dust(
-        replace(pool, weight=pool.weight + staked_delta + exiting_delta),
-        replace(settled, staked=staked, exiting=exiting),
+    """Settle, then change the principal.
+
+    Weight leaves only up to what the position is worth, a loss that is still pending included. Raises `StakeBelowZero`.
+    """
+    after = PositionState(
+        staked=position.staked + staked_delta,
+        exiting=position.exiting + exiting_delta,
+        snapshot=pool.index,
+        pending_scaled=owed(position, pool.index),
+        claimed=position.claimed,
     )
+    too_poor = after.weight < position.weight and worth(after, pool.index) < 0
+    if after.staked < 0 or after.exiting < 0 or too_poor:
+        raise StakeBelowZero
+    return _return_dust(replace(pool, weight=pool.weight + staked_delta + exiting_delta), after)
 
 
 def claim(pool: PoolState, position: PositionState) -> tuple[PoolState, PositionState, Claimed]:
@@ -171,20 +184,19 @@ def claim(pool: PoolState, position: PositionState) -> tuple[PoolState, Position
     return *_return_dust(grown, after), Claimed(whole, staked_delta, exiting_delta)
 
 
-def bears_settlement(position: PositionState, index: int) -> bool:
-    """Whether the settlement of a loss claims this position: all but those with nothing left to bear it with."""
-    whole = pending_wei(position, index)
-    return whole != 0 and not (position.weight == 0 and whole < 0)
+def is_settled(loss: int) -> bool:
+    """Whether a distributed loss of so many wei is settled into all positions at once."""
+    return loss >= SETTLE_LOSS_WEI
+
+
+def may_exceed_a_position(loss: int, weight: int) -> bool:
+    """Whether a distributed loss is so great that every position must be asked whether it can bear its part."""
+    return is_settled(loss) or loss * _DUST_PART >= weight > 0
 
 
 def total_owed(pool: PoolState) -> int:
     """The sum of all positions' `owed`, from the pool alone (conservation, rearranged)."""
     return P * (pool.accrued - pool.parked - pool.claimed) - pool.remainder
-
-
-def loss_fits(pool: PoolState) -> bool:
-    """Whether all positions together can bear what they owe."""
-    return P * pool.weight + total_owed(pool) >= 0
 
 
 def conserved(pool: PoolState, positions: Iterable[PositionState]) -> bool:

@@ -50,10 +50,15 @@ class Replay:
     pool: PoolState = field(default_factory=PoolState)
     positions: dict[str, PositionState] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
+    # The event whose loss is being settled: until another kind of event comes, or the log ends.
+    unsettled: str | None = None
 
     def run(self, events: Iterable[Event]) -> "Replay":
         for event in events:
+            if event.kind != "settle":
+                self._check_settled()
             self._apply(event)
+        self._check_settled()
         return self
 
     def compare(self, pool: PoolState, positions: Iterable[tuple[str, PositionState]]) -> list[Difference]:
@@ -83,11 +88,22 @@ class Replay:
             if getattr(event, name) != value:
                 self.differences.append(Difference(subject, name, str(value), str(getattr(event, name))))
 
+    def _check_settled(self) -> None:
+        """After a loss that is settled, nobody may have whole wei pending."""
+        if self.unsettled is None:
+            return
+        for user_id, position in self.positions.items():
+            pending = index_math.pending_wei(position, self.pool.index)
+            if pending != 0:
+                self.differences.append(Difference(self.unsettled, f"settled {user_id}", "0", str(pending)))
+        self.unsettled = None
+
     def _derive(self, event: Event) -> Mapping[str, int]:
         """Apply an event to the state and return what the event must have recorded."""
         if event.kind == "accrual":
             weight = self.pool.weight
             self.pool, parts = index_math.accrue(self.pool, event.new_rewards_wei or 0, event.fee_bps or 0)
+            self._note_loss(event, parts.distributed)
             return {
                 "fee_wei": parts.fee,
                 "distributed_wei": parts.distributed,
@@ -97,6 +113,7 @@ class Replay:
         if event.kind == "release":
             amount = event.distributed_wei or 0
             self.pool = index_math.release(self.pool, amount)
+            self._note_loss(event, amount)
             return {"new_rewards_wei": 0, "fee_wei": 0, "parked_wei": -amount, "weight_wei": self.pool.weight}
         user_id = event.user_id or ""
         position = self.positions.get(user_id, PositionState())
@@ -111,6 +128,10 @@ class Replay:
             "staked_delta_wei": moved.staked_delta,
             "exiting_delta_wei": moved.exiting_delta,
         }
+
+    def _note_loss(self, event: Event, distributed: int) -> None:
+        if index_math.is_settled(-distributed):
+            self.unsettled = f"event {event.id}"
 
 
 def _fields(

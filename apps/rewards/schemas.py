@@ -19,7 +19,11 @@ class AccrualBody(BodySchema):
 class ReleaseBody(BodySchema):
     message_id = message_id_field()
     pool_id = pool_id_field(required=True)
-    amount_wei = WeiField(required=True)
+    amount_wei = SignedWeiField(
+        required=True,
+        validate=ma.validate.NoneOf([0], error="Must not be 0."),
+        metadata={"description": "Of the sign of what is parked."},
+    )
 
 
 class ClaimBody(BodySchema):

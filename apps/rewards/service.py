@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from apps.common.database import Sessions, transaction
+from apps.common.errors import InvalidInput
 from apps.common.idempotency import (
     Answer,
     claim_batch,
@@ -15,18 +16,19 @@ from apps.common.idempotency import (
     dumps,
     raise_reused,
     run_once,
-    store_item_answers,
 )
 from apps.common.wire import time_text
 from apps.rewards import index_math, store
+from apps.rewards.append_only import Proof
 from apps.rewards.errors import InsufficientParked, InsufficientStake, LossExceedsPosition, NothingStaked
 from apps.rewards.index_math import PoolState
 from apps.rewards.models import MessageKey
 from apps.rewards.store import StakeDelta
 
 MAX_DELTAS = 10_000
-# Derived ids (`<message_id>:settle:<n>`) must still be message ids of at most 200 characters.
-_LONGEST_PREFIX = 180
+# A settlement's name (`<message_id>:settle:<n>`) goes on into names of movements (`…:cut:<request id>`), which must
+# still be message ids of at most 200 characters.
+_LONGEST_PREFIX = 140
 _DELTA_ANSWER = dumps({"applied": 1, "replayed": 0})
 
 log = structlog.get_logger(__name__)
@@ -35,15 +37,16 @@ log = structlog.get_logger(__name__)
 class RewardsService:
     """What the routes call. Every writing method is one transaction that locks the pool's row first."""
 
-    def __init__(self, sessions: Sessions, fee_bps: int, default_pool_id: str) -> None:
+    def __init__(self, sessions: Sessions, proof: Proof, fee_bps: int, default_pool_id: str) -> None:
         self.sessions = sessions
+        self._proof = proof
         self.default_pool_id = default_pool_id
         self._fee_bps = fee_bps
 
     def accrue(self, *, message_id: str, pool_id: str, new_rewards_wei: int, source: str) -> Answer:
         """Spread a signed reward over the pool's weight. Returns an `accrual`.
 
-        The cost does not depend on the number of positions, but for a loss of `SETTLE_LOSS_WEI` or more: that one is
+        The cost does not depend on the number of positions, but for a loss that `index_math.is_settled`: that one is
         settled into all of them in the same transaction. Refuses with `LossExceedsPosition`, `AmountOutOfRange`.
         """
         request = {"pool_id": pool_id, "new_rewards_wei": str(new_rewards_wei), "source": source}
@@ -51,28 +54,24 @@ class RewardsService:
         def work(session: Session) -> dict[str, Any]:
             before = store.lock_pool(session, pool_id)
             pool, parts = index_math.accrue(before, new_rewards_wei, self._fee_bps)
-            if new_rewards_wei < 0 and pool.weight > 0 and not index_math.loss_fits(pool):
-                raise LossExceedsPosition("The loss is greater than all stake of the pool; nothing was changed.")
-            answer = _append_accrual(
-                session, "accrual", message_id, pool_id, before, pool, parts, source, new_rewards_wei, self._fee_bps
-            )
-            if new_rewards_wei <= -index_math.SETTLE_LOSS_WEI and pool.weight > 0:
-                pool = _settle_loss(session, pool_id, pool, message_id, answer["id"])
-            store.save_pool(session, pool_id, pool)
-            return answer
+            event = {"kind": "accrual", "source": source, "new_rewards_wei": new_rewards_wei, "fee_bps": self._fee_bps}
+            return _spread(session, message_id, pool_id, before, pool, parts, event)
 
         return self._once("accruals", message_id, request, work)
 
     def release_parked(self, *, message_id: str, pool_id: str, amount_wei: int) -> Answer:
-        """Hand parked wei to the positions of today, without another fee. Returns an `accrual` of source ``parked``.
+        """Hand parked wei, a gain or a loss, to the positions of today, without another fee.
 
-        Its `new_rewards_wei` is 0 and its `parked_wei` negative: nothing new came, so sums over all accruals stay true.
-        Refuses with `NothingStaked`, `InsufficientParked`.
+        Returns an `accrual` of source ``parked``. Its `new_rewards_wei` is 0 and its `parked_wei` is minus the amount:
+        nothing new came, so sums over all accruals stay true. Refuses with `NothingStaked`, `InsufficientParked`,
+        `LossExceedsPosition`; a negative amount where no loss is parked is `InvalidInput`.
         """
         request = {"pool_id": pool_id, "amount_wei": str(amount_wei)}
 
         def work(session: Session) -> dict[str, Any]:
             before = store.lock_pool(session, pool_id)
+            if amount_wei < 0 <= before.parked:
+                raise InvalidInput(errors={"amount_wei": ["Must be at least 1: no loss is parked."]})
             try:
                 pool = index_math.release(before, amount_wei)
             except index_math.NothingStaked as error:
@@ -80,9 +79,8 @@ class RewardsService:
             except index_math.NotParked as error:
                 raise InsufficientParked(f"{before.parked} wei are parked in this pool.") from error
             parts = index_math.Accrued(fee=0, distributed=amount_wei, parked=-amount_wei)
-            answer = _append_accrual(session, "release", message_id, pool_id, before, pool, parts, "parked", 0, 0)
-            store.save_pool(session, pool_id, pool)
-            return answer
+            event = {"kind": "release", "source": "parked", "new_rewards_wei": 0, "fee_bps": 0}
+            return _spread(session, message_id, pool_id, before, pool, parts, event)
 
         return self._once("parked/release", message_id, request, work)
 
@@ -129,12 +127,12 @@ class RewardsService:
         no id.
         """
         items = _by_message_id(pool_id, deltas)
+        self._proof.require()
         with transaction(self.sessions) as session, store.amounts_in_range():
-            known = claim_batch(session, MessageKey, endpoint="stake-deltas", items=items)
+            known = claim_batch(session, MessageKey, endpoint="stake-deltas", items=items, answer=_DELTA_ANSWER)
             fresh = {message_id: items[message_id] for message_id in items if message_id not in known}
             if fresh:
                 _apply_deltas(session, pool_id, fresh)
-                store_item_answers(session, MessageKey, [(message_id, _DELTA_ANSWER) for message_id in fresh])
         answer = {"applied": len(fresh), "replayed": len(deltas) - len(fresh)}
         return Answer(201, dumps(answer), replayed=bool(deltas) and not fresh)
 
@@ -145,60 +143,62 @@ class RewardsService:
             with store.amounts_in_range():
                 return work(session)
 
+        self._proof.require()
         return run_once(
             self.sessions, MessageKey, message_id=message_id, endpoint=endpoint, request=request, work=guarded
         )
 
 
-def _append_accrual(
+def _spread(
     session: Session,
-    kind: str,
     message_id: str,
     pool_id: str,
     before: PoolState,
-    after: PoolState,
+    pool: PoolState,
     parts: index_math.Accrued,
-    source: str,
-    new_rewards: int,
-    fee_bps: int,
+    event: Mapping[str, Any],
 ) -> dict[str, Any]:
+    """Write down what was distributed or parked; a loss is checked against those who bear it, and settled if great."""
+    loss = -parts.distributed
+    if index_math.may_exceed_a_position(loss, before.weight):
+        loser = store.unable_to_bear(session, pool_id, pool.index)
+        if loser is not None:
+            raise LossExceedsPosition(f"The loss exceeds what the position of {loser} is worth; nothing was changed.")
     event_id, created_at = store.insert_event(
         session,
         pool_id=pool_id,
-        kind=kind,
         message_id=message_id,
-        new_rewards_wei=new_rewards,
         fee_wei=parts.fee,
         distributed_wei=parts.distributed,
         parked_wei=parts.parked,
         weight_wei=before.weight,
-        fee_bps=fee_bps,
-        source=source,
-        acc_reward_per_share=after.index,
+        acc_reward_per_share=pool.index,
+        **event,
     )
-    return {
+    answer = {
         "id": event_id,
         "message_id": message_id,
         "pool_id": pool_id,
-        "source": source,
-        "new_rewards_wei": str(new_rewards),
+        "source": event["source"],
+        "new_rewards_wei": str(event["new_rewards_wei"]),
         "fee_wei": str(parts.fee),
         "distributed_wei": str(parts.distributed),
         "parked_wei": str(parts.parked),
-        "acc_reward_per_share": str(after.index),
+        "acc_reward_per_share": str(pool.index),
         "weight_wei": str(before.weight),
         "created_at": time_text(created_at),
     }
+    if index_math.is_settled(loss):
+        prefix = f"{message_id if len(message_id) <= _LONGEST_PREFIX else f'accrual:{event_id}'}:settle:"
+        pool = _settle_loss(session, pool_id, pool, prefix)
+    store.save_pool(session, pool_id, pool)
+    return answer
 
 
-def _settle_loss(session: Session, pool_id: str, pool: PoolState, message_id: str, event_id: int) -> PoolState:
+def _settle_loss(session: Session, pool_id: str, pool: PoolState, prefix: str) -> PoolState:
     """Move every position's pending into its principal, so that stake after a loss is what it is worth."""
-    loser = store.unable_to_bear(session, pool_id, pool.index)
-    if loser is not None:
-        raise LossExceedsPosition(f"The loss exceeds what the position of {loser} is worth; nothing was changed.")
-    prefix = f"{message_id if len(message_id) <= _LONGEST_PREFIX else f'accrual:{event_id}'}:settle:"
     settled = store.settle_all(session, pool_id, pool.index, prefix)
-    log.info("loss_settled", pool_id=pool_id, message_id=message_id, positions=settled.positions)
+    log.info("loss_settled", pool_id=pool_id, events=f"{prefix}*", positions=settled.positions)
     return replace(
         pool,
         weight=pool.weight + settled.claimed,
@@ -237,9 +237,10 @@ def _apply_deltas(session: Session, pool_id: str, items: Mapping[str, Mapping[st
         try:
             pool, positions[delta.user_id] = index_math.change_stake(pool, position, delta.staked, delta.exiting)
         except index_math.StakeBelowZero as error:
+            pending = index_math.pending_wei(position, pool.index)
             raise InsufficientStake(
-                f"{delta.user_id} holds {position.staked} wei staked and {position.exiting} wei exiting, less than"
-                f" {delta.message_id} takes; nothing of the batch was applied."
+                f"{delta.user_id} holds {position.staked} wei staked and {position.exiting} wei exiting, with {pending}"
+                f" wei pending; {delta.message_id} takes more than that. Nothing of the batch was applied."
             ) from error
     store.save_positions(session, pool_id, positions)
     store.insert_stake_deltas(session, pool_id, pool.index, deltas)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -17,8 +17,8 @@ from apps.rewards.index_math import P, PoolState, PositionState
 from apps.rewards.models import RewardEvent, RewardPool, RewardPosition
 
 _OUT_OF_RANGE = {"23514", "22003"}  # a domain's CHECK; numeric overflow
-# A settlement writes every position of the pool in one statement: minutes for millions of rows, not the usual seconds.
-SETTLEMENT_TIMEOUT_MS = 600_000
+# A settlement or an audit looks at every row of a pool in one statement: minutes for millions, not the usual seconds.
+LONG_STATEMENT_MS = 600_000
 
 _POOL_COLUMNS = {
     "weight": "weight_wei",
@@ -79,12 +79,13 @@ def save_pool(session: Session, pool_id: str, state: PoolState) -> None:
 def lock_positions(session: Session, pool_id: str, user_ids: Iterable[str]) -> dict[str, PositionState]:
     """Lock the positions of these users, in user order; users without one are given an empty state."""
     wanted = sorted(set(user_ids))
-    rows = session.scalars(
-        select(RewardPosition)
+    # Plain rows, not entities: there may be ten thousand, and entities cost several times as much.
+    table = RewardPosition.__table__
+    rows = session.execute(
+        select(table)
         .where(RewardPosition.pool_id == pool_id, RewardPosition.user_id == func.any(wanted))
         .order_by(RewardPosition.user_id)
         .with_for_update()
-        .execution_options(populate_existing=True)
     )
     found = {row.user_id: position_state(row) for row in rows}
     return {user_id: found.get(user_id, PositionState()) for user_id in wanted}
@@ -146,10 +147,11 @@ def insert_stake_deltas(session: Session, pool_id: str, index: int, deltas: Sequ
 
 
 def unable_to_bear(session: Session, pool_id: str, index: int) -> str | None:
-    """The first user, if any, who has stake and would owe more than it when settled at this index."""
+    """The first user, if any, who would owe more than the principal when settled at this index."""
+    allow_long_statements(session)
     found: str | None = session.execute(
         text(
-            "SELECT user_id FROM reward_positions WHERE pool_id = :pool_id AND staked_wei + exiting_wei > 0"
+            "SELECT user_id FROM reward_positions WHERE pool_id = :pool_id"
             " AND (staked_wei + exiting_wei) * :p + pending_scaled"
             " + (staked_wei + exiting_wei) * (CAST(:index AS numeric) - index_snapshot) < 0"
             " ORDER BY user_id LIMIT 1"
@@ -171,7 +173,7 @@ _SETTLE_ALL = text(
     ), moved AS (
         SELECT *, owed - whole * :p AS fraction, greatest(whole, -staked) AS staked_delta,
                staked + exiting + whole = 0 AS emptied
-        FROM floored WHERE whole <> 0 AND NOT (staked + exiting = 0 AND whole < 0)
+        FROM floored WHERE whole <> 0
     ), settled AS (
         UPDATE reward_positions p
         SET staked_wei = m.staked + m.staked_delta,
@@ -196,18 +198,24 @@ _SETTLE_ALL = text(
 
 
 def settle_all(session: Session, pool_id: str, index: int, prefix: str) -> Settlement:
-    """Claim for every position that can be, in one statement, one `settle` event each, named `prefix` and a number."""
-    session.execute(text(f"SET LOCAL statement_timeout = {SETTLEMENT_TIMEOUT_MS}"))
+    """Claim for every position with whole wei pending, in one statement, one `settle` event each, named `prefix` and a number."""
+    allow_long_statements(session)
     row = session.execute(_SETTLE_ALL, {"pool_id": pool_id, "index": index, "p": P, "prefix": prefix}).one()
     return Settlement(row.positions, exact_int(row.claimed), exact_int(row.returned_scaled))
+
+
+def allow_long_statements(session: Session) -> None:
+    """For the rest of this transaction."""
+    session.execute(text(f"SET LOCAL statement_timeout = {LONG_STATEMENT_MS}"))
 
 
 def pool_state(row: RewardPool) -> PoolState:
     return PoolState(**{name: getattr(row, column) for name, column in _POOL_COLUMNS.items()})
 
 
-def position_state(row: RewardPosition) -> PositionState:
-    return PositionState(**{name: getattr(row, column) for name, column in _POSITION_COLUMNS.items()})
+def position_state(row: RewardPosition | Row[Any]) -> PositionState:
+    """From an entity or a plain row."""
+    return PositionState(row.staked_wei, row.exiting_wei, row.index_snapshot, row.pending_scaled, row.claimed_wei)
 
 
 @contextmanager

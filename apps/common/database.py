@@ -28,8 +28,11 @@ def new_metadata() -> MetaData:
     return MetaData(naming_convention=NAMING)
 
 
-def make_engine(database_url: str, *, pool_size: int = 8) -> Engine:
-    """Make an engine for psycopg2, READ COMMITTED. It connects at first use, never here."""
+def make_engine(database_url: str, *, pool_size: int = 8, pre_ping: bool = True) -> Engine:
+    """Make an engine for psycopg2, READ COMMITTED. It connects at first use, never here.
+
+    Without `pre_ping` a checkout costs no round trip, and its user repeats what met a connection lost meanwhile.
+    """
     options = (
         f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} "
         f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} -c timezone=UTC"
@@ -39,7 +42,7 @@ def make_engine(database_url: str, *, pool_size: int = 8) -> Engine:
         isolation_level="READ COMMITTED",
         pool_size=pool_size,
         max_overflow=2,
-        pool_pre_ping=True,
+        pool_pre_ping=pre_ping,
         connect_args={"options": options, "connect_timeout": 5},
     )
 

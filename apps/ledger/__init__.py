@@ -15,8 +15,7 @@ def create_app(settings: LedgerSettings | None = None) -> Flask:
     settings = settings or load_settings()
     engine = make_engine(settings.database_url)
     sessions = make_sessions(engine)
-    # One statement a movement: no BEGIN, no COMMIT, no ping.
-    poster = make_engine(settings.database_url, pre_ping=False).execution_options(isolation_level="AUTOCOMMIT")
+    poster = make_engine(settings.database_url, autocommit=True)
     proof = Proof(engine)
     proof.at_start()
     app = build_app("ledger", blueprints=[blueprint], sessions=sessions, accepted_keys=settings.internal_keys)

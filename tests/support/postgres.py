@@ -41,15 +41,16 @@ class Server:
 
 
 @contextmanager
-def start_postgres() -> Iterator[Server]:
+def start_postgres(*, durable: bool = False) -> Iterator[Server]:
+    """Start a server. `durable` is for measurements: tests throw the data away, and only a crash of the machine would
+    need the syncs."""
     with tempfile.TemporaryDirectory(prefix="staking-tests-") as directory:
         Path(directory).chmod(0o711)
         postgres = Postgres(Path(directory) / "postgres", any_free_port(), "test")
         postgres.prepare()
         account = unprivileged_account()
         process = subprocess.Popen(
-            # Tests throw the data away; only a machine's crash would need the syncs.
-            [*postgres.command(), "-c", "fsync=off", "-c", "max_connections=300"],
+            [*postgres.command(), "-c", f"fsync={'on' if durable else 'off'}", "-c", "max_connections=300"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             user=account.pw_uid if account else None,

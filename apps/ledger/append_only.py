@@ -24,7 +24,7 @@ _CHANGES = (
     "UPDATE audits SET ok = ok",
     "DELETE FROM audits",
     "DELETE FROM balances",
-    "UPDATE balances SET available_wei = available_wei + 1",
+    "UPDATE balances SET updated_at = now()",  # passes every constraint, and follows no movement
 )
 # CASCADE reaches every table that refers to these.
 _TRUNCATES = {

@@ -1,5 +1,7 @@
 """Refusals of the ledger; each is final for its message_id."""
 
+from decimal import Decimal
+
 from apps.common.errors import Conflict, Unavailable
 
 
@@ -38,7 +40,7 @@ _REFUSALS: dict[str, type[Conflict]] = {
 }
 
 
-def refusal(code: str, user_id: str | None, bucket: str | None, missing_wei: int | None) -> Conflict:
+def refusal(code: str, user_id: str | None, bucket: str | None, missing_wei: int | Decimal | None) -> Conflict:
     """The refusal of a code, in words: the same words from the same facts, at first and at every replay."""
     if bucket is not None and missing_wei is not None:
         return _REFUSALS[code](f"User {user_id} lacks {missing_wei} wei in {bucket}.")

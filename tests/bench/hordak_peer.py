@@ -40,7 +40,7 @@ def main() -> None:
 def _transfers(draw: random.Random, seconds: float) -> int:
     """Bank to a random user, each in the transaction that hordak asks for."""
     from django.db import transaction  # type: ignore[import-not-found]
-    from hordak.models import Account  # type: ignore[import-not-found]
+    from hordak.models import Account
     from moneyed import Money  # type: ignore[import-not-found]
 
     bank = Account.objects.get(name="bank")

@@ -68,8 +68,9 @@ def list_movements(
         horizon = session.execute(text("SELECT newest, settled FROM movement_horizon()")).one()
         query = query.where(Movement.id <= horizon.newest)
         rows = session.execute(query).all()
-        if rows and rows[-1].id > horizon.settled:
-            _settle(session, rows[-1].id)
+        shown = rows[:limit]
+        if shown and shown[-1].id > horizon.settled:
+            _settle(session, shown[-1].id)
             rows = session.execute(query).all()
     return page([render(row) for row in rows], limit, lambda item: str(item["id"]))
 

@@ -96,7 +96,8 @@ def _call(engine: Engine, given: tuple[Any, ...]) -> Posted:
     try:
         cursor = connection.cursor()
         cursor.execute(_POST, given)
-        return Posted(*cursor.fetchone())
+        row: Any = cursor.fetchone()
+        return Posted(*row)
     except psycopg2.Error as error:
         lost = bool(getattr(connection.dbapi_connection, "closed", True))
         if lost:

@@ -32,7 +32,7 @@ def migrated_templates() -> dict[str, str]:
     return {}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_database(postgres: Server, migrated_templates: dict[str, str]) -> Callable[[str], str]:
     """``make_database(service)`` returns the URL of a fresh, migrated database."""
 

@@ -28,18 +28,22 @@ def new_metadata() -> MetaData:
     return MetaData(naming_convention=NAMING)
 
 
-def make_engine(database_url: str, *, pool_size: int = 8) -> Engine:
-    """Make an engine for psycopg2, READ COMMITTED. It connects at first use, never here."""
+def make_engine(database_url: str, *, pool_size: int = 8, autocommit: bool = False) -> Engine:
+    """Make an engine for psycopg2, READ COMMITTED. It connects at first use, never here.
+
+    With `autocommit` a statement is a transaction and the only round trip: no BEGIN, COMMIT or ping. Its user repeats
+    what met a connection lost meanwhile.
+    """
     options = (
         f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} "
         f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} -c timezone=UTC"
     )
     return create_engine(
         database_url,
-        isolation_level="READ COMMITTED",
+        isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
         pool_size=pool_size,
         max_overflow=2,
-        pool_pre_ping=True,
+        pool_pre_ping=not autocommit,
         connect_args={"options": options, "connect_timeout": 5},
     )
 

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from flask import Response, current_app, jsonify
+from flask import Response, current_app, g, jsonify
 from flask_smorest import Blueprint
 
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.wire import PageQuerySchema, check_user_id
-from apps.ledger import audits, balances, schemas
-from apps.ledger.service import LedgerService, NewMovement
+from apps.ledger import audits, balances, movements, schemas
+from apps.ledger.posting import NewMovement
+from apps.ledger.service import LedgerService
 
 blueprint = Blueprint("ledger", __name__, url_prefix="/v1", description="Money movements and balances.")
 
@@ -18,7 +19,7 @@ blueprint = Blueprint("ledger", __name__, url_prefix="/v1", description="Money m
 @blueprint.response(201, schemas.MovementSchema)
 def post_movement(body: dict[str, Any]) -> Response:
     """Post one movement, once per message_id."""
-    return _service().post(_new(body)).response()
+    return _service().post(_new(body), g.request_id).response()
 
 
 @blueprint.post("/movements/batch")
@@ -39,14 +40,29 @@ def post_batch(body: dict[str, Any]) -> Response:
 @blueprint.response(200, schemas.MovementPageSchema)
 def list_movements(query: dict[str, Any]) -> Response:
     """Movements in order, by user, kind or time."""
-    return jsonify(_service().movements(**{**query, "pool_id": _pool_id(query)}))
+    return jsonify(movements.list_movements(_service().sessions, **{**query, "pool_id": _pool_id(query)}))
 
 
 @blueprint.get("/movements/<path:message_id>")
 @blueprint.response(200, schemas.MovementSchema)
 def get_movement(message_id: str) -> Response:
     """The movement of a message_id."""
-    return jsonify(_service().movement(message_id))
+    return jsonify(movements.find_movement(_service().sessions, message_id))
+
+
+@blueprint.get("/exports/movements")
+@blueprint.arguments(schemas.ExportQuerySchema, location="query")
+@blueprint.response(200)
+def export_movements(query: dict[str, Any]) -> Response:
+    """All movements up to now, streamed: NDJSON, a movement a line, or CSV with a header."""
+    lines = movements.export_movements(
+        _service().sessions,
+        pool_id=_pool_id(query),
+        user_id=query["user_id"],
+        kind=query["kind"],
+        layout=query["format"],
+    )
+    return Response(lines, content_type=schemas.EXPORT_TYPES[query["format"]])
 
 
 @blueprint.get("/balances")
@@ -70,7 +86,7 @@ def get_balance(query: dict[str, Any], user_id: str) -> Response:
 @blueprint.response(200)
 def get_totals(query: dict[str, Any]) -> Response:
     """Sums over a pool, system accounts included."""
-    return jsonify(_service().totals(_pool_id(query)))
+    return jsonify(movements.totals(_service().sessions, _pool_id(query)))
 
 
 @blueprint.post("/audits")

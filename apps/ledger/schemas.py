@@ -16,6 +16,7 @@ from apps.ledger.kinds import KINDS, REVERSAL
 
 MAX_BATCH = 10_000
 ALL_KINDS = (*KINDS, REVERSAL)
+EXPORT_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
 class NewMovementSchema(BodySchema):
@@ -38,6 +39,13 @@ class MovementsQuerySchema(PageQuerySchema):
     user_id = user_id_field(load_default=None)
     kind = ma.fields.String(load_default=None, validate=ma.validate.OneOf(ALL_KINDS))
     created_after = TimeField(load_default=None)
+
+
+class ExportQuerySchema(QuerySchema):
+    format = ma.fields.String(load_default="ndjson", validate=ma.validate.OneOf(tuple(EXPORT_TYPES)))
+    pool_id = pool_id_field(load_default=None)
+    user_id = user_id_field(load_default=None)
+    kind = ma.fields.String(load_default=None, validate=ma.validate.OneOf(ALL_KINDS))
 
 
 class BalanceQuerySchema(QuerySchema):

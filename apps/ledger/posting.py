@@ -1,0 +1,302 @@
+"""Writing movements: one in one call to the database, or a batch in a fixed number of set-based statements."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import psycopg2
+from sqlalchemy import Engine, RowMapping, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from apps.common.errors import InProgress
+from apps.common.wei import MAX_WEI, exact_int
+from apps.ledger.errors import AlreadyReversed, BalanceTooLarge, NotReversible, refusal
+from apps.ledger.kinds import BUCKETS, KINDS, REVERSAL, Kind, bucket_changes
+
+Owner = tuple[str, str]
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+@dataclass(frozen=True)
+class NewMovement:
+    """A movement to post; `user_id` is None between system accounts."""
+
+    message_id: str
+    kind: str
+    pool_id: str
+    user_id: str | None
+    amount_wei: int
+    reference: str | None
+
+    @property
+    def owner(self) -> Owner | None:
+        return None if self.user_id is None else (self.pool_id, self.user_id)
+
+    def canonical(self) -> dict[str, Any]:
+        return canonical(self)
+
+
+def canonical(row: Any) -> dict[str, Any]:
+    """What two requests with one message_id must agree in; of a request, a movement or a refusal."""
+    return {
+        "kind": row.kind,
+        "pool_id": row.pool_id,
+        "user_id": row.user_id,
+        "amount_wei": str(row.amount_wei),
+        "reference": row.reference,
+    }
+
+
+class Posted(NamedTuple):
+    """What came of a movement: ``posted``, ``refused``, or ``known`` with what its message_id did before."""
+
+    outcome: str
+    id: int | None
+    message_id: str
+    kind: str
+    pool_id: str
+    user_id: str | None
+    amount_wei: int | Decimal
+    reference: str | None
+    created_at: datetime | None
+    code: str | None
+    bucket: str | None
+    missing_wei: int | Decimal | None
+    request_id: str | None
+
+
+_POST = "SELECT * FROM post_movement(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+
+
+def post_one(engine: Engine, new: NewMovement, request_id: str) -> Posted:
+    """Post a movement in one round trip, its transaction included. Raises `InProgress`.
+
+    A connection that was lost meanwhile is no answer: the call is made again, once; under its message_id it still
+    happens once.
+    """
+    kind = KINDS.get(new.kind)
+    sides = (kind.source, kind.target) if kind else (None, None)
+    given = (new.message_id, new.kind, new.pool_id, new.user_id, *sides, new.amount_wei, new.reference, request_id)
+    try:
+        return _call(engine, given)
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            return _call(engine, given)
+        raise_if_in_progress(error)
+        raise
+
+
+def _call(engine: Engine, given: tuple[Any, ...]) -> Posted:
+    """The driver itself: half of a movement's time in Python would else be spent on describing one known row."""
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute(_POST, given)
+        row: Any = cursor.fetchone()
+        return Posted(*row)
+    except psycopg2.Error as error:
+        lost = bool(getattr(connection.dbapi_connection, "closed", True))
+        if lost:
+            connection.invalidate()
+        # As everywhere else, so that whoever answers callers knows it.
+        raise DBAPIError.instance(
+            _POST, None, error, psycopg2.Error, connection_invalidated=lost, dialect=engine.dialect
+        ) from error
+    finally:
+        connection.close()
+
+
+def raise_if_in_progress(error: DBAPIError) -> None:
+    """Raise `InProgress` where the time to wait for a twin ran out. A wait for another lock is not the twin's."""
+    diagnosis = getattr(error.orig, "diag", None)
+    timed_out = getattr(error.orig, "pgcode", None) == _LOCK_NOT_AVAILABLE
+    if timed_out and "message_keys" in (getattr(diagnosis, "context", None) or ""):
+        raise InProgress(retry_after=1) from error
+
+
+_CLAIM = text(
+    """
+    INSERT INTO message_keys (message_id)
+    SELECT id FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS ids(id) ORDER BY id COLLATE "C"
+    ON CONFLICT DO NOTHING RETURNING message_id
+    """
+)
+
+
+def claim(session: Session, message_ids: Sequence[str]) -> set[str]:
+    """Take the message_ids that are new, waiting for whoever is at one of them. Raises `InProgress`."""
+    try:
+        return set(session.scalars(_CLAIM, {"ids": json.dumps(list(message_ids))}))
+    except DBAPIError as error:
+        raise_if_in_progress(error)
+        raise
+
+
+# From the newest id to be announced on, nothing may be waited for: readers of the list wait for this transaction.
+_INSERT = text(
+    """
+    WITH given AS MATERIALIZED (
+        SELECT nextval('movements_id_seq') AS id, r.*
+        FROM (
+            SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+                place int, message_id text, kind text, pool_id text, user_id text, source text, target text,
+                amount numeric, reference text, previous_id bigint,
+                available numeric, reserved numeric, staked numeric, unstaking numeric)
+            ORDER BY place
+        ) r
+    ), moment AS MATERIALIZED (
+        SELECT greatest(clock_timestamp(), CAST(:not_before AS timestamptz) + interval '1 microsecond') AS at
+    ), posted AS (
+        INSERT INTO movements (id, message_id, kind, pool_id, user_id, source, target, amount_wei, reference,
+                               created_at, previous_id, available_wei, reserved_wei, staked_wei, unstaking_wei)
+        OVERRIDING SYSTEM VALUE
+        SELECT id, message_id, kind, pool_id, user_id, source, target, amount, reference, moment.at,
+               CASE WHEN user_id IS NOT NULL
+                    THEN coalesce(lag(id) OVER (PARTITION BY pool_id, user_id ORDER BY id), previous_id) END,
+               available, reserved, staked, unstaking
+        FROM given, moment
+        RETURNING id, pool_id, user_id, available_wei, reserved_wei, staked_wei, unstaking_wei, created_at
+    ), moved AS (
+        UPDATE balances b
+        SET available_wei = h.available_wei, reserved_wei = h.reserved_wei, staked_wei = h.staked_wei,
+            unstaking_wei = h.unstaking_wei, last_movement_id = h.id, updated_at = h.created_at
+        FROM (
+            SELECT DISTINCT ON (pool_id, user_id) * FROM posted WHERE user_id IS NOT NULL
+            ORDER BY pool_id, user_id, id DESC
+        ) h
+        WHERE b.pool_id = h.pool_id AND b.user_id = h.user_id
+    )
+    SELECT min(id) AS first_id, max(id) AS last_id FROM posted
+    """
+)
+
+
+def post_many(session: Session, new: Sequence[NewMovement]) -> tuple[int, int]:
+    """Post movements whose message_ids were just claimed, each judged at its place; returns the first and last id.
+
+    Raises the first refusal; the caller's transaction then rolls back.
+    """
+    kinds = _resolve(session, new)
+    held = _lock_balances(session, {item.owner for item in new if item.owner is not None})
+    not_before = max((row["updated_at"] for row in held.values() if row["updated_at"] is not None), default=None)
+    after = {owner: {name: exact_int(row[f"{name}_wei"]) for name in BUCKETS} for owner, row in held.items()}
+    rows = []
+    for place, (item, kind) in enumerate(zip(new, kinds, strict=True)):
+        row: dict[str, Any] = {
+            "place": place,
+            "message_id": item.message_id,
+            "kind": item.kind,
+            "pool_id": item.pool_id,
+            "user_id": item.user_id,
+            "source": kind.source,
+            "target": kind.target,
+            "amount": item.amount_wei,
+            "reference": item.reference,
+        }
+        if item.owner is not None:
+            row["previous_id"] = held[item.owner]["last_movement_id"]
+            row.update(_apply(after[item.owner], item, kind))
+        rows.append(row)
+    session.execute(text("SELECT announce_movements()"))
+    ids = session.execute(_INSERT, {"rows": json.dumps(rows), "not_before": not_before}).one()
+    return ids.first_id, ids.last_id
+
+
+def _apply(buckets: dict[str, int], item: NewMovement, kind: Kind) -> dict[str, int]:
+    """Change a user's buckets by a movement, in place; raises `InsufficientBalance` or `BalanceTooLarge`."""
+    for name, change in bucket_changes(kind, item.amount_wei).items():
+        buckets[name] += change
+        if buckets[name] < 0:
+            raise refusal("insufficient_balance", item.user_id, name, -buckets[name])
+        if buckets[name] >= MAX_WEI:
+            raise BalanceTooLarge
+    return buckets
+
+
+_ENSURE = text(
+    """
+    INSERT INTO balances (pool_id, user_id)
+    SELECT o.pool_id, o.user_id
+    FROM jsonb_to_recordset(CAST(:owners AS jsonb)) AS o(pool_id text, user_id text)
+    WHERE NOT EXISTS (SELECT FROM balances b WHERE b.pool_id = o.pool_id AND b.user_id = o.user_id)
+    ORDER BY o.pool_id COLLATE "C", o.user_id COLLATE "C"
+    ON CONFLICT DO NOTHING
+    """
+)
+_LOCK = text(
+    """
+    SELECT b.* FROM balances b
+    JOIN jsonb_to_recordset(CAST(:owners AS jsonb)) AS o(pool_id text, user_id text) USING (pool_id, user_id)
+    ORDER BY b.pool_id, b.user_id
+    FOR NO KEY UPDATE OF b
+    """
+)
+
+
+def _lock_balances(session: Session, owners: set[Owner]) -> dict[Owner, RowMapping]:
+    """Make missing rows, then lock all, both in sorted order: two batches wait for each other, never in a circle."""
+    if not owners:
+        return {}
+    given = {"owners": json.dumps([{"pool_id": pool, "user_id": user} for pool, user in owners])}
+    session.execute(text("SELECT announce_new_balances()"))
+    session.execute(_ENSURE, given)
+    return {(row["pool_id"], row["user_id"]): row for row in session.execute(_LOCK, given).mappings()}
+
+
+_ORIGINALS = text(
+    """
+    SELECT message_id, kind, pool_id, user_id, amount_wei, source, target FROM movements
+    WHERE message_id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb)))
+    ORDER BY id
+    FOR NO KEY UPDATE
+    """
+)
+_REVERSED = text(
+    """
+    SELECT reference FROM movements
+    WHERE kind = 'reversal' AND reference IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb)))
+    """
+)
+
+
+def _resolve(session: Session, new: Sequence[NewMovement]) -> list[Kind]:
+    """Source and target of each; a reversal swaps those of its original, which may stand earlier in the batch.
+
+    The originals are locked, so that of two reversals at once the second sees the first.
+    """
+    originals: dict[str | None, tuple[dict[str, Any], Kind]] = {}
+    reversed_before: set[str | None] = set()
+    ids = {"ids": json.dumps([item.reference for item in new if item.kind == REVERSAL])}
+    if ids["ids"] != "[]":
+        for row in session.execute(_ORIGINALS, ids):
+            originals[row.message_id] = (_reversible(row), Kind(row.source, row.target))
+        reversed_before = set(session.scalars(_REVERSED, ids))
+    kinds = []
+    for item in new:
+        if item.kind != REVERSAL:
+            kind = KINDS[item.kind]
+            originals[item.message_id] = (_reversible(item), kind)
+        else:
+            found = originals.get(item.reference)
+            if found is None or found[0] != {**_reversible(item), "reversal": False}:
+                raise NotReversible
+            if item.reference in reversed_before:
+                raise AlreadyReversed
+            reversed_before.add(item.reference)
+            kind = found[1].swapped()
+        kinds.append(kind)
+    return kinds
+
+
+def _reversible(row: Any) -> dict[str, Any]:
+    """What a reversal must share with its original, and that this is none itself."""
+    return {
+        "pool_id": row.pool_id,
+        "user_id": row.user_id,
+        "amount_wei": exact_int(row.amount_wei),
+        "reversal": row.kind == REVERSAL,
+    }

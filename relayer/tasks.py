@@ -9,11 +9,15 @@ from functools import cache
 from celery import Celery
 
 from apps.common.celery_settings import HintPublisher
+from apps.common.crashpoint import crashpoint
 from apps.common.database import make_engine, make_sessions
 from apps.common.logging import configure_logging
 from relayer.context import RelayerContext, make_context
 from relayer.pump import pump_once
 from relayer.settings import load_settings
+
+# Each ended message wakes the flow that waits for it; beyond this many at once the pool's sweep is quicker.
+MAX_HINTS = 50
 
 celery = Celery("relayer", set_as_current=False)
 celery.config_from_object("relayer.celeryconfig")
@@ -23,7 +27,19 @@ celery.config_from_object("relayer.celeryconfig")
 def pump() -> None:
     """One tick over everything due; see `relayer.pump`."""
     context, hints = _collaborators()
-    pump_once(context, wake_pool=lambda: hints.send("tasks.sweep.wake", queue="pool"))
+    pump_once(context, on_ended=lambda message_ids: _wake_flows(hints, message_ids))
+
+
+def _wake_flows(hints: HintPublisher, message_ids: list[str]) -> None:
+    """Wake the flows of the pool that wait for these, at once; a lost hint costs what their polling takes."""
+    crashpoint("relayer.hinting")
+    for message_id in message_ids[:MAX_HINTS]:
+        failures = hints.failures
+        hints.send("tasks.batches.transaction_ended", message_id, queue="pool")
+        if hints.failures != failures:
+            return  # a broker that is gone costs a second per hint
+    if len(message_ids) > MAX_HINTS:
+        hints.send("tasks.sweep.wake", queue="pool")
 
 
 @cache

@@ -22,7 +22,8 @@ from relayer import create_app
 from relayer.context import RelayerContext
 from relayer.pump import Tick, pump_once
 from relayer.settings import RelayerSettings
-from relayer.signing import parse_keys
+from relayer.signers import parse_keys
+from relayer.signing import Keyring
 
 # The node's own well-known test keys.
 OPERATOR_KEY = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
@@ -121,7 +122,7 @@ def make_settings(database_url: str, rpc_urls: tuple[str, ...], **changes: Any) 
         "broker_url": "redis://127.0.0.1:1/0",  # nobody listens: hints are lost, and nothing may depend on them
         "rpc_urls": rpc_urls,
         "chain_id": CHAIN_ID,
-        "keyring": parse_keys(f"{OPERATOR_KEY},{CUSTODY_KEY}"),
+        "keyring": Keyring([parse_keys(f"{OPERATOR_KEY},{CUSTODY_KEY}")]),
         "api_keys": (),
         "confirmations": 2,
         "money_horizon": None,
@@ -133,6 +134,10 @@ def make_settings(database_url: str, rpc_urls: tuple[str, ...], **changes: Any) 
         "queue_address": None,
         "max_value_per_tx_wei": 10_000 * ETHER,
         "max_value_per_day_wei": 100_000 * ETHER,
+        "max_gas_per_tx_wei": ETHER,
+        "max_gas_per_day_wei": 20 * ETHER,
+        "max_in_flight": 64,
+        "settle_quorum": 0,
     }
     return RelayerSettings(**{**values, **changes})
 

@@ -74,7 +74,8 @@ def why_raise(standing: Standing, now: Market) -> str | None:
         return None
     if standing.fees.max_fee_wei < now.base_fee_wei:
         return "below_base_fee"
-    if standing.refused_by_price:
+    cheaper = standing.fees.max_fee_wei < now.fees.max_fee_wei or standing.fees.tip_wei < now.fees.tip_wei
+    if standing.refused_by_price and cheaper:
         return "refused_by_price"
     if not standing.next_in_line or standing.waited_blocks < RAISE_AFTER_BLOCKS:
         return None

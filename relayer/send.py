@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import structlog
-from sqlalchemy import Select, and_, func, insert, or_, select, text, true, update
+from sqlalchemy import Select, and_, false, func, insert, or_, select, text, true, update
 from sqlalchemy.orm import aliased
 
 from apps.common.crashpoint import crashpoint
@@ -29,7 +29,7 @@ BATCH = 50
 # them. Only the first in line, for what stands behind them cannot be mined yet.
 FIRST_IN_LINE = 16
 RESEND_TAKEN_SEC = 15
-RESEND_REFUSED_SEC = 1
+RESEND_AGAIN_SEC = 1
 _LONG_HEX = re.compile(r"(?:0x)?[0-9a-fA-F]{80,}")
 
 
@@ -94,12 +94,13 @@ def _due_query(
     ago = func.clock_timestamp() - previous.c.started_at
     taken = previous.c.reply.in_([reply.value for reply in DELIVERED])
     older = or_(previous.c.head < look.head, ago > text(f"interval '{RESEND_TAKEN_SEC} seconds'"))
-    # This endpoint's own count says that its pool holds what is below; that it does not hold the rest.
-    dropped = Slot.nonce >= pending if endpoint is look.endpoint else Slot.nonce < latest + FIRST_IN_LINE
+    # Its own count tells which nonces its pool does not hold, and that is believed: sending again costs little.
+    dropped = Slot.nonce >= pending if endpoint is look.endpoint else false()
+    not_held = or_(func.coalesce(taken, False).is_(False), dropped)
     due = or_(
         previous.c.started_at.is_(None),
-        and_(func.coalesce(taken, False).is_(False), ago > text(f"interval '{RESEND_REFUSED_SEC} seconds'")),
-        and_(func.coalesce(taken, False), older, or_(dropped, Slot.nonce < latest + FIRST_IN_LINE)),
+        and_(not_held, ago > text(f"interval '{RESEND_AGAIN_SEC} seconds'")),
+        and_(older, Slot.nonce < latest + FIRST_IN_LINE),
     )
     return (
         select(Message.message_id, Message.status, Attempt.tx_hash, Attempt.raw, previous.c.reply.label("last_reply"))
@@ -178,7 +179,7 @@ def _record(
             body = {"tx_hash": one.tx_hash, "endpoint": endpoint.number, "reply": reply.value, "text": said}
             if one.final:
                 log.error("settled_message_left_the_chain", message_id=row.message_id)
-                if one.last_reply != reply.value:
+                if reply in DELIVERED or one.last_reply != reply.value:
                     events.append(Event(row.message_id, "sent_again_after_deep_reorg", body))
                 continue
             if row.status == "signed" and reply in DELIVERED:

@@ -54,7 +54,7 @@ class Run:
                 return
             if mining:
                 self.house.node.mine()
-        raise AssertionError([self.house.message(name) for name in VALUES])
+        raise AssertionError([self.killed, *(self.house.message(name) for name in VALUES)])
 
     def status(self, name: str) -> str:
         return str(self.house.message(name)["status"])
@@ -166,7 +166,7 @@ def test_worker__killed__every_payload_once_and_told_as_it_is(
                 run.chaos.fault(kind, method, text=text)
         run.start()
         scenario(run)
-        assert run.killed, "the point was never reached"
+        run.until(lambda: run.killed)  # fails where the point was never reached
         assert_told_is_done(run.house)
 
 

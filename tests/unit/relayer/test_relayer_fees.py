@@ -69,7 +69,9 @@ def test_within__cap__lowers_both_fields_to_what_the_gas_may_cost() -> None:
         ({"fees": Fees(9 * GWEI, GWEI), "waited_blocks": 1}, None),
         ({"fees": Fees(9 * GWEI, GWEI), "waited_blocks": 0, "waited_sec": 31.0}, "below_base_fee"),
         ({"fees": Fees(9 * GWEI, GWEI), "next_in_line": False}, "below_base_fee"),
-        ({"refused_by_price": True}, "refused_by_price"),
+        ({"refused_by_price": True}, None),  # it pays the market by now: the same bytes will do
+        ({"refused_by_price": True, "fees": Fees(21 * GWEI, 2 * GWEI)}, "refused_by_price"),
+        ({"refused_by_price": True, "fees": Fees(30 * GWEI, GWEI), "next_in_line": False}, "refused_by_price"),
         ({"fees": Fees(11 * GWEI, 2 * GWEI)}, "tip_below_market"),  # what the base fee leaves is below the tip
         ({"fees": Fees(30 * GWEI, GWEI)}, "tip_below_market"),
         ({"fees": Fees(30 * GWEI, GWEI), "next_in_line": False}, None),

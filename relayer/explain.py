@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import Session
 
 from apps.common.database import transaction
 from apps.common.ethereum import ChainUnavailable
@@ -30,14 +31,7 @@ def explain(context: RelayerContext, message_id: str) -> dict[str, Any]:
         signer = session.get(Signer, (row.chain_id, row.from_address))
         own = (Attempt.chain_id == row.chain_id, Attempt.address == row.from_address, Attempt.nonce == row.nonce)
         newest = session.scalars(select(Attempt).where(*own).order_by(Attempt.number.desc()).limit(1)).one_or_none()
-        ahead = session.scalar(
-            select(func.count()).where(
-                Message.chain_id == row.chain_id,
-                Message.from_address == row.from_address,
-                Message.status.in_(UNMINED),
-                Message.nonce < row.nonce,
-            )
-        )
+        ahead = 0 if row.nonce is None else _ahead(session, row, row.nonce)
         sends = session.scalars(
             select(Send)
             .where(Send.tx_hash == (newest.tx_hash if newest else ""))
@@ -45,14 +39,14 @@ def explain(context: RelayerContext, message_id: str) -> dict[str, Any]:
             .order_by(Send.endpoint, Send.id.desc())
         ).all()
     market = _market(context)
-    reasons = _reasons(context, row, signer, newest, int(ahead or 0), [send.reply for send in sends], market)
+    reasons = _reasons(context, row, signer, newest, ahead, [send.reply for send in sends], market)
     return {
         "message_id": row.message_id,
         "status": row.status,
         "intent": row.intent,
         "settled": row.status in FINAL,
         "reasons": reasons,
-        "ahead_in_line": int(ahead or 0),
+        "ahead_in_line": ahead,
         "replies": [
             {
                 "endpoint": send.endpoint,
@@ -70,6 +64,17 @@ def explain(context: RelayerContext, message_id: str) -> dict[str, Any]:
             "max_priority_fee_per_gas_wei": str(market.fees.tip_wei),
         },
     }
+
+
+def _ahead(session: Session, row: Message, nonce: int) -> int:
+    """Messages of the same signer that must be mined first."""
+    query = select(func.count()).where(
+        Message.chain_id == row.chain_id,
+        Message.from_address == row.from_address,
+        Message.status.in_(UNMINED),
+        Message.nonce < nonce,
+    )
+    return int(session.scalar(query) or 0)
 
 
 def _market(context: RelayerContext) -> Market | None:

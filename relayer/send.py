@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import structlog
-from sqlalchemy import Select, and_, false, func, insert, or_, select, text, true, update
+from sqlalchemy import Select, and_, case, false, func, insert, or_, select, text, true, update
 from sqlalchemy.orm import aliased
 
 from apps.common.crashpoint import crashpoint
@@ -107,16 +107,10 @@ def _due_query(
         .select_from(Message)
         .join(Slot, Slot.message_id == Message.message_id)
         .join(Signer, and_(Signer.chain_id == Slot.chain_id, Signer.address == Slot.address))
-        .join(
-            Attempt,
-            or_(
-                and_(Slot.state == "open", Message.status.in_(UNMINED), Attempt.tx_hash == newest_hash),
-                and_(Slot.state == "settled", Attempt.tx_hash == Slot.settled_by),
-            ),
-        )
+        .join(Attempt, Attempt.tx_hash == case((Slot.state == "settled", Slot.settled_by), else_=newest_hash))
         .join(previous, true(), isouter=True)
         .where(Slot.chain_id == context.settings.chain_id, Slot.address == address, Slot.nonce >= latest)
-        .where(Signer.state != "paused", due)
+        .where(or_(Slot.state == "settled", Message.status.in_(UNMINED)), Signer.state != "paused", due)
         .order_by(Slot.nonce)
     )
 

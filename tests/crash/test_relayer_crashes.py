@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from sqlalchemy import select
 
+from apps.common.database import transaction
 from relayer import create_app
-from relayer.models import FINAL, STATUSES
+from relayer.models import FINAL, OPEN, STATUSES, Message
 from tests.support import naive
 from tests.support.anvil import start_anvil
 from tests.support.chaos import RECEIPT, SEND, Chaos, chaos_proxy
@@ -52,9 +54,15 @@ class Run:
                 self.start()
             if condition():
                 return
-            if mining:
+            if mining and self.head_was_seen():
                 self.house.node.mine()
         raise AssertionError([self.killed, *(self.house.message(name) for name in VALUES)])
+
+    def head_was_seen(self) -> bool:
+        """Blocks come no faster than a worker looks, so that it sees each stage of a message."""
+        with transaction(self.house.context.sessions) as session:
+            rows = session.scalars(select(Message.observed_head).where(Message.status.in_(OPEN))).all()
+        return all(head == self.house.node.head() for head in rows)
 
     def status(self, name: str) -> str:
         return str(self.house.message(name)["status"])

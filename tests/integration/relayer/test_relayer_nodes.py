@@ -59,14 +59,14 @@ def test_send__node_hangs__nonce_kept_and_executed_once(bad_house: House, chaos:
 def test_send__errors_of_every_client__though_delivered__executed_once(bad_house: House, chaos: Chaos) -> None:
     """Whatever a node says after it took the bytes, and however often, the message keeps its one nonce."""
     for number, text in enumerate(DIALECTS):
-        chaos.fault("error", SEND, times=2, text=text)
+        chaos.fault("error", SEND, text=text)
         bad_house.post(f"m:{number}", value_wei=str(number + 1))
-        bad_house.pump()
-        bad_house.pump()
-        chaos.calm()
-        found = bad_house.run(f"m:{number}")
-        assert (found["status"], found["nonce"]) == ("confirmed", number), text
-        assert len(found["attempts"]) == 1, text
+    bad_house.pump()
+    assert chaos.used == ["error"] * len(DIALECTS)
+    bad_house.run(f"m:{len(DIALECTS) - 1}")
+    for number, text in enumerate(DIALECTS):
+        found = bad_house.message(f"m:{number}")
+        assert (found["status"], found["nonce"], len(found["attempts"])) == ("confirmed", number, 1), text
     assert bad_house.node.executions() == {number + 1: 1 for number in range(len(DIALECTS))}
 
 
@@ -103,35 +103,18 @@ def test_nonce__stale_reads__no_second_nonce_and_no_quarantine(bad_house: House,
 
 def test_node__never_takes_the_bytes__nonce_is_freed_by_an_empty_transaction(bad_house: House, chaos: Chaos) -> None:
     """A node that calls the payload invalid for good must not stop the messages behind it."""
+    refusal = {"error": {"code": -32000, "message": "invalid sender"}}
+    chaos.instead = lambda item: refusal if item["method"] == SEND else None
     bad_house.post("m:1")
-    with chaos_never_takes(chaos):
-        for _ in range(1_000):
-            bad_house.pump()
-            if bad_house.message("m:1")["attempts"][-1]["kind"] == "noop":
-                break
+    for _ in range(1_000):
+        bad_house.pump()
+        if bad_house.message("m:1")["attempts"][-1:] and bad_house.message("m:1")["attempts"][-1]["kind"] == "noop":
+            break
+    chaos.instead = lambda _item: None
     found = bad_house.run("m:1")
     assert (found["status"], found["reason"]["code"]) == ("rejected", "replaced")
     assert [item["kind"] for item in found["attempts"]] == ["payload", "noop"]
     assert bad_house.node.executions() == {}
-
-
-class chaos_never_takes:  # noqa: N801  # reads as what it is
-    """While it lasts, sends are answered "invalid sender" and are not delivered."""
-
-    def __init__(self, chaos: Chaos) -> None:
-        self._chaos = chaos
-        self._deliver = chaos._deliver
-
-    def __enter__(self) -> None:
-        def deliver(item: dict[str, object]) -> object:
-            if item["method"] == SEND:
-                return {"jsonrpc": "2.0", "id": item["id"], "error": {"code": -32000, "message": "invalid sender"}}
-            return self._deliver(item)
-
-        self._chaos._deliver = deliver  # type: ignore[method-assign, assignment]
-
-    def __exit__(self, *_: object) -> None:
-        self._chaos._deliver = self._deliver  # type: ignore[method-assign]
 
 
 def test_endpoints__on_different_forks__nothing_ends_until_they_agree(database_url: str, node: Node) -> None:
@@ -184,15 +167,9 @@ def test_endpoint__lies_about_the_nonce__no_quarantine_where_another_knows_bette
     house = make_house(database_url, node, rpc_urls=(chaos.url, node.url))
     house.post("m:1")
     assert house.run("m:1")["status"] == "confirmed"
-    liar = chaos._deliver
-
-    def deliver(item: dict[str, object]) -> object:
-        answer = liar(item)
-        return {**answer, "result": "0x63"} if item["method"] == "eth_getTransactionCount" else answer
-
-    chaos._deliver = deliver  # type: ignore[method-assign, assignment]
+    chaos.instead = lambda item: {"result": "0x63"} if item["method"] == "eth_getTransactionCount" else None
     house.pump()
-    chaos._deliver = liar  # type: ignore[method-assign]
+    chaos.instead = lambda _item: None
     assert house.client.get("/v1/signers").get_json()["items"][0]["state"] == "active"
 
 

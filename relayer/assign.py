@@ -173,7 +173,7 @@ def _store(context: RelayerContext, look: Look, planned: Sequence[_Planned]) -> 
         ).one_or_none()
         if signer is None or signer.next_nonce != first:
             return 0, ended
-        events = []
+        borne: list[tuple[Message, _Planned]] = []
         for plan in planned:
             row = rows.get(plan.queued.message_id)
             if row is None:
@@ -186,40 +186,60 @@ def _store(context: RelayerContext, look: Look, planned: Sequence[_Planned]) -> 
             if not sums.bear_gas(plan.unsigned.gas_limit * plan.unsigned.max_fee_wei):
                 row.reason = {"code": "daily_gas_over_cap", "detail": "The day's gas would pass MAX_GAS_PER_DAY_WEI."}
                 break
-            _give_slot(session, look, row, plan)
-            body = {"nonce": plan.unsigned.nonce, "tx_hash": plan.signed.tx_hash}
-            events.append(Event(row.message_id, "signed", {**body, **plan.unsigned.price()}))
-        signer.next_nonce = first + len(events)
+            borne.append((row, plan))
+        _give_slots(session, look, borne)
+        signer.next_nonce = first + len(borne)
         signer.updated_at = func.clock_timestamp()
-        record_all(session, events)
+        session.flush()
         crashpoint("relayer.assigning")
-    return len(events), ended
+    return len(borne), ended
 
 
-def _give_slot(session: Session, look: Look, row: Message, plan: _Planned) -> None:
-    unsigned, signed = plan.unsigned, plan.signed
-    place = {"chain_id": unsigned.chain_id, "address": unsigned.sender, "nonce": unsigned.nonce}
-    session.add(Slot(**place, message_id=row.message_id, state="open"))
-    session.flush()
-    session.add(
-        Attempt(
-            **place,
-            tx_hash=signed.tx_hash,
-            number=1,
-            kind="payload",
-            raw=signed.raw,
-            max_fee_per_gas_wei=unsigned.max_fee_wei,
-            max_priority_fee_per_gas_wei=unsigned.tip_wei,
-            gas_limit=unsigned.gas_limit,
-            head=look.head,
+def _give_slots(session: Session, look: Look, borne: Sequence[tuple[Message, _Planned]]) -> None:
+    session.add_all(
+        Slot(
+            chain_id=plan.unsigned.chain_id,
+            address=plan.unsigned.sender,
+            nonce=plan.unsigned.nonce,
+            message_id=row.message_id,
+            state="open",
         )
+        for row, plan in borne
     )
-    row.status = "signed"
-    row.reason = None
-    row.nonce = unsigned.nonce
-    row.gas_limit = unsigned.gas_limit
-    row.tx_hash = signed.tx_hash
-    # It did not exist when the chain was looked at, so it is in no block up to the horizon of that look.
-    row.observed_block = look.horizon
-    row.observed_head = look.head
-    row.signed_at = row.updated_at = func.clock_timestamp()
+    session.flush()
+    now = session.scalars(select(func.clock_timestamp())).one()
+    for row, plan in borne:
+        unsigned = plan.unsigned
+        session.add(
+            Attempt(
+                chain_id=unsigned.chain_id,
+                address=unsigned.sender,
+                nonce=unsigned.nonce,
+                tx_hash=plan.signed.tx_hash,
+                number=1,
+                kind="payload",
+                raw=plan.signed.raw,
+                max_fee_per_gas_wei=unsigned.max_fee_wei,
+                max_priority_fee_per_gas_wei=unsigned.tip_wei,
+                gas_limit=unsigned.gas_limit,
+                head=look.head,
+            )
+        )
+        row.status = "signed"
+        row.reason = None
+        row.nonce = unsigned.nonce
+        row.gas_limit = unsigned.gas_limit
+        row.tx_hash = plan.signed.tx_hash
+        # It did not exist when the chain was looked at, so it is in no block up to the horizon of that look.
+        row.observed_block = look.horizon
+        row.observed_head = look.head
+        row.signed_at = row.updated_at = now
+    events = [
+        Event(
+            row.message_id,
+            "signed",
+            {"nonce": plan.unsigned.nonce, "tx_hash": plan.signed.tx_hash, **plan.unsigned.price()},
+        )
+        for row, plan in borne
+    ]
+    record_all(session, events)

@@ -25,6 +25,11 @@ def record(session: Session, message_id: str, kind: str, body: Mapping[str, Any]
     record_all(session, [Event(message_id, kind, body or {})])
 
 
+def record_first(session: Session, event: Event) -> None:
+    """Begin the history of a message that was just inserted."""
+    _append(session, [event], {})
+
+
 def record_all(session: Session, events: Sequence[Event]) -> None:
     """Append events in the given order. The caller holds the messages' rows, or has just inserted them."""
     if not events:
@@ -35,7 +40,16 @@ def record_all(session: Session, events: Sequence[Event]) -> None:
         .ext(distinct_on(MessageEvent.message_id))
         .order_by(MessageEvent.message_id, MessageEvent.number.desc())
     )
-    last = {row.message_id: (row.number, row.digest) for row in rows}
+    _append(session, events, {row.message_id: (row.number, row.digest) for row in rows})
+
+
+def digest(previous: str, message_id: str, number: int, kind: str, body: Mapping[str, Any]) -> str:
+    """SHA-256 over the previous digest and the entry, as sorted JSON."""
+    text = json.dumps([previous, message_id, number, kind, dict(body)], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _append(session: Session, events: Sequence[Event], last: dict[str, tuple[int, str]]) -> None:
     for event in events:
         number, previous = last.get(event.message_id, (0, ""))
         content = dict(event.body)
@@ -52,9 +66,3 @@ def record_all(session: Session, events: Sequence[Event]) -> None:
             )
         )
     session.flush()
-
-
-def digest(previous: str, message_id: str, number: int, kind: str, body: Mapping[str, Any]) -> str:
-    """SHA-256 over the previous digest and the entry, as sorted JSON."""
-    text = json.dumps([previous, message_id, number, kind, dict(body)], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -168,6 +168,7 @@ def _record(
             select(Message).where(Message.message_id.in_(list(reply_of))).order_by(Message.seq).with_for_update()
         ).all()
         events = []
+        now = session.scalars(select(func.clock_timestamp())).one()
         for row in rows:
             one, reply, said = reply_of[row.message_id]
             body = {"tx_hash": one.tx_hash, "endpoint": endpoint.number, "reply": reply.value, "text": said}
@@ -179,7 +180,7 @@ def _record(
             if row.status == "signed" and reply in DELIVERED:
                 row.status = "broadcast"
                 row.reason = row.reason if row.intent != "none" else None
-                row.updated_at = func.clock_timestamp()
+                row.updated_at = now
                 events.append(Event(row.message_id, "broadcast", body))
             elif one.last_reply != reply.value:
                 events.append(Event(row.message_id, "reply", body))

@@ -15,7 +15,7 @@ from apps.common.idempotency import differing_fields, raise_reused
 from apps.common.wire import format_time, integer_cursor, page
 from relayer.context import RelayerContext
 from relayer.errors import TransactionNotFound
-from relayer.events import record
+from relayer.events import Event, record_first
 from relayer.models import FINAL, Message, MessageEvent
 from relayer.rendering import render_event, render_messages
 
@@ -39,7 +39,7 @@ class RelayerService:
         request = _canonical(body)
         message_id = body["message_id"]
         with transaction(self.context.sessions) as session:
-            inserted = session.scalar(
+            row = session.scalars(
                 insert(Message)
                 .values(
                     message_id=message_id,
@@ -55,12 +55,14 @@ class RelayerService:
                     deadline=body["deadline"],
                 )
                 .on_conflict_do_nothing(index_elements=["message_id"])
-                .returning(Message.message_id)
-            )
-            if inserted:
-                record(session, message_id, "accepted", request)
+                .returning(Message)
+            ).one_or_none()
+            inserted = row is not None
+            if row is None:
+                row = session.scalars(select(Message).where(Message.message_id == message_id)).one()
+            else:
+                record_first(session, Event(message_id, "accepted", request))
                 crashpoint("relayer.accepting")
-            row = session.scalars(select(Message).where(Message.message_id == message_id)).one()
             fields = differing_fields(request, row.request)
             if fields:
                 raise_reused(fields)

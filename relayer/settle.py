@@ -12,6 +12,7 @@ signing on. Of a final message: the horizon at which it ended.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -87,19 +88,21 @@ def _finish(context: RelayerContext, look: Look, endings: Sequence[Ending]) -> l
     by_id = {ending.message.message_id: ending for ending in endings}
     with transaction(context.sessions) as session:
         rows = _lock(session, list(by_id))
+        now = session.scalars(select(func.clock_timestamp())).one()
         hashes = [ending.receipt.tx_hash for ending in endings if ending.receipt is not None]
         kinds = session.execute(select(Attempt.tx_hash, Attempt.kind).where(Attempt.tx_hash.in_(hashes))).all()
         kind_of = {row.tx_hash: row.kind for row in kinds}
         events = []
         for row in rows:
             ending = by_id[row.message_id]
+            _look_was(row, look, now)
             if ending.receipt is not None:
                 kind = kind_of[ending.receipt.tx_hash]
                 events.append(_end_by_receipt(row, look, ending.receipt, kind, reverts.get(ending.receipt.tx_hash)))
-                _close_slot(session, row.message_id, "settled", ending.receipt.tx_hash)
             else:
                 events.append(_end_by_stranger(session, row, look, ending))
         session.flush()
+        _close_slots(session, [event.message_id for event in events if event.type == "settled"])
         record_all(session, events)
         crashpoint("relayer.settling")
     crashpoint("relayer.settled")
@@ -124,7 +127,6 @@ def _end_by_receipt(row: Message, look: Look, receipt: Receipt, kind: str, rever
         found = revert or UNKNOWN
         row.status = "reverted"
         row.revert = {"name": found.name, "detail": found.detail}
-    _look_was(row, look)
     body = {"status": row.status, "tx_hash": receipt.tx_hash, "block_number": receipt.block_number}
     return Event(row.message_id, "settled", {**body, "block_hash": receipt.block_hash, **_proof(look)})
 
@@ -139,8 +141,12 @@ def _end_by_stranger(session: Session, row: Message, look: Look, ending: Ending)
     row.status = "conflict"
     row.reason = {"code": "nonce_taken", "detail": detail}
     row.block_number = row.block_hash = None
-    _look_was(row, look)
-    _close_slot(session, row.message_id, "foreign", occupant.tx_hash)
+    session.execute(
+        update(Slot)
+        .where(Slot.message_id == row.message_id, Slot.state == "open")
+        .values(state="foreign", settled_by=occupant.tx_hash),
+        execution_options={"synchronize_session": False},
+    )
     quarantine(session, row.chain_id, row.from_address)
     return Event(row.message_id, "conflict", {"detail": detail, "block_hash": occupant.block_hash, **_proof(look)})
 
@@ -155,6 +161,7 @@ def _move(context: RelayerContext, look: Look, moved: Sequence[tuple[OpenMessage
     by_id = {message.message_id: (message, receipt) for message, receipt in moved}
     with transaction(context.sessions) as session:
         events = []
+        now = session.scalars(select(func.clock_timestamp())).one()
         for row in _lock(session, list(by_id)):
             message, receipt = by_id[row.message_id]
             if receipt is not None:
@@ -172,7 +179,7 @@ def _move(context: RelayerContext, look: Look, moved: Sequence[tuple[OpenMessage
                 row.block_number = row.block_hash = None
                 row.tx_hash = message.attempts[-1]
                 log.warning("message_reorged", message_id=row.message_id, **body)
-            _look_was(row, look)
+            _look_was(row, look, now)
         session.flush()
         record_all(session, events)
         crashpoint("relayer.moving")
@@ -216,17 +223,18 @@ def _lock(session: Session, message_ids: Sequence[str]) -> Sequence[Message]:
     ).all()
 
 
-def _look_was(row: Message, look: Look) -> None:
+def _look_was(row: Message, look: Look, now: datetime) -> None:
     """Note what was looked at. Only callers that know the nonce unused at the horizon, or the message ended, may."""
     row.observed_block = max(row.observed_block or 0, look.horizon)
     row.observed_head = look.head
-    row.updated_at = func.clock_timestamp()
+    row.updated_at = now
 
 
-def _close_slot(session: Session, message_id: str, state: str, settled_by: str | None) -> None:
+def _close_slots(session: Session, message_ids: Sequence[str]) -> None:
+    """Note in the slots by which of their attempts they were settled."""
     session.execute(
         update(Slot)
-        .where(Slot.message_id == message_id, Slot.state == "open")
-        .values(state=state, settled_by=settled_by),
+        .where(Slot.message_id.in_(message_ids), Slot.message_id == Message.message_id, Slot.state == "open")
+        .values(state="settled", settled_by=Message.tx_hash),
         execution_options={"synchronize_session": False},
     )

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from eth_account import Account
-from eth_account.typed_transactions.typed_transaction import TypedTransaction
-from hexbytes import HexBytes
+import rlp
+from eth_keys.datatypes import Signature
 from web3 import Web3
 
 
@@ -106,21 +105,33 @@ class Keyring:
 
 
 def verify(raw: bytes, unsigned: Unsigned) -> None:
-    """Raise `SignatureMismatch` unless the bytes are exactly `unsigned`, signed by its sender."""
+    """Raise `SignatureMismatch` unless the bytes are exactly `unsigned`, signed by its sender, as nodes take it."""
+    asked = f"nonce {unsigned.nonce} of {unsigned.sender}"
     try:
-        decoded: dict[str, Any] = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
-        found = Unsigned(
-            chain_id=int(decoded["chainId"]),
-            sender=str(Account.recover_transaction(HexBytes(raw))),
-            nonce=int(decoded["nonce"]),
-            to=Web3.to_checksum_address(HexBytes(decoded["to"])),
-            value_wei=int(decoded["value"]),
-            data=bytes(HexBytes(decoded["data"])),
-            gas_limit=int(decoded["gas"]),
-            max_fee_wei=int(decoded["maxFeePerGas"]),
-            tip_wei=int(decoded["maxPriorityFeePerGas"]),
-        )
+        fields = rlp.decode(raw[1:])
+        body, (parity, r, s) = fields[:9], [int.from_bytes(item, "big") for item in fields[9:]]
+        if raw[:1] != _EIP_1559 or body != _body(unsigned) or rlp.encode(fields) != raw[1:] or s > _HALF_OF_ORDER:
+            raise SignatureMismatch(asked)
+        digest = Web3.keccak(_EIP_1559 + rlp.encode(body))
+        sender = Signature(vrs=(parity, r, s)).recover_public_key_from_msg_hash(digest).to_checksum_address()
+    except SignatureMismatch:
+        raise
     except Exception:  # noqa: BLE001  # what cannot be decoded is not what was asked for
-        raise SignatureMismatch(f"nonce {unsigned.nonce} of {unsigned.sender}: undecodable") from None
-    if found != unsigned or decoded["accessList"]:
-        raise SignatureMismatch(f"nonce {unsigned.nonce} of {unsigned.sender}")
+        raise SignatureMismatch(f"{asked}: undecodable") from None
+    if sender != unsigned.sender:
+        raise SignatureMismatch(asked)
+
+
+def _body(unsigned: Unsigned) -> list[Any]:
+    """The nine fields that are signed, as EIP-1559 orders and RLP encodes them; the access list is empty."""
+    prices = (unsigned.tip_wei, unsigned.max_fee_wei)
+    numbers = [_big_endian(value) for value in (unsigned.chain_id, unsigned.nonce, *prices, unsigned.gas_limit)]
+    return [*numbers, bytes.fromhex(unsigned.to[2:]), _big_endian(unsigned.value_wei), unsigned.data, []]
+
+
+def _big_endian(value: int) -> bytes:
+    return value.to_bytes((value.bit_length() + 7) // 8, "big")
+
+
+_EIP_1559 = b"\x02"
+_HALF_OF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0  # EIP-2

@@ -7,15 +7,18 @@ what the node is asked per block is counted.
 """
 
 import json
+import logging
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import requests
+import structlog
 from eth_account import Account
 
 from apps.common.wei import ETHER
@@ -94,13 +97,19 @@ def _post_to_broadcast_ms(session: requests.Session, url: str) -> float:
         message_id = f"low:{number}"
         posted_at = time.time()
         session.post(f"{url}/v1/transactions", json=_body(message_id, number + 1), timeout=30).raise_for_status()
-        events = _until(
-            lambda name=message_id: session.get(f"{url}/v1/transactions/{name}/events", timeout=30).json()["items"],
-            lambda items: any(item["type"] == "broadcast" for item in items),
-        )
+        events = _until(partial(_events, session, url, message_id), _was_broadcast)
         at = next(item["at"] for item in events if item["type"] == "broadcast")
         found.append((datetime.fromisoformat(at).timestamp() - posted_at) * 1_000)
     return statistics.median(found)
+
+
+def _events(session: requests.Session, url: str, message_id: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = session.get(f"{url}/v1/transactions/{message_id}/events", timeout=30).json()["items"]
+    return items
+
+
+def _was_broadcast(events: list[dict[str, Any]]) -> bool:
+    return any(item["type"] == "broadcast" for item in events)
 
 
 def _ours(session: requests.Session, url: str) -> float:
@@ -125,6 +134,7 @@ def _ours(session: requests.Session, url: str) -> float:
 def _in_flight(node: Node, database_url: str) -> tuple[float, float, float]:
     """Calls and round trips per block, and a tick's milliseconds, while thousands wait and some are mined."""
     node.mine_by_hand()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     house = make_house(database_url, node, max_in_flight=IN_FLIGHT, max_gas_per_day_wei=100 * ETHER)
     house.pump()  # the signer is met
     service = RelayerService(house.context, wake=lambda: None)

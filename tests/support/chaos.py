@@ -53,6 +53,12 @@ class Chaos:
             self.faults.clear()
         self.released.set()
 
+    def forget(self) -> None:
+        """Begin anew: nothing was ever answered."""
+        self._first.clear()
+        self.used.clear()
+        self.released.clear()
+
     def handle(self, asked: Any) -> tuple[str | None, Any]:
         """The fault of the whole call, or None, and the answer."""
         items = asked if isinstance(asked, list) else [asked]

@@ -1,11 +1,14 @@
 """The relayer: the only holder of keys. Signs what its policy allows, broadcasts it, and follows it to its end."""
 
+from functools import partial
+
 from flask import Flask, request
 
 from apps.common.celery_settings import HintPublisher, broker_answers
 from apps.common.database import make_engine, make_sessions
 from apps.common.service_app import build_app
 from relayer.context import RelayerContext, make_context
+from relayer.operations import RelayerOperations
 from relayer.routes import blueprint
 from relayer.service import RelayerService
 from relayer.settings import RelayerSettings, load_settings
@@ -30,7 +33,9 @@ def create_app(settings: RelayerSettings | None = None) -> Flask:
         allow=lambda: no_key_set and _from_loopback(),
     )
     app.extensions["settings"] = settings
-    app.extensions["service"] = RelayerService(context, wake=lambda: hints.send("relayer.tasks.pump", queue="relayer"))
+    wake = partial(hints.send, "relayer.tasks.pump", queue="relayer")
+    app.extensions["service"] = RelayerService(context, wake)
+    app.extensions["operations"] = RelayerOperations(context, wake)
     return app
 
 

@@ -1,35 +1,33 @@
-"""From queued to signed: policy, simulation and funds first, then a nonce and a signature in one transaction.
+"""From queued to signed: policy, simulation and funds first, then nonces and signatures, stored in one transaction.
 
-Nothing has left the process when that transaction commits, so a crash before it leaves a queued message and a crash
-after it leaves bytes that the pump sends. No reply, error or time-out ever leads to another nonce.
+Signing itself happens before that transaction, for the nonces that are next, as a signer may be far away; what was
+signed for a nonce that turns out taken is thrown away and never leaves the process. Nothing has been sent when the
+transaction commits: a crash before it leaves queued messages, and a crash after it leaves bytes that the pump sends.
+No reply, error or time-out ever leads to another nonce.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
-from apps.common.wire import format_time
-from relayer.chain import Look, OpenMessage, call_fields, simulate
+from relayer.chain import Look, OpenMessage
 from relayer.context import RelayerContext
-from relayer.events import record
-from relayer.fees import Fees
+from relayer.daily import DailySums
+from relayer.events import Event, record_all
+from relayer.fees import Fees, within
 from relayer.models import Attempt, Message, Signer, Slot
-from relayer.policy import Proposal, Refusal, is_internal, judge
-from relayer.replies import Reply, classify
-from relayer.reverts import decode_revert
-from relayer.rpc import RpcError, Unanswered
-from relayer.signing import Unsigned
+from relayer.policy import Refusal
+from relayer.preflight import Queued, end, expire_queued, lock_queued, note, preflight, reject
+from relayer.signing import SignatureMismatch, Signed, SignerUnavailable, Unsigned
 
 log = structlog.get_logger(__name__)
 
-MAX_IN_FLIGHT = 16  # per key; geth keeps 16 executable transactions of an account for certain
-CANDIDATES_PER_TICK = 64
+CANDIDATES_PER_SIGNER = 200
 
 
 @dataclass
@@ -37,244 +35,211 @@ class _Purse:
     """What a signer can still promise in this tick: its balance less all that is signed and not mined yet."""
 
     available_wei: int
-    in_flight: int
+    room: int
     # Sequence number of the first message still unmined: what came after it may simulate otherwise once it is mined.
     oldest_in_flight: int | None
 
 
-def assign(context: RelayerContext, look: Look, messages: Sequence[OpenMessage]) -> tuple[int, int]:
-    """Sign what may be signed; returns how many were signed and how many ended (rejected, expired)."""
-    expired = _expire(context)
+@dataclass(frozen=True)
+class _Planned:
+    queued: Queued
+    unsigned: Unsigned
+    signed: Signed
+
+
+def assign(context: RelayerContext, look: Look, messages: Sequence[OpenMessage]) -> tuple[int, list[str]]:
+    """Sign what may be signed; returns how many were signed, and the messages that ended (rejected, expired)."""
+    ended = expire_queued(context)
+    candidates, next_nonces = _candidates(context)
+    signed = 0
+    for address, rows in candidates.items():
+        view, nonce = look.signers.get(address), next_nonces.get(address)
+        if view is None or nonce is None:
+            for row in rows:
+                if view is None:
+                    ended += reject(context, row, Refusal("unknown_signer", f"No key of {address} is held here."))
+                else:
+                    note(context, row, "signer_not_active", "Nothing is signed with this key now; see /v1/signers.")
+            continue
+        purse = _purse(context, look, messages, address)
+        ready, refused = preflight(context, look, rows, purse.room, purse.oldest_in_flight)
+        ended += refused
+        stored, refused = _sign_and_store(context, look, _funded(context, look, ready, purse), nonce)
+        signed += stored
+        ended += refused
+    return signed, ended
+
+
+def _candidates(context: RelayerContext) -> tuple[dict[str, list[Queued]], dict[str, int]]:
+    """The oldest queued messages of each sender, so that one starved key holds up no other; and active keys' nonces."""
+    place = func.row_number().over(partition_by=Message.from_address, order_by=Message.seq).label("place")
+    chain_id = context.settings.chain_id
+    oldest = (
+        select(Message.message_id, place).where(Message.status == "queued", Message.chain_id == chain_id).subquery()
+    )
     with transaction(context.sessions) as session:
-        candidates = session.scalars(
+        rows = session.scalars(
             select(Message)
-            .where(Message.status == "queued", Message.chain_id == context.settings.chain_id)
+            .join(oldest, oldest.c.message_id == Message.message_id)
+            .where(oldest.c.place <= CANDIDATES_PER_SIGNER)
             .order_by(Message.seq)
-            .limit(CANDIDATES_PER_TICK)
-        ).all()
-        active = set(
-            session.scalars(
-                select(Signer.address).where(
-                    Signer.chain_id == context.settings.chain_id, Signer.state == "active"
-                )
-            )
-        )  # fmt: skip
-    purses = {address: _purse(look, messages, address) for address in look.signers}
-    room = {address: MAX_IN_FLIGHT - purse.in_flight for address, purse in purses.items()}
-    signed = rejected = 0
-    sendable: list[Message] = []
-    for row in candidates:
-        refusal = _refusal(context, row)
-        if refusal is not None:
-            rejected += _reject(context, row, refusal)
-        elif row.from_address not in active:
-            _note(context, row, "signer_not_active", "Nothing is signed with this key now; see /v1/signers.")
-        elif look.fees is None:
-            _note(context, row, "no_fees", "The node tells no base fee.")
-        elif room[row.from_address] > 0:
-            room[row.from_address] -= 1
-            sendable.append(row)
-    for row, result in zip(sendable, _simulate(look, sendable), strict=True):
-        purse = purses[row.from_address]
-        reverted = _reverted(result)
-        if reverted is not None:
-            if purse.oldest_in_flight is not None and purse.oldest_in_flight < row.seq:
-                _note(context, row, reverted.code, f"{reverted.detail} (asked again once what is in flight is mined)")
-            else:
-                rejected += _reject(context, row, reverted)
-        elif isinstance(result, RpcError) and classify(result.message) is not Reply.FUNDS:
-            _note(context, row, "simulation_failed", "The node could not simulate it; it is asked again.")
-        elif look.fees is not None:
-            signed += _sign_if_funded(context, look, row, purse, look.fees)
-    return signed, rejected + expired
-
-
-def _sign_if_funded(context: RelayerContext, look: Look, row: Message, purse: _Purse, fees: Fees) -> int:
-    cost = row.value_wei + row.gas_limit * fees.max_fee_wei
-    if cost > purse.available_wei:
-        missing = cost - purse.available_wei
-        _note(context, row, "insufficient_funds", f"{row.from_address} lacks {missing} wei for value and gas.")
-        return 0
-    if not _sign(context, look, row.message_id, fees):
-        return 0
-    purse.available_wei -= cost
-    purse.in_flight += 1
-    return 1
-
-
-def _sign(context: RelayerContext, look: Look, message_id: str, fees: Fees) -> bool:
-    """The one transaction in which a message gets its nonce and its signature. Lock order: message, then signer."""
-    settings = context.settings
-    with transaction(context.sessions) as session:
-        row = _lock_queued(session, message_id)
-        if row is None:
-            return False
-        if _over_daily_cap(session, context, row):
-            cap = settings.max_value_per_day_wei
-            _end(session, row, "rejected", Refusal("daily_value_over_cap", f"The day's sum passes {cap} wei."))
-            return False
-        signer = session.scalars(
-            select(Signer)
-            .where(Signer.chain_id == settings.chain_id, Signer.address == row.from_address, Signer.state == "active")
-            .with_for_update()
-        ).one_or_none()
-        if signer is None:
-            return False
-        nonce = signer.next_nonce
-        signer.next_nonce = nonce + 1
-        signer.updated_at = func.clock_timestamp()
-        unsigned = Unsigned(
-            chain_id=settings.chain_id,
-            sender=row.from_address,
-            nonce=nonce,
-            to=row.to_address,
-            value_wei=row.value_wei,
-            data=bytes(row.data),
-            gas_limit=row.gas_limit,
-            max_fee_wei=fees.max_fee_wei,
-            tip_wei=fees.tip_wei,
         )
-        signed = settings.keyring.sign(unsigned)
-        place = {"chain_id": settings.chain_id, "address": row.from_address, "nonce": nonce}
-        session.add(Slot(**place, message_id=message_id, state="open"))
-        session.flush()
-        session.add(
-            Attempt(
-                **place,
-                tx_hash=signed.tx_hash,
-                number=1,
-                kind="payload",
-                raw=signed.raw,
-                max_fee_per_gas_wei=fees.max_fee_wei,
-                max_priority_fee_per_gas_wei=fees.tip_wei,
-                gas_limit=row.gas_limit,
-            )
+        candidates: dict[str, list[Queued]] = {}
+        for row in rows:
+            candidates.setdefault(row.from_address, []).append(Queued.of(row))
+        active = session.execute(
+            select(Signer.address, Signer.next_nonce).where(Signer.chain_id == chain_id, Signer.state == "active")
         )
-        row.status = "signed"
-        row.reason = None
-        row.nonce = nonce
-        row.tx_hash = signed.tx_hash
-        # It did not exist when the chain was looked at, so it is in no block up to the horizon of that look.
-        row.observed_block = look.horizon
-        row.observed_head = look.head
-        row.signed_at = row.updated_at = func.clock_timestamp()
-        record(session, message_id, "signed", {"nonce": nonce, "tx_hash": signed.tx_hash})
-    crashpoint("relayer.assigned")
-    return True
+        return candidates, {row.address: row.next_nonce for row in active}
 
 
-def _lock_queued(session: Session, message_id: str) -> Message | None:
-    return session.scalars(
-        select(Message)
-        .where(
-            Message.message_id == message_id,
-            Message.status == "queued",
-            (Message.deadline.is_(None)) | (Message.deadline > func.clock_timestamp()),
-        )
-        .with_for_update(skip_locked=True)
-    ).one_or_none()
-
-
-def _purse(look: Look, messages: Sequence[OpenMessage], address: str) -> _Purse:
-    unmined = [row for row in messages if row.address == address and look.receipt_of(row) is None]
+def _purse(context: RelayerContext, look: Look, messages: Sequence[OpenMessage], address: str) -> _Purse:
+    own = [row for row in messages if row.address == address]
+    unmined = [row for row in own if not look.is_mined(row)]
     promised = sum(row.value_wei + row.gas_limit * row.max_fee_wei for row in unmined)
     return _Purse(
         available_wei=look.signers[address].balance_wei - promised,
-        in_flight=sum(row.address == address for row in messages),
+        room=context.settings.max_in_flight - len(own),
         oldest_in_flight=min((row.seq for row in unmined), default=None),
     )
 
 
-def _refusal(context: RelayerContext, row: Message) -> Refusal | None:
-    if row.from_address not in context.settings.keyring:
-        return Refusal("unknown_signer", f"No key of {row.from_address} is held here.")
-    return judge(context.rules, _proposal(row))
+def _funded(
+    context: RelayerContext, look: Look, rows: Sequence[Queued], purse: _Purse
+) -> list[tuple[Queued, Fees]]:  # fmt: skip
+    """Those whose value and gas the signer can pay beside all that it has promised, and at what fees."""
+    found = []
+    for row in rows:
+        if look.market is None:
+            note(context, row, "no_fees", "The node tells no base fee.")
+            continue
+        fees = within(look.market.fees, row.gas_limit, context.settings.max_gas_per_tx_wei)
+        cost = row.value_wei + row.gas_limit * fees.max_fee_wei
+        if fees.max_fee_wei < look.market.base_fee_wei:
+            note(context, row, "fee_over_cap", "Gas costs more than MAX_GAS_PER_TX_WEI allows for this gas limit.")
+        elif cost > purse.available_wei:
+            missing = cost - purse.available_wei
+            note(context, row, "insufficient_funds", f"{row.sender} lacks {missing} wei for value and gas.")
+        else:
+            purse.available_wei -= cost
+            found.append((row, fees))
+    return found
 
 
-def _proposal(row: Message) -> Proposal:
-    return Proposal(row.from_address, row.to_address, bytes(row.data), row.value_wei, row.purpose)
-
-
-def _over_daily_cap(session: Session, context: RelayerContext, row: Message) -> bool:
-    """Whether what left the house in the last 24 h, and this, pass the cap. One reckoning at a time."""
-    if is_internal(context.rules, _proposal(row)):
-        return False
-    session.execute(text("SELECT pg_advisory_xact_lock(hashtext('relayer_daily_value'))"))
-    settings = context.settings
-    house = [str(value).lower() for value in (settings.custody_address, settings.operator_address) if value]
-    spent = session.scalar(
-        select(func.coalesce(func.sum(Message.value_wei), 0)).where(
-            Message.chain_id == settings.chain_id,
-            Message.signed_at > func.now() - text("interval '24 hours'"),
-            Message.status.not_in(("reverted", "conflict")),
-            func.lower(Message.to_address).not_in(house),
+def _sign_and_store(
+    context: RelayerContext, look: Look, rows: Sequence[tuple[Queued, Fees]], first_nonce: int
+) -> tuple[int, list[str]]:  # fmt: skip
+    planned: list[_Planned] = []
+    for row, fees in rows:
+        unsigned = Unsigned(
+            chain_id=context.settings.chain_id,
+            sender=row.sender,
+            nonce=first_nonce + len(planned),
+            to=row.to,
+            value_wei=row.value_wei,
+            data=row.data,
+            gas_limit=row.gas_limit,
+            max_fee_wei=fees.max_fee_wei,
+            tip_wei=fees.tip_wei,
         )
+        try:
+            planned.append(_Planned(row, unsigned, context.settings.keyring.sign(unsigned)))
+        except (SignatureMismatch, SignerUnavailable) as error:
+            log.error("not_signed", message_id=row.message_id, address=row.sender, kind=type(error).__name__)
+            note(context, row, "signer_failed", "The signer did not sign what was asked; it is asked again.")
+            break  # the same signer has the rest too
+    if not planned:
+        return 0, []
+    found = _store(context, look, planned)
+    crashpoint("relayer.assigned")
+    return found
+
+
+def _store(context: RelayerContext, look: Look, planned: Sequence[_Planned]) -> tuple[int, list[str]]:
+    """The one transaction in which messages get their nonces and signatures. See `relayer.models` for the lock order.
+
+    Nonces have no gap: of a plan whose n-th message is gone by now, only what stands before it is stored.
+    """
+    settings = context.settings
+    sender, first = planned[0].unsigned.sender, planned[0].unsigned.nonce
+    ended: list[str] = []
+    with transaction(context.sessions) as session:
+        rows = lock_queued(session, [plan.queued.message_id for plan in planned])
+        sums = DailySums(session, context)
+        signer = session.scalars(
+            select(Signer)
+            .where(Signer.chain_id == settings.chain_id, Signer.address == sender, Signer.state == "active")
+            .with_for_update()
+        ).one_or_none()
+        if signer is None or signer.next_nonce != first:
+            return 0, ended
+        borne: list[tuple[Message, _Planned]] = []
+        for plan in planned:
+            row = rows.get(plan.queued.message_id)
+            if row is None:
+                break
+            if not sums.bear_value(plan.queued.proposal):
+                cap = settings.max_value_per_day_wei
+                end(session, row, "rejected", Refusal("daily_value_over_cap", f"The day's sum passes {cap} wei."))
+                ended.append(row.message_id)
+                break
+            if not sums.bear_gas(plan.unsigned.gas_limit * plan.unsigned.max_fee_wei):
+                row.reason = {"code": "daily_gas_over_cap", "detail": "The day's gas would pass MAX_GAS_PER_DAY_WEI."}
+                break
+            borne.append((row, plan))
+        _give_slots(session, look, borne)
+        signer.next_nonce = first + len(borne)
+        signer.updated_at = func.clock_timestamp()
+        session.flush()
+        crashpoint("relayer.assigning")
+    return len(borne), ended
+
+
+def _give_slots(session: Session, look: Look, borne: Sequence[tuple[Message, _Planned]]) -> None:
+    session.add_all(
+        Slot(
+            chain_id=plan.unsigned.chain_id,
+            address=plan.unsigned.sender,
+            nonce=plan.unsigned.nonce,
+            message_id=row.message_id,
+            state="open",
+        )
+        for row, plan in borne
     )
-    return int(spent or 0) + row.value_wei > settings.max_value_per_day_wei
-
-
-def _simulate(look: Look, rows: Sequence[Message]) -> list[Any]:
-    if not rows:
-        return []
-    calls = [
-        call_fields(row.from_address, row.to_address, bytes(row.data), row.value_wei, row.gas_limit) for row in rows
-    ]
-    try:
-        return simulate(look.endpoint, calls)
-    except Unanswered as error:
-        return [RpcError(0, str(error)) for _ in rows]
-
-
-def _reverted(result: Any) -> Refusal | None:
-    """What the simulation says against sending, where it says that it would run and fail."""
-    if not isinstance(result, RpcError):
-        return None
-    message = result.message.lower()
-    if result.data or result.code == 3 or "revert" in message:
-        return Refusal("simulation_reverted", decode_revert(result.data).detail)
-    if "out of gas" in message or "intrinsic gas" in message or "gas required exceeds" in message:
-        return Refusal("gas_limit_too_low", "The gas limit does not suffice.")
-    return None
-
-
-def _expire(context: RelayerContext) -> int:
-    with transaction(context.sessions) as session:
-        rows = session.scalars(
-            select(Message)
-            .where(Message.status == "queued", Message.deadline <= func.clock_timestamp())
-            .order_by(Message.seq)
-            .with_for_update(skip_locked=True)
-        ).all()
-        for row in rows:
-            detail = f"The deadline {format_time(row.deadline)} passed before it was signed."
-            _end(session, row, "expired", Refusal("deadline_passed", detail))
-        return len(rows)
-
-
-def _reject(context: RelayerContext, row: Message, refusal: Refusal) -> int:
-    with transaction(context.sessions) as session:
-        locked = _lock_queued(session, row.message_id)
-        if locked is None:
-            return 0
-        _end(session, locked, "rejected", refusal)
-    log.warning("message_rejected", message_id=row.message_id, code=refusal.code)
-    return 1
-
-
-def _note(context: RelayerContext, row: Message, code: str, detail: str) -> None:
-    """Say on a queued message why it waits."""
-    reason = {"code": code, "detail": detail}
-    if row.reason == reason:
-        return
-    with transaction(context.sessions) as session:
-        locked = _lock_queued(session, row.message_id)
-        if locked is not None:
-            locked.reason = reason
-
-
-def _end(session: Session, row: Message, status: str, refusal: Refusal) -> None:
-    row.status = status
-    row.reason = {"code": refusal.code, "detail": refusal.detail}
-    row.updated_at = func.clock_timestamp()
     session.flush()
-    record(session, row.message_id, status, row.reason)
+    now = session.scalars(select(func.clock_timestamp())).one()
+    for row, plan in borne:
+        unsigned = plan.unsigned
+        session.add(
+            Attempt(
+                chain_id=unsigned.chain_id,
+                address=unsigned.sender,
+                nonce=unsigned.nonce,
+                tx_hash=plan.signed.tx_hash,
+                number=1,
+                kind="payload",
+                raw=plan.signed.raw,
+                max_fee_per_gas_wei=unsigned.max_fee_wei,
+                max_priority_fee_per_gas_wei=unsigned.tip_wei,
+                gas_limit=unsigned.gas_limit,
+                head=look.head,
+            )
+        )
+        row.status = "signed"
+        row.reason = None
+        row.nonce = unsigned.nonce
+        row.gas_limit = unsigned.gas_limit
+        row.tx_hash = plan.signed.tx_hash
+        # It did not exist when the chain was looked at, so it is in no block up to the horizon of that look.
+        row.observed_block = look.horizon
+        row.observed_head = look.head
+        row.signed_at = row.updated_at = now
+    events = [
+        Event(
+            row.message_id,
+            "signed",
+            {"nonce": plan.unsigned.nonce, "tx_hash": plan.signed.tx_hash, **plan.unsigned.price()},
+        )
+        for row, plan in borne
+    ]
+    record_all(session, events)

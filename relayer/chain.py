@@ -5,23 +5,22 @@ chains, CONFIRMATIONS deep elsewhere (head - N + 1), or what MONEY_HORIZON says.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-
-import structlog
 
 from apps.common.ethereum import PUBLIC_CHAINS
 from relayer.context import RelayerContext
-from relayer.fees import Fees, choose_fees
-from relayer.reverts import OUT_OF_GAS, UNKNOWN, Revert, decode_revert
+from relayer.fees import Market, market
 from relayer.rpc import Endpoint, Request, RpcError, Unanswered
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class OpenMessage:
-    """A signed message that is not final, as read at the start of a tick. `attempts`: hashes, oldest first."""
+    """A signed message that is not final, as read at the start of a tick.
+
+    `attempts`: hashes, oldest first. `max_fee_wei`: the highest of theirs. `block_number`, `block_hash`: where it was
+    last seen mined.
+    """
 
     message_id: str
     seq: int
@@ -33,6 +32,7 @@ class OpenMessage:
     value_wei: int
     gas_limit: int
     max_fee_wei: int
+    block_number: int | None
     block_hash: str | None
     observed_block: int
     attempts: tuple[str, ...]
@@ -61,26 +61,23 @@ class SignerView:
 
 
 @dataclass(frozen=True)
-class Occupant:
-    """Who used a nonce that no attempt of ours has a receipt for; `tx_hash` None: no transaction of this sender did."""
-
-    block_number: int
-    tx_hash: str | None
-
-
-@dataclass(frozen=True)
 class Look:
+    """`standing`: messages seen mined before whose block is still in the chain, above the horizon."""
+
     endpoint: Endpoint
     head: int
     horizon: int
-    fees: Fees | None
+    horizon_hash: str
+    market: Market | None
     signers: dict[str, SignerView]
-    receipts: dict[str, Receipt]
-    reverts: dict[str, Revert]
-    occupants: dict[str, Occupant]
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+    standing: frozenset[str] = frozenset()
 
     def receipt_of(self, message: OpenMessage) -> Receipt | None:
         return next((self.receipts[tx_hash] for tx_hash in message.attempts if tx_hash in self.receipts), None)
+
+    def is_mined(self, message: OpenMessage) -> bool:
+        return message.message_id in self.standing or self.receipt_of(message) is not None
 
 
 def look_at_chain(context: RelayerContext, messages: Sequence[OpenMessage]) -> Look:
@@ -88,115 +85,22 @@ def look_at_chain(context: RelayerContext, messages: Sequence[OpenMessage]) -> L
     return context.endpoints.first(lambda endpoint: _look(endpoint, context, messages))
 
 
-def simulate(endpoint: Endpoint, calls: Sequence[dict[str, Any]]) -> list[Any]:
-    """``eth_call`` on the latest state: return data, or the node's `RpcError`, in order. Raises `Unanswered`."""
-    return endpoint.batch([("eth_call", [call, "latest"]) for call in calls])
+def simulate(endpoint: Endpoint, calls: Sequence[dict[str, Any]], method: str = "eth_call") -> list[Any]:
+    """``eth_call`` or ``eth_estimateGas`` on the latest state: the result, or the node's `RpcError`, in order.
+
+    Raises `Unanswered`.
+    """
+    return endpoint.batch([(method, [call, "latest"]) for call in calls])
 
 
 def call_fields(sender: str, to: str, data: bytes, value_wei: int, gas_limit: int) -> dict[str, Any]:
     return {"from": sender, "to": to, "data": "0x" + data.hex(), "value": hex(value_wei), "gas": hex(gas_limit)}
 
 
-def _look(endpoint: Endpoint, context: RelayerContext, messages: Sequence[OpenMessage]) -> Look:
-    settings = context.settings
-    chain_id, latest = _all(endpoint.batch([("eth_chainId", []), ("eth_getBlockByNumber", ["latest", False])]))
-    if int(chain_id, 16) != settings.chain_id:
-        raise Unanswered("another chain")
-    head = int(latest["number"], 16)
-    tag = _horizon_tag(settings.chain_id, settings.confirmations, settings.money_horizon, head)
-    # A key taken out of the settings may still have messages under way.
-    addresses = list(dict.fromkeys([*settings.keyring.addresses, *(message.address for message in messages)]))
-    hashes = [tx_hash for message in messages for tx_hash in message.attempts]
-    requests: list[Request] = [
-        ("eth_getBlockByNumber", [tag, False]),
-        ("eth_feeHistory", ["0xa", "latest", [50]]),
-        ("eth_maxPriorityFeePerGas", []),
-    ]
-    for address in addresses:
-        requests += [
-            ("eth_getTransactionCount", [address, "latest"]),
-            ("eth_getTransactionCount", [address, "pending"]),
-            ("eth_getBalance", [address, "latest"]),
-        ]
-    requests += [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in hashes]
-    results = endpoint.batch(requests)
-    (horizon_block,) = _all(results[:1])
-    fees = choose_fees(latest.get("baseFeePerGas"), results[1], results[2], settings.fallback_tip_wei)
-    counts = [int(value, 16) for value in _all(results[3 : 3 + 3 * len(addresses)])]
-    found = [value for value in _all(results[3 + 3 * len(addresses) :]) if value is not None]
-    numbers = sorted({value["blockNumber"] for value in found if value.get("blockNumber")})
-    pinned = endpoint.batch(
-        [("eth_getTransactionCount", [address, {"blockHash": horizon_block["hash"]}]) for address in addresses]
-        + [("eth_getBlockByNumber", [number, False]) for number in numbers]
-    )
-    settled = [int(value, 16) for value in _all(pinned[: len(addresses)])]
-    canonical = {block["hash"] for block in _all(pinned[len(addresses) :]) if block is not None}
-    receipts = {value["transactionHash"]: _receipt(value) for value in found if value.get("blockHash") in canonical}
-    look = Look(
-        endpoint=endpoint,
-        head=head,
-        horizon=int(horizon_block["number"], 16),
-        fees=fees,
-        signers={
-            address: SignerView(counts[3 * i], counts[3 * i + 1], counts[3 * i + 2], settled[i])
-            for i, address in enumerate(addresses)
-        },
-        receipts=receipts,
-        reverts={},
-        occupants={},
-    )
-    for message in messages:
-        _explain(look, message)
-    return look
-
-
-def _explain(look: Look, message: OpenMessage) -> None:
-    """Ask the few questions that only an unusual message raises: why it reverted, or who took its nonce."""
-    receipt = look.receipt_of(message)
-    view = look.signers.get(message.address)
-    if receipt is not None and not receipt.success and receipt.block_number <= look.horizon:
-        look.reverts[receipt.tx_hash] = _why_reverted(look.endpoint, message, receipt)
-    if receipt is None and view is not None and view.settled > message.nonce:
-        try:
-            look.occupants[message.message_id] = _find_occupant(look, message)
-        except (RpcError, Unanswered, KeyError, TypeError) as error:
-            log.warning("occupant_not_found", message_id=message.message_id, kind=type(error).__name__)
-
-
-def _why_reverted(endpoint: Endpoint, message: OpenMessage, receipt: Receipt) -> Revert:
-    """Best effort: the same call on the state before its block, then after it: the cause may be in that block."""
-    call = call_fields(message.address, message.to, message.data, message.value_wei, message.gas_limit)
-    for number in (receipt.block_number - 1, receipt.block_number):
-        try:
-            endpoint.call("eth_call", [call, hex(number)])
-        except RpcError as error:
-            if error.data:
-                return decode_revert(error.data)
-        except Unanswered:
-            break
-    return OUT_OF_GAS if receipt.gas_used >= message.gas_limit else UNKNOWN
-
-
-def _find_occupant(look: Look, message: OpenMessage) -> Occupant:
-    """Binary search for the block in which the nonce was used, from the block at which it certainly was not."""
-    low, high = message.observed_block, look.horizon
-    while high - low > 1:
-        middle = (low + high) // 2
-        count = int(look.endpoint.call("eth_getTransactionCount", [message.address, hex(middle)]), 16)
-        low, high = (low, middle) if count > message.nonce else (middle, high)
-    block = look.endpoint.call("eth_getBlockByNumber", [hex(high), True])
-    for transaction in block["transactions"]:
-        if transaction["from"].lower() == message.address.lower() and int(transaction["nonce"], 16) == message.nonce:
-            return Occupant(high, transaction["hash"])
-    return Occupant(high, None)
-
-
-def _horizon_tag(chain_id: int, confirmations: int, mode: str | None, head: int) -> str:
-    chosen = mode or ("finalized" if chain_id in PUBLIC_CHAINS else "depth")
-    return "finalized" if chosen == "finalized" else hex(max(0, head - confirmations + 1))
-
-
-def _receipt(value: dict[str, Any]) -> Receipt:
+def read_receipt(value: Any) -> Receipt | None:
+    """A node's receipt; None where it has none, or one that belongs to no block."""
+    if not isinstance(value, dict) or not value.get("blockHash"):
+        return None
     gas_used = int(value["gasUsed"], 16)
     return Receipt(
         tx_hash=value["transactionHash"],
@@ -208,9 +112,113 @@ def _receipt(value: dict[str, Any]) -> Receipt:
     )
 
 
-def _all(results: list[Any]) -> list[Any]:
+def read_market(endpoint: Endpoint, fallback_tip_wei: int) -> Market | None:
+    """What gas costs now; raises `Unanswered` or `RpcError`."""
+    latest, history, proposed = endpoint.batch([("eth_getBlockByNumber", ["latest", False]), *_FEES])
+    return market(answered([latest])[0].get("baseFeePerGas"), history, proposed, fallback_tip_wei)
+
+
+def answered(results: list[Any]) -> list[Any]:
     """A look with a hole in it is no look: the first error answer is raised."""
     for result in results:
         if isinstance(result, RpcError):
             raise result
     return results
+
+
+_FEES: tuple[Request, Request] = (("eth_feeHistory", ["0xa", "latest", [50]]), ("eth_maxPriorityFeePerGas", []))
+
+
+def _look(endpoint: Endpoint, context: RelayerContext, messages: Sequence[OpenMessage]) -> Look:
+    try:
+        return _read(endpoint, context, messages)
+    except (KeyError, TypeError, ValueError) as error:  # an answer of another shape is no answer
+        raise Unanswered(f"malformed answer ({type(error).__name__})") from None
+
+
+def _read(endpoint: Endpoint, context: RelayerContext, messages: Sequence[OpenMessage]) -> Look:
+    settings = context.settings
+    chain_id, latest = answered(endpoint.batch([("eth_chainId", []), ("eth_getBlockByNumber", ["latest", False])]))
+    if int(chain_id, 16) != settings.chain_id:
+        raise Unanswered("another chain")
+    head = int(latest["number"], 16)
+    tag = _horizon_tag(settings.chain_id, settings.confirmations, settings.money_horizon, head)
+    # A key taken out of the settings may still have messages under way.
+    addresses = list(dict.fromkeys([*settings.keyring.addresses, *(message.address for message in messages)]))
+    known = sorted({message.block_number for message in messages if message.block_number is not None})
+    results = endpoint.batch(
+        [*_FEES, ("eth_getBlockByNumber", [tag, False])]
+        + [(method, params) for address in addresses for method, params in _of_signer(address)]
+        + [_block(number) for number in known]
+    )
+    horizon_block, *rest = answered(results[2:])
+    counts = [int(value, 16) for value in rest[: 3 * len(addresses)]]
+    hashes = {number: block and block["hash"] for number, block in zip(known, rest[3 * len(addresses) :], strict=True)}
+    horizon = int(horizon_block["number"], 16)
+    latest_nonces = dict(zip(addresses, counts[::3], strict=True))
+    standing = frozenset(
+        message.message_id
+        for message in messages
+        if message.block_number is not None
+        and message.block_number > horizon
+        and hashes[message.block_number] == message.block_hash
+    )
+    # What has a nonce that is not used yet can have no receipt, so thousands in flight cost no question.
+    asked = [
+        tx_hash
+        for message in messages
+        if message.message_id not in standing
+        and (message.block_number is not None or message.nonce < latest_nonces[message.address])
+        for tx_hash in message.attempts
+    ]
+    settled, receipts = _pinned(endpoint, horizon_block["hash"], addresses, asked)
+    return Look(
+        endpoint=endpoint,
+        head=head,
+        horizon=horizon,
+        horizon_hash=horizon_block["hash"],
+        market=market(latest.get("baseFeePerGas"), results[0], results[1], settings.fallback_tip_wei),
+        signers={
+            address: SignerView(counts[3 * i], counts[3 * i + 1], counts[3 * i + 2], settled[i])
+            for i, address in enumerate(addresses)
+        },
+        receipts=receipts,
+        standing=standing,
+    )
+
+
+def _pinned(
+    endpoint: Endpoint, horizon_hash: str, addresses: Sequence[str], asked: Sequence[str]
+) -> tuple[list[int], dict[str, Receipt]]:
+    """Nonces at the horizon's very block, and those receipts whose block the same endpoint holds for canonical."""
+    requests: list[Request] = [
+        ("eth_getTransactionCount", [address, {"blockHash": horizon_hash}]) for address in addresses
+    ]
+    requests += [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in asked]
+    results = answered(endpoint.batch(requests))
+    settled = [int(value, 16) for value in results[: len(addresses)]]
+    found = [receipt for receipt in map(read_receipt, results[len(addresses) :]) if receipt is not None]
+    numbers = sorted({receipt.block_number for receipt in found})
+    blocks = answered(endpoint.batch([_block(number) for number in numbers]))
+    canonical = {block["hash"] for block in blocks if block is not None}
+    wanted = set(asked)
+    return settled, {
+        receipt.tx_hash: receipt for receipt in found if receipt.block_hash in canonical and receipt.tx_hash in wanted
+    }
+
+
+def _of_signer(address: str) -> tuple[Request, Request, Request]:
+    return (
+        ("eth_getTransactionCount", [address, "latest"]),
+        ("eth_getTransactionCount", [address, "pending"]),
+        ("eth_getBalance", [address, "latest"]),
+    )
+
+
+def _block(number: int) -> Request:
+    return ("eth_getBlockByNumber", [hex(number), False])
+
+
+def _horizon_tag(chain_id: int, confirmations: int, mode: str | None, head: int) -> str:
+    chosen = mode or ("finalized" if chain_id in PUBLIC_CHAINS else "depth")
+    return "finalized" if chosen == "finalized" else hex(max(0, head - confirmations + 1))

@@ -9,10 +9,10 @@ class TransactionNotFound(NotFound):
     code = "transaction_not_found"
 
 
-class AlreadySigned(Conflict):
-    """The message is signed: its bytes may be mined at any time, so it cannot be taken back any more."""
+class SignerNotFound(NotFound):
+    """No key of this address has been used here yet."""
 
-    code = "already_signed"
+    code = "signer_not_found"
 
 
 class AlreadyFinal(Conflict):
@@ -21,7 +21,19 @@ class AlreadyFinal(Conflict):
     code = "already_final"
 
 
-class NotSupported(Conflict):
-    """The relayer does not replace fees on request; a message is sent again from its stored bytes until it is mined."""
+class NotSigned(Conflict):
+    """The message has no signature yet whose price could be raised; it will be signed at the market's price."""
 
-    code = "not_supported"
+    code = "not_signed"
+
+
+class BeingReplaced(Conflict):
+    """An empty transaction already races this message for its nonce, so its own price is raised no more."""
+
+    code = "being_replaced"
+
+
+class SignerQuarantined(Conflict):
+    """Somebody else has used this key: what they signed nobody here knows, so it never signs again. Use a new key."""
+
+    code = "signer_quarantined"

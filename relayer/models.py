@@ -1,7 +1,8 @@
 """Tables of the relayer. Constraints carry the safety; locks and leases only save work.
 
-Lock order: message, then signer. A message owns at most one slot (signer and nonce), for life; all attempts of a slot
-share its nonce, so at most one of them can ever be executed. Attempts are never deleted and never changed.
+Lock order: messages in order of acceptance, the daily sums, then the signer. A message owns at most one slot (signer
+and nonce), for life; all attempts of a slot share its nonce, so at most one of them can ever be executed. What a
+message asks for, its nonce, its attempts and its history are never changed, and an end is final: triggers see to it.
 """
 
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     DateTime,
     ForeignKey,
     ForeignKeyConstraint,
@@ -30,6 +32,9 @@ from apps.common.wei import WeiColumn
 OPEN = ("signed", "broadcast", "mined")
 FINAL = ("confirmed", "reverted", "cancelled", "expired", "rejected", "conflict")
 STATUSES = ("queued", *OPEN, *FINAL)
+UNMINED = ("signed", "broadcast")
+INTENTS = ("none", "cancel", "expire", "reject")
+SIGNER_STATES = ("active", "draining", "paused", "quarantined")
 Time = DateTime(timezone=True)
 
 
@@ -38,7 +43,8 @@ class Base(DeclarativeBase):
 
 
 class Signer(Base):
-    """A key's next nonce. `state`: ``active``, or ``quarantined`` once somebody else used the key: it signs no more."""
+    """A key's next nonce. `state`: ``active``; ``draining``: what has a nonce goes on, nothing else gets one;
+    ``paused``: nothing is signed or sent; ``quarantined``: somebody else used the key, and it never signs again."""
 
     __tablename__ = "signers"
 
@@ -54,7 +60,8 @@ class Message(Base):
     """What a caller asked for, under its name, and how it stands.
 
     `request` is the canonical body, for telling a replay from a reuse. `observed_block`: while the message is not
-    final, it was certainly in no block up to this one; see `relayer.settle`. `intent` is what ops ask of it then.
+    final, it was certainly in no block up to this one; see `relayer.settle`. `intent` only asks for an empty
+    transaction of the same nonce (``cancel``, ``expire``, ``reject``); the hash that settles decides the outcome.
     """
 
     __tablename__ = "messages"
@@ -64,6 +71,11 @@ class Message(Base):
         Index("ix_messages_unfinished", "seq", postgresql_where=text(
             "status IN ('queued', 'signed', 'broadcast', 'mined')")),
         Index("ix_messages_signed_at", "signed_at"),
+        ForeignKeyConstraint(
+            ["chain_id", "from_address", "nonce", "message_id"],
+            ["slots.chain_id", "slots.address", "slots.nonce", "slots.message_id"],
+            name="fk_messages_own_slot", use_alter=True,
+        ),
     )  # fmt: skip
 
     message_id: Mapped[str] = mapped_column(Text, primary_key=True)
@@ -73,6 +85,7 @@ class Message(Base):
     status: Mapped[str] = mapped_column(Text)
     reason: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     intent: Mapped[str] = mapped_column(Text, server_default=text("'none'"))
+    raise_asked: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     chain_id: Mapped[int] = mapped_column(BigInteger)
     from_address: Mapped[str] = mapped_column(Text)
     to_address: Mapped[str] = mapped_column(Text)
@@ -97,19 +110,23 @@ class Slot(Base):
     """A nonce of a signer, given to one message for ever. `state`: ``open``, ``settled`` or ``foreign``."""
 
     __tablename__ = "slots"
-    __table_args__ = (ForeignKeyConstraint(["chain_id", "address"], ["signers.chain_id", "signers.address"]),)
+    __table_args__ = (
+        ForeignKeyConstraint(["chain_id", "address"], ["signers.chain_id", "signers.address"]),
+        UniqueConstraint("chain_id", "address", "nonce", "message_id"),
+    )
 
     chain_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     address: Mapped[str] = mapped_column(Text, primary_key=True)
     nonce: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    message_id: Mapped[str | None] = mapped_column(ForeignKey("messages.message_id"), unique=True)
+    message_id: Mapped[str] = mapped_column(ForeignKey("messages.message_id"), unique=True)
     state: Mapped[str] = mapped_column(Text, server_default=text("'open'"))
     settled_by: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
 
 
 class Attempt(Base):
-    """Signed bytes of a slot, stored before they are sent. `kind`: ``payload`` or ``noop``. Fees in wei per gas."""
+    """Signed bytes, stored before they are sent. `kind`: ``payload`` or ``noop``. Fees in wei per gas. `head`: the
+    chain's height when it was signed."""
 
     __tablename__ = "attempts"
     __table_args__ = (
@@ -129,6 +146,7 @@ class Attempt(Base):
     max_fee_per_gas_wei: Mapped[int] = mapped_column(WeiColumn)
     max_priority_fee_per_gas_wei: Mapped[int] = mapped_column(WeiColumn)
     gas_limit: Mapped[int] = mapped_column(BigInteger)
+    head: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
 
 
@@ -136,7 +154,7 @@ class Send(Base):
     """Evidence of one handing-over of bytes to one node; written before it, completed with the reply after it."""
 
     __tablename__ = "sends"
-    __table_args__ = (Index("ix_sends_tx_hash", "tx_hash", "endpoint", "head"),)
+    __table_args__ = (Index("ix_sends_tx_hash", "tx_hash", "endpoint", "id"),)
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     tx_hash: Mapped[str] = mapped_column(ForeignKey("attempts.tx_hash"))

@@ -11,7 +11,8 @@ from eth_abi.abi import decode, encode
 from eth_utils.abi import function_signature_to_4byte_selector
 from eth_utils.address import is_address, to_checksum_address
 
-MAX_GAS_LIMIT = 16_777_216  # EIP-7825
+from relayer.gas import least_gas
+
 PAYOUT = "payout"
 
 SUBMIT = function_signature_to_4byte_selector("submit(address)")
@@ -39,6 +40,7 @@ class Proposal:
     to: str
     data: bytes
     value_wei: int
+    gas_limit: int | None  # None: not named
     purpose: str | None
 
 
@@ -72,6 +74,8 @@ def is_internal(rules: Rules, proposal: Proposal) -> bool:
 def _judge(rules: Rules, proposal: Proposal) -> None:
     if proposal.value_wei > rules.max_value_per_tx_wei:
         raise _Refused("value_over_cap", f"The value is above MAX_VALUE_PER_TX_WEI, {rules.max_value_per_tx_wei}.")
+    if proposal.gas_limit is not None and proposal.gas_limit < least_gas(proposal.data):
+        raise _Refused("gas_limit_too_low", f"This calldata alone costs {least_gas(proposal.data)} gas.")
     if not proposal.data:
         _judge_transfer(rules, proposal)
     elif proposal.to == _known(rules.steth):

@@ -11,32 +11,39 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import Engine, select, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import OperationalError
 
 from apps.common.database import transaction
 from apps.common.ethereum import ChainUnavailable
 from relayer.assign import assign
 from relayer.chain import Look, OpenMessage, look_at_chain
 from relayer.context import RelayerContext
+from relayer.inquiry import ahead_elsewhere
 from relayer.models import OPEN, Attempt, Message, Signer
+from relayer.replace import replace_due
 from relayer.send import send_due
 from relayer.settle import quarantine, settle
 
 log = structlog.get_logger(__name__)
 
+# A tick that is stopped in its tracks for this long, process frozen or machine gone, no longer keeps others out.
+FROZEN_AFTER_SEC = 15
+
 
 @dataclass(frozen=True)
 class Tick:
-    """What a tick did."""
+    """What a tick did. `head`: the block it saw, or None when it saw no chain."""
 
     ran: bool
+    head: int | None = None
     ended: int = 0
     signed: int = 0
+    replaced: int = 0
     sent: int = 0
 
 
-def pump_once(context: RelayerContext, *, wake_pool: Callable[[], None] = lambda: None) -> Tick:
-    """Do one tick; `wake_pool` is called, after the commit, when a message ended. Without a chain it does nothing."""
+def pump_once(context: RelayerContext, *, on_ended: Callable[[list[str]], None] = lambda _ids: None) -> Tick:
+    """Do one tick; `on_ended` gets the ids of messages that ended, after the commit. Without a chain it does nothing."""
     with _alone(context) as alone:
         if not alone:
             return Tick(ran=False)
@@ -47,95 +54,111 @@ def pump_once(context: RelayerContext, *, wake_pool: Callable[[], None] = lambda
             log.warning("no_look_at_chain")
             return Tick(ran=True)
         ended = settle(context, look, messages)
+        if ended:
+            on_ended(ended)
         _check_signers(context, look)
         signed, refused = assign(context, look, messages)
-        if ended + refused:
-            wake_pool()
-        sent = send_due(context, look.head)
-    return Tick(ran=True, ended=ended + refused, signed=signed, sent=sent)
+        if refused:
+            on_ended(refused)
+        replaced = replace_due(context, look)
+        sent = send_due(context, look)
+    return Tick(True, look.head, len(ended) + len(refused), signed, replaced, sent)
 
 
 @contextmanager
 def _alone(context: RelayerContext) -> Iterator[bool]:
-    """Hold a session-level advisory lock, with no transaction open; a process that dies lets it go at once."""
+    """Hold a session-level advisory lock, with no transaction open; a process that dies lets it go at once.
+
+    A process that is frozen does not: so the server ends this session once it was idle for longer than a tick takes.
+    """
     with context.sessions() as session:
         engine = session.get_bind()
     if not isinstance(engine, Engine):
         raise TypeError("the session is bound to no engine")
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"SET idle_session_timeout = '{FROZEN_AFTER_SEC}s'"))
         held = bool(connection.execute(text("SELECT pg_try_advisory_lock(hashtext('relayer_pump'))")).scalar())
         try:
             yield held
         finally:
-            if held:
-                connection.execute(text("SELECT pg_advisory_unlock(hashtext('relayer_pump'))"))
+            try:
+                connection.execute(text("SELECT pg_advisory_unlock_all()"))
+                connection.execute(text("RESET idle_session_timeout"))
+            except OperationalError:  # the server ended the session: the lock is gone with it
+                connection.invalidate()
+                log.warning("tick_outlived_its_lock")
 
 
 def _open_messages(context: RelayerContext) -> list[OpenMessage]:
-    with transaction(context.sessions) as session:
-        rows = session.scalars(
-            select(Message)
-            .where(Message.status.in_(OPEN), Message.chain_id == context.settings.chain_id)
-            .order_by(Message.seq)
-        ).all()
-        attempts = _attempts(session, rows)
-    opened = []
-    for row in rows:
-        nonce = row.nonce if row.nonce is not None else -1  # a signed message has one: a constraint says so
-        own = attempts[(row.from_address, nonce)]
-        opened.append(
-            OpenMessage(
-                message_id=row.message_id,
-                seq=row.seq,
-                address=row.from_address,
-                nonce=nonce,
-                status=row.status,
-                to=row.to_address,
-                data=bytes(row.data),
-                value_wei=row.value_wei,
-                gas_limit=row.gas_limit,
-                max_fee_wei=max(fee for _, fee in own),
-                block_hash=row.block_hash,
-                observed_block=row.observed_block or 0,
-                attempts=tuple(tx_hash for tx_hash, _ in own),
-            )
-        )
-    return opened
-
-
-def _attempts(session: Session, rows: Sequence[Message]) -> dict[tuple[str, int], list[tuple[str, int]]]:
-    found: dict[tuple[str, int], list[tuple[str, int]]] = {}
-    if not rows:
-        return found
     query = (
-        select(Attempt.address, Attempt.nonce, Attempt.tx_hash, Attempt.max_fee_per_gas_wei)
-        .join(Message, (Message.from_address == Attempt.address) & (Message.nonce == Attempt.nonce))
-        .where(Message.message_id.in_([row.message_id for row in rows]), Attempt.chain_id == Message.chain_id)
-        .order_by(Attempt.number)
+        select(Message, Attempt.tx_hash.label("attempt"), Attempt.max_fee_per_gas_wei)
+        .join(
+            Attempt,
+            (Attempt.chain_id == Message.chain_id)
+            & (Attempt.address == Message.from_address)
+            & (Attempt.nonce == Message.nonce),
+        )
+        .where(Message.status.in_(OPEN), Message.chain_id == context.settings.chain_id)
+        .order_by(Message.seq, Attempt.number)
     )
-    for address, nonce, tx_hash, fee in session.execute(query):
-        found.setdefault((address, nonce), []).append((tx_hash, fee))
-    return found
+    with transaction(context.sessions) as session:
+        rows = session.execute(query).all()
+    attempts: dict[str, list[tuple[str, int]]] = {}
+    for row, tx_hash, fee in rows:
+        attempts.setdefault(row.message_id, []).append((tx_hash, fee))
+    messages = {row.message_id: row for row, _, _ in rows}
+    return [_open_message(row, attempts[row.message_id]) for row in messages.values()]
+
+
+def _open_message(row: Message, attempts: Sequence[tuple[str, int]]) -> OpenMessage:
+    if row.nonce is None:
+        raise ValueError("a signed message has a nonce: a constraint says so")
+    return OpenMessage(
+        message_id=row.message_id,
+        seq=row.seq,
+        address=row.from_address,
+        nonce=row.nonce,
+        status=row.status,
+        to=row.to_address,
+        data=bytes(row.data),
+        value_wei=row.value_wei,
+        gas_limit=row.gas_limit,
+        max_fee_wei=max(fee for _, fee in attempts),
+        block_number=row.block_number,
+        block_hash=row.block_hash,
+        observed_block=row.observed_block or 0,
+        attempts=tuple(tx_hash for tx_hash, _ in attempts),
+    )
 
 
 def _check_signers(context: RelayerContext, look: Look) -> None:
     """Begin with a new key where nothing of it is pending, and stop with a key that somebody else has used.
 
     The database's nonce is read after the chain's and never falls, so a chain ahead of it means another user of the
-    key, or a database restored from an old backup.
+    key, or a database restored from an old backup. Where there are several endpoints, a second one must say so too: a
+    lie or a fork must not end a key's life.
     """
     chain_id = context.settings.chain_id
     with transaction(context.sessions) as session:
-        known = {
-            row.address: row
-            for row in session.scalars(select(Signer).where(Signer.chain_id == chain_id).order_by(Signer.address))
-        }
-        for address, view in look.signers.items():
-            row = known.get(address)
-            if row is None and view.latest == view.pending:
-                values = {"chain_id": chain_id, "address": address, "next_nonce": view.latest, "state": "active"}
+        known = {row.address: row for row in session.scalars(select(Signer).where(Signer.chain_id == chain_id))}
+    for address, view in look.signers.items():
+        row = known.get(address)
+        seen = max(view.latest, view.pending)
+        if row is None and view.latest == view.pending and not _ahead(context, look, address, view.latest):
+            values = {"chain_id": chain_id, "address": address, "next_nonce": view.latest, "state": "active"}
+            with transaction(context.sessions) as session:
                 session.execute(insert(Signer).values(**values).on_conflict_do_nothing())
-            elif row is not None and row.state != "quarantined" and max(view.latest, view.pending) > row.next_nonce:
+        elif row is not None and row.state != "quarantined" and seen > row.next_nonce:
+            if not ahead_elsewhere(context.endpoints, look, address, row.next_nonce):
+                log.warning("endpoints_disagree", address=address)
+                continue
+            with transaction(context.sessions) as session:
                 quarantine(session, chain_id, address)
-                counts = {"latest": view.latest, "pending": view.pending, "ours": row.next_nonce}
-                log.error("signer_quarantined", address=address, **counts)
+            counts = {"latest": view.latest, "pending": view.pending, "ours": row.next_nonce}
+            log.error("signer_quarantined", address=address, **counts)
+
+
+def _ahead(context: RelayerContext, look: Look, address: str, nonce: int) -> bool:
+    """Whether another endpoint knows a higher nonce of a key that is about to be used for the first time."""
+    several = len(context.endpoints.awake()) > 1
+    return several and ahead_elsewhere(context.endpoints, look, address, nonce)

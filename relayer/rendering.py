@@ -7,7 +7,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from apps.common.wire import format_time
-from relayer.models import Attempt, Message
+from relayer.models import Attempt, Message, MessageEvent
 
 Slotted = tuple[int, str, int]
 
@@ -45,6 +45,17 @@ def render_messages(session: Session, messages: Sequence[Message]) -> list[dict[
         _render(row, attempts.get((row.chain_id, row.from_address, row.nonce), []) if row.nonce is not None else [])
         for row in messages
     ]
+
+
+def render_event(row: MessageEvent) -> dict[str, Any]:
+    return {
+        "number": row.number,
+        "type": row.type,
+        "body": row.body,
+        "previous_digest": row.previous_digest,
+        "digest": row.digest,
+        "at": format_time(row.at),
+    }
 
 
 def _render(row: Message, attempts: list[dict[str, Any]]) -> dict[str, Any]:

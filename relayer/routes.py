@@ -7,6 +7,8 @@ from flask_smorest import Blueprint
 
 from apps.common.idempotency import REPLAY_HEADER
 from relayer import schemas
+from relayer.explain import explain
+from relayer.operations import RelayerOperations
 from relayer.service import RelayerService
 
 blueprint = Blueprint("relayer", __name__, url_prefix="/v1", description="Signed transactions and their fate.")
@@ -42,27 +44,74 @@ def get_transaction(query: dict[str, Any], message_id: str) -> Response:
     return jsonify(_service().read(message_id, query["wait"]))
 
 
+@blueprint.get("/transactions/<message_id>/events")
+@blueprint.arguments(schemas.EventQuerySchema, location="query")
+@blueprint.response(200, schemas.EventPageSchema)
+def list_events(query: dict[str, Any], message_id: str) -> Response:
+    """The append-only, hash-chained history of a message."""
+    return jsonify(_service().events(message_id, **query))
+
+
+@blueprint.get("/transactions/<message_id>/explain")
+@blueprint.response(200, schemas.ExplanationSchema)
+def explain_transaction(message_id: str) -> Response:
+    """Why a message is not mined yet, or how it ended."""
+    return jsonify(explain(_service().context, message_id))
+
+
 @blueprint.post("/transactions/<message_id>/cancel")
 @blueprint.response(200, schemas.TransactionSchema)
+@blueprint.alt_response(202, schema=schemas.TransactionSchema, description="Undecided: an empty transaction races it.")
 def cancel_transaction(message_id: str) -> Response:
-    """Take back a message that is not signed yet."""
-    return jsonify(_service().cancel(message_id))
+    """Take a message back: at once while it is queued, else by an empty transaction of the same nonce."""
+    message, decided = _operations().cancel(message_id)
+    response = jsonify(message)
+    response.status_code = 200 if decided else 202
+    return response
 
 
 @blueprint.post("/transactions/<message_id>/speed-up")
-@blueprint.response(200, schemas.TransactionSchema)
+@blueprint.response(202, schemas.TransactionSchema)
 def speed_up_transaction(message_id: str) -> Response:
-    """Not supported: answers 409 `not_supported`."""
-    return jsonify(_service().speed_up(message_id))
+    """Have the price of a signed message raised now, within the caps."""
+    response = jsonify(_operations().speed_up(message_id))
+    response.status_code = 202
+    return response
 
 
 @blueprint.get("/signers")
 @blueprint.response(200, schemas.SignersSchema)
 def list_signers() -> Response:
     """The addresses whose keys are held here; never a key."""
-    return jsonify(_service().signers())
+    return jsonify(_operations().signers())
+
+
+@blueprint.post("/signers/<address>/pause")
+@blueprint.response(200, schemas.SignerSchema)
+def pause_signer(address: str) -> Response:
+    """Neither sign nor send with this key; what nodes hold already may still be mined."""
+    return jsonify(_operations().set_signer_state(address, "paused"))
+
+
+@blueprint.post("/signers/<address>/drain")
+@blueprint.response(200, schemas.SignerSchema)
+def drain_signer(address: str) -> Response:
+    """Bring what has a nonce to its end, and begin nothing new with this key."""
+    return jsonify(_operations().set_signer_state(address, "draining"))
+
+
+@blueprint.post("/signers/<address>/resume")
+@blueprint.response(200, schemas.SignerSchema)
+def resume_signer(address: str) -> Response:
+    """Sign and send again; a quarantined key never does."""
+    return jsonify(_operations().set_signer_state(address, "active"))
 
 
 def _service() -> RelayerService:
     service: RelayerService = current_app.extensions["service"]
     return service
+
+
+def _operations() -> RelayerOperations:
+    operations: RelayerOperations = current_app.extensions["operations"]
+    return operations

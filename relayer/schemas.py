@@ -8,8 +8,8 @@ from web3 import Web3
 
 from apps.common.wei import WeiField
 from apps.common.wire import BodySchema, PageQuerySchema, QuerySchema, TimeField, message_id_field
-from relayer.models import STATUSES
-from relayer.policy import MAX_GAS_LIMIT
+from relayer.gas import MAX_GAS_LIMIT
+from relayer.models import INTENTS, SIGNER_STATES, STATUSES
 
 MAX_DATA_BYTES = 128 * 1024  # what nodes accept in one transaction
 MAX_WAIT_SEC = 30
@@ -81,6 +81,10 @@ class ListQuerySchema(PageQuerySchema):
     to_block = ma.fields.Integer(load_default=None, validate=ma.validate.Range(min=0))
 
 
+class EventQuerySchema(PageQuerySchema):
+    """`after`: the number of the last event seen."""
+
+
 class ReasonSchema(ma.Schema):
     code = ma.fields.String()
     detail = ma.fields.String()
@@ -131,9 +135,47 @@ class TransactionPageSchema(ma.Schema):
     next = ma.fields.String(allow_none=True)
 
 
+class EventSchema(ma.Schema):
+    number = ma.fields.Integer()
+    type = ma.fields.String()
+    body = ma.fields.Dict()
+    previous_digest = ma.fields.String()
+    digest = ma.fields.String()
+    at = TimeField()
+
+
+class EventPageSchema(ma.Schema):
+    items = ma.fields.List(ma.fields.Nested(EventSchema))
+    next = ma.fields.String(allow_none=True)
+
+
+class ReplySchema(ma.Schema):
+    endpoint = ma.fields.Integer()
+    reply = ma.fields.String(allow_none=True)
+    text = ma.fields.String(allow_none=True)
+    at = TimeField()
+
+
+class MarketSchema(ma.Schema):
+    base_fee_wei = WeiField()
+    max_fee_per_gas_wei = WeiField()
+    max_priority_fee_per_gas_wei = WeiField()
+
+
+class ExplanationSchema(ma.Schema):
+    message_id = ma.fields.String()
+    status = ma.fields.String(validate=ma.validate.OneOf(STATUSES))
+    intent = ma.fields.String(validate=ma.validate.OneOf(INTENTS))
+    settled = ma.fields.Boolean()
+    reasons = ma.fields.List(ma.fields.Nested(ReasonSchema))
+    ahead_in_line = ma.fields.Integer()
+    replies = ma.fields.List(ma.fields.Nested(ReplySchema))
+    market = ma.fields.Nested(MarketSchema, allow_none=True)
+
+
 class SignerSchema(ma.Schema):
     address = ma.fields.String()
-    state = ma.fields.String(validate=ma.validate.OneOf(("new", "active", "quarantined")))
+    state = ma.fields.String(validate=ma.validate.OneOf(("new", *SIGNER_STATES)))
     balance_wei = WeiField()
     next_nonce = ma.fields.Integer()
     latest_nonce = ma.fields.Integer()

@@ -7,129 +7,185 @@ error does not mean that no node has the bytes.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import structlog
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Select, and_, case, false, func, insert, or_, select, text, true, update
 from sqlalchemy.orm import aliased
 
 from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
+from relayer.chain import Look
 from relayer.context import RelayerContext
-from relayer.events import record
-from relayer.models import Attempt, Message, Send, Slot
+from relayer.events import Event, record_all
+from relayer.models import FINAL, UNMINED, Attempt, Message, Send, Signer, Slot
 from relayer.replies import DELIVERED, Reply, classify
 from relayer.rpc import Endpoint, RpcError, Unanswered
 
 log = structlog.get_logger(__name__)
 
-# Once a block and node is enough for bytes a node took. Where blocks come only with transactions, time decides.
+BATCH = 50
+# A node that took bytes is given them again once a block, or after this time where no block comes: it may have dropped
+# them. Only the first in line, for what stands behind them cannot be mined yet.
+FIRST_IN_LINE = 16
 RESEND_TAKEN_SEC = 15
-RESEND_REFUSED_SEC = 1
+RESEND_AGAIN_SEC = 1
 _LONG_HEX = re.compile(r"(?:0x)?[0-9a-fA-F]{80,}")
 
 
 @dataclass(frozen=True, repr=False)
 class _Due:
     message_id: str
+    final: bool
     tx_hash: str
     raw: bytes
+    last_reply: str | None
 
 
-def send_due(context: RelayerContext, head: int) -> int:
-    """Send the newest attempt of every slot signed and not mined, lowest nonces first; returns the calls made."""
+def send_due(context: RelayerContext, look: Look) -> int:
+    """Send the newest attempt of every slot signed and not mined, lowest nonces first; returns the sends made."""
     sent = 0
-    for endpoint in context.endpoints.all:
-        for due in _due(context, endpoint, head):
-            reply = _send(context, endpoint, due, head)
-            sent += 1
-            if reply is Reply.NODE_NOT_READY or reply is None:
+    for endpoint in context.endpoints.awake():
+        due = _due(context, look, endpoint)
+        for start in range(0, len(due), BATCH):
+            chunk = due[start : start + BATCH]
+            sent += len(chunk)
+            if not _send(context, endpoint, chunk, look.head):
                 break  # a node that does not answer gets one try a tick; the next tick asks it again
     return sent
 
 
-def _due(context: RelayerContext, endpoint: Endpoint, head: int) -> Sequence[_Due]:
-    sibling = aliased(Attempt)
-    newest = (
-        select(sibling.tx_hash)
-        .where(sibling.chain_id == Slot.chain_id, sibling.address == Slot.address, sibling.nonce == Slot.nonce)
-        .order_by(sibling.number.desc())
+def _due(context: RelayerContext, look: Look, endpoint: Endpoint) -> Sequence[_Due]:
+    with transaction(context.sessions) as session:
+        rows = [
+            row
+            for address, view in look.signers.items()
+            for row in session.execute(_due_query(context, look, endpoint, address, view.latest, view.pending))
+        ]
+    return [_Due(row.message_id, row.status in FINAL, row.tx_hash, bytes(row.raw), row.last_reply) for row in rows]
+
+
+def _due_query(
+    context: RelayerContext, look: Look, endpoint: Endpoint, address: str, latest: int, pending: int
+) -> Select[tuple[str, str, str, bytes, str | None]]:
+    """What this endpoint is to be given now.
+
+    Of an open slot the newest attempt. Of a slot that settled, but whose nonce the chain has lost again in a reorg
+    deeper than the horizon, the very bytes that settled it: the outcome that was told becomes true again, and those
+    behind it are not held up for ever.
+    """
+    newest, last = aliased(Attempt), aliased(Send)
+    newest_hash = (
+        select(newest.tx_hash)
+        .where(newest.chain_id == Slot.chain_id, newest.address == Slot.address, newest.nonce == Slot.nonce)
+        .order_by(newest.number.desc())
         .limit(1)
         .correlate(Slot)
         .scalar_subquery()
     )
-    recently = (
-        select(Send.id)
-        .where(Send.tx_hash == Attempt.tx_hash, Send.endpoint == endpoint.number)
-        .where(
-            (
-                (Send.head >= head)
-                & Send.reply.in_([reply.value for reply in DELIVERED])
-                & (Send.started_at > func.clock_timestamp() - text(f"interval '{RESEND_TAKEN_SEC} seconds'"))
-            )
-            | (Send.started_at > func.clock_timestamp() - text(f"interval '{RESEND_REFUSED_SEC} seconds'"))
-            & Send.reply.is_not(None)
-            & (Send.head >= head)
-        )
-        .exists()
+    previous = (
+        select(last.reply, last.head, last.started_at)
+        .where(last.tx_hash == Attempt.tx_hash, last.endpoint == endpoint.number)
+        .order_by(last.id.desc())
+        .limit(1)
+        .correlate(Attempt)
+        .lateral("previous")
     )
-    with transaction(context.sessions) as session:
-        rows = session.execute(
-            select(Message.message_id, Attempt.tx_hash, Attempt.raw)
-            .join(Slot, Slot.message_id == Message.message_id)
-            .join(Attempt, Attempt.tx_hash == newest)
-            .where(
-                Message.chain_id == context.settings.chain_id,
-                Message.status.in_(("signed", "broadcast")),
-                Slot.state == "open",
-                ~recently,
-            )
-            .order_by(Slot.address, Slot.nonce)
-        ).all()
-    return [_Due(row.message_id, row.tx_hash, bytes(row.raw)) for row in rows]
+    ago = func.clock_timestamp() - previous.c.started_at
+    taken = previous.c.reply.in_([reply.value for reply in DELIVERED])
+    older = or_(previous.c.head < look.head, ago > text(f"interval '{RESEND_TAKEN_SEC} seconds'"))
+    # Its own count tells which nonces its pool does not hold, and that is believed: sending again costs little.
+    dropped = Slot.nonce >= pending if endpoint is look.endpoint else false()
+    not_held = or_(func.coalesce(taken, False).is_(False), dropped)
+    due = or_(
+        previous.c.started_at.is_(None),
+        and_(not_held, ago > text(f"interval '{RESEND_AGAIN_SEC} seconds'")),
+        and_(older, Slot.nonce < latest + FIRST_IN_LINE),
+    )
+    return (
+        select(Message.message_id, Message.status, Attempt.tx_hash, Attempt.raw, previous.c.reply.label("last_reply"))
+        .select_from(Message)
+        .join(Slot, Slot.message_id == Message.message_id)
+        .join(Signer, and_(Signer.chain_id == Slot.chain_id, Signer.address == Slot.address))
+        .join(Attempt, Attempt.tx_hash == case((Slot.state == "settled", Slot.settled_by), else_=newest_hash))
+        .join(previous, true(), isouter=True)
+        .where(Slot.chain_id == context.settings.chain_id, Slot.address == address, Slot.nonce >= latest)
+        .where(or_(Slot.state == "settled", Message.status.in_(UNMINED)), Signer.state != "paused", due)
+        .order_by(Slot.nonce)
+    )
 
 
-def _send(context: RelayerContext, endpoint: Endpoint, due: _Due, head: int) -> Reply | None:
-    """Send once; None when the node did not answer."""
+def _send(context: RelayerContext, endpoint: Endpoint, due: Sequence[_Due], head: int) -> bool:
+    """Send a batch once; False when the node did not answer."""
+    values = [{"tx_hash": one.tx_hash, "endpoint": endpoint.number, "head": head} for one in due]
     with transaction(context.sessions) as session:
-        evidence = Send(tx_hash=due.tx_hash, endpoint=endpoint.number, head=head)
-        session.add(evidence)
-        session.flush()
-        send_id = evidence.id
+        numbers = session.scalars(insert(Send).returning(Send.id, sort_by_parameter_order=True), values).all()
     crashpoint("relayer.sending")
-    answered: Reply | None
+    answered = True
     try:
-        found = endpoint.call("eth_sendRawTransaction", ["0x" + due.raw.hex()])
-        # Some nodes answer with another hash under load; ours is computed from the bytes.
-        answered = reply = Reply.ACCEPTED if str(found).lower() == due.tx_hash.lower() else Reply.AMBIGUOUS
-        said = "" if reply is Reply.ACCEPTED else "the node answered another hash"
-    except RpcError as error:
-        answered = reply = classify(error.message)
-        said = _LONG_HEX.sub("[hex]", error.message)[:300]
+        results = endpoint.batch([("eth_sendRawTransaction", ["0x" + one.raw.hex()]) for one in due])
+        replies = [_reply(one, result) for one, result in zip(due, results, strict=True)]
+        endpoint_is_ready = any(reply is not Reply.NODE_NOT_READY for reply, _ in replies)
+        context.endpoints.answered(endpoint)
     except Unanswered as error:
-        answered, reply, said = None, Reply.AMBIGUOUS, str(error)[:300]
+        answered = endpoint_is_ready = False
+        replies = [(Reply.AMBIGUOUS, str(error)[:300])] * len(due)
+        context.endpoints.failed(endpoint)
     crashpoint("relayer.delivered")
-    _record(context, due, send_id, reply, said)
-    if reply not in DELIVERED:
-        log.warning("send_refused", message_id=due.message_id, endpoint=endpoint.number, reply=reply.value, text=said)
-    return answered
+    _record(context, endpoint, due, numbers, replies)
+    crashpoint("relayer.sent")
+    return answered and endpoint_is_ready
 
 
-def _record(context: RelayerContext, due: _Due, send_id: int, reply: Reply, said: str) -> None:
+def _reply(due: _Due, result: object) -> tuple[Reply, str]:
+    if isinstance(result, RpcError):
+        return classify(result.message), _LONG_HEX.sub("[hex]", result.message)[:300]
+    if str(result).lower() == due.tx_hash.lower():
+        return Reply.ACCEPTED, ""
+    # Some nodes answer with another hash under load; ours is computed from the bytes.
+    return Reply.AMBIGUOUS, "the node answered another hash"
+
+
+def _record(
+    context: RelayerContext,
+    endpoint: Endpoint,
+    due: Sequence[_Due],
+    numbers: Sequence[int],
+    replies: Sequence[tuple[Reply, str]],
+) -> None:
+    """Complete the evidence, and move to `broadcast` what a node took. A reply is put into the history when it is
+    another one than the last, so that a message that is sent again for hours keeps a readable one."""
+    reply_of = {one.message_id: (one, reply, said) for one, (reply, said) in zip(due, replies, strict=True)}
     with transaction(context.sessions) as session:
-        session.execute(
-            update(Send)
-            .where(Send.id == send_id)
-            .values(reply=reply.value, reply_text=said, finished_at=func.clock_timestamp())
-        )
-        row = session.scalars(
-            select(Message).where(Message.message_id == due.message_id, Message.status == "signed").with_for_update()
-        ).one_or_none()
-        if row is None:
-            return
-        if reply in DELIVERED:
-            row.status = "broadcast"
-            row.reason = None
-            row.updated_at = func.clock_timestamp()
-            record(session, due.message_id, "broadcast", {"tx_hash": due.tx_hash, "reply": reply.value})
-        else:
-            row.reason = {"code": f"node_{reply.value}", "detail": said}
+        for (reply, said), same in groupby(sorted(zip(replies, numbers, strict=True)), key=lambda pair: pair[0]):
+            session.execute(
+                update(Send)
+                .where(Send.id.in_([number for _, number in same]))
+                .values(reply=reply.value, reply_text=said, finished_at=func.clock_timestamp()),
+                execution_options={"synchronize_session": False},
+            )
+        rows = session.scalars(
+            select(Message).where(Message.message_id.in_(list(reply_of))).order_by(Message.seq).with_for_update()
+        ).all()
+        events = []
+        now = session.scalars(select(func.clock_timestamp())).one()
+        for row in rows:
+            one, reply, said = reply_of[row.message_id]
+            body = {"tx_hash": one.tx_hash, "endpoint": endpoint.number, "reply": reply.value, "text": said}
+            if one.final:
+                log.error("settled_message_left_the_chain", message_id=row.message_id)
+                if reply in DELIVERED or one.last_reply != reply.value:
+                    events.append(Event(row.message_id, "sent_again_after_deep_reorg", body))
+                continue
+            if row.status == "signed" and reply in DELIVERED:
+                row.status = "broadcast"
+                row.reason = row.reason if row.intent != "none" else None
+                row.updated_at = now
+                events.append(Event(row.message_id, "broadcast", body))
+            elif one.last_reply != reply.value:
+                events.append(Event(row.message_id, "reply", body))
+            if reply not in DELIVERED and row.status == "signed" and row.intent == "none":
+                row.reason = {"code": f"node_{reply.value}", "detail": said}
+                log.warning("send_refused", message_id=row.message_id, endpoint=endpoint.number, reply=reply.value)
+        session.flush()
+        record_all(session, events)

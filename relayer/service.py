@@ -1,23 +1,23 @@
-"""Accepting, reading and cancelling messages. Signing and sending are the pump's, in another process."""
+"""Accepting and reading messages. Signing and sending are the pump's, in another process."""
 
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
+from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput
 from apps.common.idempotency import differing_fields, raise_reused
 from apps.common.wire import format_time, integer_cursor, page
 from relayer.context import RelayerContext
-from relayer.errors import AlreadyFinal, AlreadySigned, NotSupported, TransactionNotFound
-from relayer.events import record
-from relayer.models import FINAL, OPEN, Message, Signer
-from relayer.rendering import render_messages
-from relayer.rpc import Endpoint, RpcError
+from relayer.errors import TransactionNotFound
+from relayer.events import Event, record_first
+from relayer.models import FINAL, Message, MessageEvent
+from relayer.rendering import render_event, render_messages
 
 # A waiting call holds one of the web server's threads; the others must stay free for calls that do something.
 MAX_WAITERS = 4
@@ -39,7 +39,7 @@ class RelayerService:
         request = _canonical(body)
         message_id = body["message_id"]
         with transaction(self.context.sessions) as session:
-            inserted = session.scalar(
+            row = session.scalars(
                 insert(Message)
                 .values(
                     message_id=message_id,
@@ -55,16 +55,20 @@ class RelayerService:
                     deadline=body["deadline"],
                 )
                 .on_conflict_do_nothing(index_elements=["message_id"])
-                .returning(Message.message_id)
-            )
-            if inserted:
-                record(session, message_id, "accepted", request)
-            row = session.scalars(select(Message).where(Message.message_id == message_id)).one()
+                .returning(Message)
+            ).one_or_none()
+            inserted = row is not None
+            if row is None:
+                row = session.scalars(select(Message).where(Message.message_id == message_id)).one()
+            else:
+                record_first(session, Event(message_id, "accepted", request))
+                crashpoint("relayer.accepting")
             fields = differing_fields(request, row.request)
             if fields:
                 raise_reused(fields)
             rendered = render_messages(session, [row])[0]
         if inserted:
+            crashpoint("relayer.accepted")
             self._wake()
         return rendered, not inserted
 
@@ -108,68 +112,19 @@ class RelayerService:
         numbers = {row.message_id: row.seq for row in rows}
         return page(rendered, limit, lambda item: str(numbers[item["message_id"]]))
 
-    def cancel(self, message_id: str) -> dict[str, Any]:
-        """Take a queued message back; raises `AlreadySigned` or `AlreadyFinal`. Cancelling twice is one cancelling."""
+    def events(self, message_id: str, limit: int, after: str | None) -> dict[str, Any]:
+        """The history of a message: each decision, and each reply of a node that differs from its last."""
+        query = (
+            select(MessageEvent)
+            .where(MessageEvent.message_id == message_id, MessageEvent.number > integer_cursor(after))
+            .order_by(MessageEvent.number)
+            .limit(limit + 1)
+        )
         with transaction(self.context.sessions) as session:
-            row = session.get(Message, message_id, with_for_update=True)
-            if row is None:
+            if session.get(Message, message_id) is None:
                 raise TransactionNotFound
-            if row.status in OPEN:
-                raise AlreadySigned
-            if row.status in FINAL and row.status != "cancelled":
-                raise AlreadyFinal(f"The message has ended {row.status}, and an end is final.")
-            if row.status == "queued":
-                row.status = "cancelled"
-                row.reason = {"code": "cancelled_by_caller", "detail": "Taken back before it was signed."}
-                row.updated_at = func.clock_timestamp()
-                record(session, message_id, "cancelled")
-            session.flush()
-            session.refresh(row)
-            return render_messages(session, [row])[0]
-
-    def speed_up(self, message_id: str) -> dict[str, Any]:
-        """Raises `NotSupported`, or `TransactionNotFound`."""
-        self._read(message_id)
-        raise NotSupported
-
-    def signers(self) -> dict[str, Any]:
-        """Every key held, with its state in the database and on the chain; raises `ChainUnavailable`."""
-        settings = self.context.settings
-        addresses = settings.keyring.addresses
-
-        def look(endpoint: Endpoint) -> list[Any]:
-            requests = [(method, [address, "latest"]) for address in addresses for method in _PER_SIGNER]
-            results = endpoint.batch(requests)
-            for result in results:
-                if isinstance(result, RpcError):
-                    raise result
-            return results
-
-        seen = [int(value, 16) for value in self.context.endpoints.first(look)]
-        with transaction(self.context.sessions) as session:
-            rows = {
-                row.address: row for row in session.scalars(select(Signer).where(Signer.chain_id == settings.chain_id))
-            }
-            counts = session.execute(
-                select(Message.from_address, func.count())
-                .where(Message.chain_id == settings.chain_id, Message.status.in_(OPEN))
-                .group_by(Message.from_address)
-            )
-            open_messages = {row.from_address: int(row[1]) for row in counts}
-        items = []
-        for address, latest, balance in zip(addresses, seen[::2], seen[1::2], strict=True):
-            row = rows.get(address)
-            items.append(
-                {
-                    "address": address,
-                    "state": row.state if row else "new",
-                    "balance_wei": str(balance),
-                    "next_nonce": row.next_nonce if row else latest,
-                    "latest_nonce": latest,
-                    "in_flight": open_messages.get(address, 0),
-                }
-            )
-        return {"items": items}
+            rows = session.scalars(query).all()
+        return page([render_event(row) for row in rows], limit, lambda item: str(item["number"]))
 
     def _read(self, message_id: str) -> dict[str, Any]:
         with transaction(self.context.sessions) as session:
@@ -186,9 +141,6 @@ class RelayerService:
             if operator and address.lower() == operator.lower():
                 return address
         return settings.keyring.addresses[0]
-
-
-_PER_SIGNER = ("eth_getTransactionCount", "eth_getBalance")
 
 
 def _canonical(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from apps.common.errors import NotConfigured
+from apps.common.ethereum import checksum_setting
 from apps.common.settings import SAMPLE_INTERNAL_KEY, BaseSettings, SettingsReader, compose_database_url
 from apps.common.wei import ETHER, GWEI
-from relayer.policy import MAX_GAS_LIMIT
-from relayer.signing import Keyring, parse_keys
+from relayer.gas import MAX_GAS_LIMIT
+from relayer.signers import Web3Signer, parse_keys, read_keystores
+from relayer.signing import Keyring, Signer
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class RelayerSettings:
     queue_address: str | None
     max_value_per_tx_wei: int
     max_value_per_day_wei: int
+    max_gas_per_tx_wei: int
+    max_gas_per_day_wei: int
+    max_in_flight: int
+    settle_quorum: int  # 0: two where two endpoints answer
 
 
 def load_settings() -> RelayerSettings:
@@ -57,8 +64,15 @@ def load_settings() -> RelayerSettings:
         queue_address=reader.optional_text("LIDO_WITHDRAWAL_QUEUE_ADDRESS"),
         max_value_per_tx_wei=reader.wei("MAX_VALUE_PER_TX_WEI", 10_000 * ETHER),
         max_value_per_day_wei=reader.wei("MAX_VALUE_PER_DAY_WEI", 100_000 * ETHER),
+        max_gas_per_tx_wei=reader.wei("MAX_GAS_PER_TX_WEI", ETHER),
+        max_gas_per_day_wei=reader.wei("MAX_GAS_PER_DAY_WEI", 20 * ETHER),
+        max_in_flight=reader.integer("MAX_IN_FLIGHT", 64, minimum=1),
+        settle_quorum=reader.integer("SETTLE_QUORUM", 0),
     )
     reader.finish()
+    if settings.settle_quorum > len(settings.rpc_urls):
+        reader.fault("SETTLE_QUORUM", "must be no more than the number of endpoints in RPC_URL")
+        reader.finish()
     return settings
 
 
@@ -90,13 +104,36 @@ def _database_url(reader: SettingsReader) -> str:
 
 
 def _keyring(reader: SettingsReader) -> Keyring:
-    raw = reader.text("SIGNER_KEYS")
+    """Local keys first, then keystore files, then a Web3Signer; at least one key."""
+    raw, files = reader.optional_text("SIGNER_KEYS"), _list(reader, "KEYSTORE_FILES")
+    url, password = reader.optional_text("WEB3SIGNER_URL"), reader.optional_text("KEYSTORE_PASSWORD") or ""
+    signers: list[Signer] = []
+    name = "SIGNER_KEYS"
     try:
-        return parse_keys(raw or "")
-    except ValueError as error:
         if raw:
-            reader.fault("SIGNER_KEYS", str(error))
-        return Keyring(())
+            signers.append(parse_keys(raw))
+        name = "KEYSTORE_FILES"
+        if files:
+            signers.append(read_keystores(files, password))
+        name = "WEB3SIGNER_ADDRESSES"
+        if url:
+            addresses = [checksum_setting(name, address) for address in _list(reader, name)]
+            if not addresses:
+                raise ValueError("must name the addresses that WEB3SIGNER_URL signs for")
+            signers.append(Web3Signer(url, addresses))
+        name = "SIGNER_KEYS"
+        if not signers:
+            raise ValueError("is missing, as are KEYSTORE_FILES and WEB3SIGNER_URL")
+        return Keyring(signers)
+    except NotConfigured:
+        reader.fault(name, "must be 0x addresses of 40 hex digits")
+    except ValueError as error:
+        reader.fault(name, str(error))
+    return Keyring(())
+
+
+def _list(reader: SettingsReader, name: str) -> list[str]:
+    return [part.strip() for part in (reader.optional_text(name) or "").split(",") if part.strip()]
 
 
 def _api_keys(reader: SettingsReader, app_env: str) -> tuple[str, ...]:

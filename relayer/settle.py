@@ -2,7 +2,8 @@
 
 A nonce is settled when the account's nonce at the horizon's block hash is above it; then every attempt of its slot but
 the one with a canonical receipt is dead for ever. The hash that settled decides the outcome, never the intent. A
-missing receipt, a reply of a node or the passing of time prove nothing and change nothing.
+missing receipt, a reply of a node or the passing of time prove nothing and change nothing. Where two endpoints answer,
+two must see an ending at the same block hashes.
 
 `observed_block` of a message that is not final: the highest horizon block at which its nonce was certainly still
 unused. So it was mined in no block up to and including `observed_block`, and as long as reorgs stay above the horizon
@@ -11,6 +12,7 @@ signing on. Of a final message: the horizon at which it ended.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -19,133 +21,47 @@ from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
-from relayer.chain import Look, Occupant, OpenMessage, Receipt
+from relayer.chain import Look, OpenMessage, Receipt
 from relayer.context import RelayerContext
-from relayer.events import record
+from relayer.events import Event, record_all
+from relayer.inquiry import Ending, agreed, find_occupant, why_reverted
 from relayer.models import OPEN, Attempt, Message, Signer, Slot
-from relayer.reverts import UNKNOWN
+from relayer.reverts import UNKNOWN, Revert
 
 log = structlog.get_logger(__name__)
 
+ROWS_PER_TRANSACTION = 200
+_OF_INTENT = {"expire": "expired", "reject": "rejected"}
 
-def settle(context: RelayerContext, look: Look, messages: Sequence[OpenMessage]) -> int:
-    """Bring all open messages up to what was looked at; returns how many ended."""
-    ended = 0
-    unchanged: list[str] = []
+
+def settle(context: RelayerContext, look: Look, messages: Sequence[OpenMessage]) -> list[str]:
+    """Bring all open messages up to what was looked at; returns the ids of those that ended."""
+    endings: list[Ending] = []
+    moved: list[tuple[OpenMessage, Receipt | None]] = []
+    used: set[str] = set()
     for message in messages:
-        view = look.signers.get(message.address)
-        if view is None:
-            log.error("signer_key_missing", message_id=message.message_id, address=message.address)
-            continue
         receipt = look.receipt_of(message)
-        used = view.settled > message.nonce
-        if used and receipt is not None and receipt.block_number <= look.horizon:
-            ended += _finish(context, look, message, receipt)
-        elif used:
-            ended += _missing(context, look, message)
+        if look.signers[message.address].settled > message.nonce:
+            used.add(message.message_id)
+            ending = _ending(look, message, receipt)
+            if ending is not None:
+                endings.append(ending)
         elif receipt is not None and receipt.block_number > look.horizon:
-            if message.status == "mined" and message.block_hash == receipt.block_hash:
-                unchanged.append(message.message_id)
-            else:
-                _mined(context, look, message, receipt)
-        elif receipt is None and message.status == "mined":
-            _reorged(context, look, message)
-        elif receipt is None:
-            unchanged.append(message.message_id)
-    _observe(context, look, unchanged)
+            moved.append((message, receipt))
+        elif receipt is None and message.status == "mined" and message.message_id not in look.standing:
+            moved.append((message, None))
+    ended: list[str] = []
+    seen_alike = agreed(context.settings, context.endpoints, look, endings)
+    for start in range(0, len(seen_alike), ROWS_PER_TRANSACTION):
+        ended += _finish(context, look, seen_alike[start : start + ROWS_PER_TRANSACTION])
+    for start in range(0, len(moved), ROWS_PER_TRANSACTION):
+        _move(context, look, moved[start : start + ROWS_PER_TRANSACTION])
+    _observe(context, look, [row.message_id for row in messages if row.message_id not in used])
     return ended
 
 
-def _finish(context: RelayerContext, look: Look, message: OpenMessage, receipt: Receipt) -> int:
-    """The slot's own receipt stands at the horizon: this is the outcome."""
-    with transaction(context.sessions) as session:
-        row = _lock(session, message)
-        if row is None:
-            return 0
-        kind = session.scalar(select(Attempt.kind).where(Attempt.tx_hash == receipt.tx_hash))
-        row.tx_hash = receipt.tx_hash
-        row.block_number = receipt.block_number
-        row.block_hash = receipt.block_hash
-        row.gas_cost_wei = receipt.gas_cost_wei
-        row.reason = None
-        if kind == "noop":
-            row.status = {"expire": "expired", "reject": "rejected"}.get(row.intent, "cancelled")
-            row.reason = {"code": "replaced", "detail": "An empty transaction of the same nonce was mined instead."}
-        elif receipt.success:
-            row.status = "confirmed"
-        else:
-            found = look.reverts.get(receipt.tx_hash, UNKNOWN)
-            row.status = "reverted"
-            row.revert = {"name": found.name, "detail": found.detail}
-        _look_was(row, look)
-        _close_slot(session, message, "settled", receipt.tx_hash)
-        body = {"status": row.status, "tx_hash": receipt.tx_hash, "block_number": receipt.block_number}
-        proof = {"block_hash": receipt.block_hash, "horizon": look.horizon}
-        record(session, message.message_id, "settled", {**body, **proof})
-    crashpoint("relayer.settled")
-    log.info("message_ended", message_id=message.message_id, **body)
-    return 1
-
-
-def _missing(context: RelayerContext, look: Look, message: OpenMessage) -> int:
-    """The nonce is used for ever and no attempt has a receipt: an index lags, or somebody else used the key."""
-    occupant = look.occupants.get(message.message_id)
-    if occupant is None or occupant.tx_hash in message.attempts:
-        return 0
-    return _conflict(context, look, message, occupant)
-
-
-def _conflict(context: RelayerContext, look: Look, message: OpenMessage, occupant: Occupant) -> int:
-    what = f"transaction {occupant.tx_hash}" if occupant.tx_hash else "no transaction of the signer's"
-    detail = f"Nonce {message.nonce} of {message.address} was used in block {occupant.block_number} by {what}."
-    with transaction(context.sessions) as session:
-        row = _lock(session, message)
-        if row is None:
-            return 0
-        row.status = "conflict"
-        row.reason = {"code": "nonce_taken", "detail": detail}
-        row.block_number = row.block_hash = None
-        _look_was(row, look)
-        _close_slot(session, message, "foreign", occupant.tx_hash)
-        quarantine(session, row.chain_id, message.address)
-        record(session, message.message_id, "conflict", {"detail": detail, "horizon": look.horizon})
-    log.error("signer_used_by_somebody_else", message_id=message.message_id, detail=detail)
-    return 1
-
-
-def _mined(context: RelayerContext, look: Look, message: OpenMessage, receipt: Receipt) -> None:
-    """Provisional: undone when the block leaves the chain."""
-    with transaction(context.sessions) as session:
-        row = _lock(session, message)
-        if row is None:
-            return
-        row.status = "mined"
-        row.tx_hash = receipt.tx_hash
-        row.block_number = receipt.block_number
-        row.block_hash = receipt.block_hash
-        row.reason = None
-        _look_was(row, look)
-        body = {"tx_hash": receipt.tx_hash, "block_number": receipt.block_number, "block_hash": receipt.block_hash}
-        record(session, message.message_id, "mined", body)
-
-
-def _reorged(context: RelayerContext, look: Look, message: OpenMessage) -> None:
-    """Its block left the chain, and nodes do not reliably put its transactions back: the same bytes go out again."""
-    with transaction(context.sessions) as session:
-        row = _lock(session, message)
-        if row is None or row.status != "mined":
-            return
-        body = {"block_number": row.block_number, "block_hash": row.block_hash}
-        row.status = "broadcast"
-        row.block_number = row.block_hash = None
-        row.tx_hash = message.attempts[-1]
-        _look_was(row, look)
-        record(session, message.message_id, "reorged", body)
-    log.warning("message_reorged", message_id=message.message_id, **body)
-
-
 def quarantine(session: Session, chain_id: int, address: str) -> None:
-    """Nothing more is signed with this key until ops have looked."""
+    """This key signs nothing more, ever: what else was signed with it nobody here knows."""
     session.execute(
         update(Signer)
         .where(Signer.chain_id == chain_id, Signer.address == address, Signer.state != "quarantined")
@@ -153,43 +69,172 @@ def quarantine(session: Session, chain_id: int, address: str) -> None:
     )
 
 
+def _ending(look: Look, message: OpenMessage, receipt: Receipt | None) -> Ending | None:
+    """What ends a message whose nonce is used for ever, or None: an index may lag, a look may mix two moments."""
+    if receipt is not None:
+        return Ending(message, receipt=receipt) if receipt.block_number <= look.horizon else None
+    occupant = find_occupant(look, message)
+    if occupant is None or occupant.tx_hash in message.attempts:
+        return None
+    return Ending(message, occupant=occupant)
+
+
+def _finish(context: RelayerContext, look: Look, endings: Sequence[Ending]) -> list[str]:
+    reverts = {
+        ending.receipt.tx_hash: why_reverted(look.endpoint, ending.message, ending.receipt)
+        for ending in endings
+        if ending.receipt is not None and not ending.receipt.success
+    }
+    by_id = {ending.message.message_id: ending for ending in endings}
+    with transaction(context.sessions) as session:
+        rows = _lock(session, list(by_id))
+        now = session.scalars(select(func.clock_timestamp())).one()
+        hashes = [ending.receipt.tx_hash for ending in endings if ending.receipt is not None]
+        kinds = session.execute(select(Attempt.tx_hash, Attempt.kind).where(Attempt.tx_hash.in_(hashes))).all()
+        kind_of = {row.tx_hash: row.kind for row in kinds}
+        events = []
+        for row in rows:
+            ending = by_id[row.message_id]
+            _look_was(row, look, now)
+            if ending.receipt is not None:
+                kind = kind_of[ending.receipt.tx_hash]
+                events.append(_end_by_receipt(row, look, ending.receipt, kind, reverts.get(ending.receipt.tx_hash)))
+            else:
+                events.append(_end_by_stranger(session, row, look, ending))
+        session.flush()
+        _close_slots(session, [event.message_id for event in events if event.type == "settled"])
+        record_all(session, events)
+        crashpoint("relayer.settling")
+    crashpoint("relayer.settled")
+    for event in events:
+        log.log(40 if event.type == "conflict" else 20, "message_ended", message_id=event.message_id, **event.body)
+    return [event.message_id for event in events]
+
+
+def _end_by_receipt(row: Message, look: Look, receipt: Receipt, kind: str, revert: Revert | None) -> Event:
+    """The slot's own receipt stands at the horizon: this is the outcome."""
+    row.tx_hash = receipt.tx_hash
+    row.block_number = receipt.block_number
+    row.block_hash = receipt.block_hash
+    row.gas_cost_wei = receipt.gas_cost_wei
+    row.reason = None
+    if kind == "noop":
+        row.status = _OF_INTENT.get(row.intent, "cancelled")
+        row.reason = {"code": "replaced", "detail": "An empty transaction of the same nonce was mined instead."}
+    elif receipt.success:
+        row.status = "confirmed"
+    else:
+        found = revert or UNKNOWN
+        row.status = "reverted"
+        row.revert = {"name": found.name, "detail": found.detail}
+    body = {"status": row.status, "tx_hash": receipt.tx_hash, "block_number": receipt.block_number}
+    return Event(row.message_id, "settled", {**body, "block_hash": receipt.block_hash, **_proof(look)})
+
+
+def _end_by_stranger(session: Session, row: Message, look: Look, ending: Ending) -> Event:
+    """Somebody else's transaction is in the nonce's place for ever. It is found and named, never guessed."""
+    occupant = ending.occupant
+    if occupant is None:
+        raise ValueError("an ending without receipt has an occupant")
+    what = f"transaction {occupant.tx_hash}" if occupant.tx_hash else "no transaction of the signer's"
+    detail = f"Nonce {row.nonce} of {row.from_address} was used in block {occupant.block_number} by {what}."
+    row.status = "conflict"
+    row.reason = {"code": "nonce_taken", "detail": detail}
+    row.block_number = row.block_hash = None
+    session.execute(
+        update(Slot)
+        .where(Slot.message_id == row.message_id, Slot.state == "open")
+        .values(state="foreign", settled_by=occupant.tx_hash),
+        execution_options={"synchronize_session": False},
+    )
+    quarantine(session, row.chain_id, row.from_address)
+    return Event(row.message_id, "conflict", {"detail": detail, "block_hash": occupant.block_hash, **_proof(look)})
+
+
+def _proof(look: Look) -> dict[str, Any]:
+    return {"horizon": look.horizon, "horizon_hash": look.horizon_hash, "endpoint": look.endpoint.number}
+
+
+def _move(context: RelayerContext, look: Look, moved: Sequence[tuple[OpenMessage, Receipt | None]]) -> None:
+    """Provisional: seen in a block above the horizon, or its block has left the chain. Nodes do not reliably put the
+    transactions of such a block back, so the same bytes go out again."""
+    by_id = {message.message_id: (message, receipt) for message, receipt in moved}
+    with transaction(context.sessions) as session:
+        events = []
+        now = session.scalars(select(func.clock_timestamp())).one()
+        for row in _lock(session, list(by_id)):
+            message, receipt = by_id[row.message_id]
+            if receipt is not None:
+                row.status = "mined"
+                row.tx_hash = receipt.tx_hash
+                row.block_number = receipt.block_number
+                row.block_hash = receipt.block_hash
+                row.reason = row.reason if row.intent != "none" else None
+                body = {"tx_hash": receipt.tx_hash, "block_number": receipt.block_number}
+                events.append(Event(row.message_id, "mined", {**body, "block_hash": receipt.block_hash}))
+            elif row.status == "mined":
+                body = {"block_number": row.block_number or 0, "block_hash": row.block_hash or ""}
+                events.append(Event(row.message_id, "reorged", body))
+                row.status = "broadcast"
+                row.block_number = row.block_hash = None
+                row.tx_hash = message.attempts[-1]
+                log.warning("message_reorged", message_id=row.message_id, **body)
+            _look_was(row, look, now)
+        session.flush()
+        record_all(session, events)
+        crashpoint("relayer.moving")
+    crashpoint("relayer.moved")
+
+
 def _observe(context: RelayerContext, look: Look, message_ids: Sequence[str]) -> None:
+    """Note how far the nonces of these were looked for and found unused."""
     if not message_ids:
         return
+    behind = (func.coalesce(Message.observed_block, -1) < look.horizon) | (
+        func.coalesce(Message.observed_head, -1) < look.head
+    )
+    # Locked in one order and without waiting: another pump may be at the same rows.
+    free = (
+        select(Message.message_id)
+        .where(Message.message_id.in_(message_ids), Message.status.in_(OPEN), behind)
+        .order_by(Message.seq)
+        .with_for_update(skip_locked=True)
+    )
+    values: dict[Any, Any] = {
+        Message.observed_block: func.greatest(func.coalesce(Message.observed_block, 0), look.horizon),
+        Message.observed_head: func.greatest(func.coalesce(Message.observed_head, 0), look.head),
+    }
     with transaction(context.sessions) as session:
-        # Locked in one order and without waiting: another pump may be at the same rows.
-        free = session.scalars(
-            select(Message.message_id)
-            .where(Message.message_id.in_(message_ids), Message.status.in_(OPEN))
-            .order_by(Message.seq)
-            .with_for_update(skip_locked=True)
-        ).all()
-        values: dict[Any, Any] = {
-            Message.observed_block: func.greatest(func.coalesce(Message.observed_block, 0), look.horizon),
-            Message.observed_head: func.greatest(func.coalesce(Message.observed_head, 0), look.head),
-        }
-        session.execute(
-            update(Message).where(Message.message_id.in_(free)).values(values),
-            execution_options={"synchronize_session": False},
-        )
+        locked = session.scalars(free).all()
+        if locked:
+            session.execute(
+                update(Message).where(Message.message_id.in_(locked)).values(values),
+                execution_options={"synchronize_session": False},
+            )
 
 
-def _lock(session: Session, message: OpenMessage) -> Message | None:
-    """The message's row, if it is still open; another pump may have been quicker."""
+def _lock(session: Session, message_ids: Sequence[str]) -> Sequence[Message]:
+    """Those rows that are still open, in order of acceptance; another pump may have been quicker."""
     return session.scalars(
-        select(Message).where(Message.message_id == message.message_id, Message.status.in_(OPEN)).with_for_update()
-    ).one_or_none()
+        select(Message)
+        .where(Message.message_id.in_(message_ids), Message.status.in_(OPEN))
+        .order_by(Message.seq)
+        .with_for_update()
+    ).all()
 
 
-def _look_was(row: Message, look: Look) -> None:
+def _look_was(row: Message, look: Look, now: datetime) -> None:
     """Note what was looked at. Only callers that know the nonce unused at the horizon, or the message ended, may."""
     row.observed_block = max(row.observed_block or 0, look.horizon)
     row.observed_head = look.head
-    row.updated_at = func.clock_timestamp()
+    row.updated_at = now
 
 
-def _close_slot(session: Session, message: OpenMessage, state: str, settled_by: str | None) -> None:
+def _close_slots(session: Session, message_ids: Sequence[str]) -> None:
+    """Note in the slots by which of their attempts they were settled."""
     session.execute(
-        update(Slot).where(Slot.message_id == message.message_id).values(state=state, settled_by=settled_by),
+        update(Slot)
+        .where(Slot.message_id.in_(message_ids), Slot.message_id == Message.message_id, Slot.state == "open")
+        .values(state="settled", settled_by=Message.tx_hash),
         execution_options={"synchronize_session": False},
     )

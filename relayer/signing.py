@@ -1,25 +1,23 @@
-"""Keys and signatures. A key never leaves this module in any text: not in an error, a log or a representation.
+"""What is signed, and the proof that it was: signed bytes are decoded and compared before anybody stores them.
 
-What was signed is decoded again and compared before anybody stores it, so that a wrong library or a hostile remote
-signer cannot make the relayer send what nobody asked for.
+So a wrong library or a hostile signer cannot make the relayer send what nobody asked for.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
-from eth_account.typed_transactions.typed_transaction import TypedTransaction
-from hexbytes import HexBytes
+import rlp
+from eth_keys.datatypes import Signature
 from web3 import Web3
-
-_KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{64}", re.ASCII)
 
 
 class SignatureMismatch(Exception):
     """The signed bytes say something else than what was asked to be signed; nothing may be sent."""
+
+
+class SignerUnavailable(Exception):
+    """The signer did not sign. Its message tells no secret."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,24 @@ class Unsigned:
     max_fee_wei: int
     tip_wei: int
 
+    def fields(self) -> dict[str, Any]:
+        """As eth-account takes it."""
+        return {
+            "type": 2,
+            "chainId": self.chain_id,
+            "nonce": self.nonce,
+            "to": self.to,
+            "value": self.value_wei,
+            "data": self.data,
+            "gas": self.gas_limit,
+            "maxFeePerGas": self.max_fee_wei,
+            "maxPriorityFeePerGas": self.tip_wei,
+        }
+
+    def price(self) -> dict[str, str]:
+        """For a message's history."""
+        return {"max_fee_per_gas_wei": str(self.max_fee_wei), "max_priority_fee_per_gas_wei": str(self.tip_wei)}
+
 
 @dataclass(frozen=True, repr=False)
 class Signed:
@@ -46,74 +62,76 @@ class Signed:
         return f"Signed({self.tx_hash})"
 
 
-class Keyring:
-    """The signers, by address, in the order of the setting."""
-
-    def __init__(self, accounts: Sequence[LocalAccount]) -> None:
-        self._accounts = {str(account.address): account for account in accounts}
-
-    def __repr__(self) -> str:
-        return f"Keyring({', '.join(self._accounts)})"
+class Signer(Protocol):
+    """Signs for some addresses. It only signs: it never sends, and nobody believes it."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        return tuple(self._accounts)
+        """Checksummed, known without asking anybody."""
+
+    def sign(self, unsigned: Unsigned) -> bytes:
+        """The raw signed transaction; raises `SignerUnavailable`."""
+
+
+class Keyring:
+    """All signers' addresses, in the order of the settings; one address has one signer."""
+
+    def __init__(self, signers: Sequence[Signer]) -> None:
+        self._signers: dict[str, Signer] = {}
+        for signer in signers:
+            for address in signer.addresses:
+                if address in self._signers:
+                    raise ValueError(f"the key of {address} is held twice")
+                self._signers[address] = signer
+
+    def __repr__(self) -> str:
+        return f"Keyring({', '.join(self._signers)})"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(self._signers)
 
     def __contains__(self, address: object) -> bool:
-        return address in self._accounts
+        return address in self._signers
 
     def sign(self, unsigned: Unsigned) -> Signed:
-        """Sign, decode what was signed, and compare; raises `SignatureMismatch`; `KeyError` for an unknown signer."""
-        signed = self._accounts[unsigned.sender].sign_transaction(_fields(unsigned))
-        raw = bytes(signed.raw_transaction)
+        """Sign, decode what was signed, and compare.
+
+        Raises `SignatureMismatch` or `SignerUnavailable`; `KeyError` for an unknown signer.
+        """
+        raw = self._signers[unsigned.sender].sign(unsigned)
         verify(raw, unsigned)
         return Signed(tx_hash=Web3.to_hex(Web3.keccak(raw)), raw=raw)
 
 
-def parse_keys(text: str) -> Keyring:
-    """Read ``SIGNER_KEYS``: 32-byte hex keys, comma-separated, with or without 0x. The error says which, never what."""
-    accounts: list[LocalAccount] = []
-    for number, part in enumerate([part.strip() for part in text.split(",") if part.strip()], start=1):
-        if not _KEY.fullmatch(part):
-            raise ValueError(f"key number {number} is not 64 hex digits")
-        try:
-            accounts.append(Account.from_key(part if part.startswith("0x") else "0x" + part))
-        except Exception:  # noqa: BLE001  # its text may hold the key
-            raise ValueError(f"key number {number} is not a private key") from None
-    if not accounts:
-        raise ValueError("holds no key")
-    if len({account.address for account in accounts}) != len(accounts):
-        raise ValueError("holds a key twice")
-    return Keyring(accounts)
-
-
 def verify(raw: bytes, unsigned: Unsigned) -> None:
-    """Raise `SignatureMismatch` unless the bytes are exactly `unsigned`, signed by its sender."""
-    decoded: dict[str, Any] = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
-    found = Unsigned(
-        chain_id=int(decoded["chainId"]),
-        sender=str(Account.recover_transaction(HexBytes(raw))),
-        nonce=int(decoded["nonce"]),
-        to=Web3.to_checksum_address(HexBytes(decoded["to"])),
-        value_wei=int(decoded["value"]),
-        data=bytes(HexBytes(decoded["data"])),
-        gas_limit=int(decoded["gas"]),
-        max_fee_wei=int(decoded["maxFeePerGas"]),
-        tip_wei=int(decoded["maxPriorityFeePerGas"]),
-    )
-    if found != unsigned or decoded["accessList"]:
-        raise SignatureMismatch(f"nonce {unsigned.nonce} of {unsigned.sender}")
+    """Raise `SignatureMismatch` unless the bytes are exactly `unsigned`, signed by its sender, as nodes take it."""
+    asked = f"nonce {unsigned.nonce} of {unsigned.sender}"
+    try:
+        fields = rlp.decode(raw[1:])
+        body, (parity, r, s) = fields[:9], [int.from_bytes(item, "big") for item in fields[9:]]
+        if raw[:1] != _EIP_1559 or body != _body(unsigned) or rlp.encode(fields) != raw[1:] or s > _HALF_OF_ORDER:
+            raise SignatureMismatch(asked)
+        digest = Web3.keccak(_EIP_1559 + rlp.encode(body))
+        sender = Signature(vrs=(parity, r, s)).recover_public_key_from_msg_hash(digest).to_checksum_address()
+    except SignatureMismatch:
+        raise
+    except Exception:  # noqa: BLE001  # what cannot be decoded is not what was asked for
+        raise SignatureMismatch(f"{asked}: undecodable") from None
+    if sender != unsigned.sender:
+        raise SignatureMismatch(asked)
 
 
-def _fields(unsigned: Unsigned) -> dict[str, Any]:
-    return {
-        "type": 2,
-        "chainId": unsigned.chain_id,
-        "nonce": unsigned.nonce,
-        "to": unsigned.to,
-        "value": unsigned.value_wei,
-        "data": unsigned.data,
-        "gas": unsigned.gas_limit,
-        "maxFeePerGas": unsigned.max_fee_wei,
-        "maxPriorityFeePerGas": unsigned.tip_wei,
-    }
+def _body(unsigned: Unsigned) -> list[Any]:
+    """The nine fields that are signed, as EIP-1559 orders and RLP encodes them; the access list is empty."""
+    prices = (unsigned.tip_wei, unsigned.max_fee_wei)
+    numbers = [_big_endian(value) for value in (unsigned.chain_id, unsigned.nonce, *prices, unsigned.gas_limit)]
+    return [*numbers, bytes.fromhex(unsigned.to[2:]), _big_endian(unsigned.value_wei), unsigned.data, []]
+
+
+def _big_endian(value: int) -> bytes:
+    return value.to_bytes((value.bit_length() + 7) // 8, "big")
+
+
+_EIP_1559 = b"\x02"
+_HALF_OF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0  # EIP-2

@@ -1,7 +1,10 @@
 """Run the due step of a batch, whatever its kind: the dispatch from (kind, status) to the flow's function."""
 
+from sqlalchemy import select
+
+from apps.common.database import transaction
 from apps.pool.leases import claim
-from apps.pool.models import Batch
+from apps.pool.models import Batch, BatchTransaction
 from tasks import celery
 from tasks.claims import CLAIM_STEPS
 from tasks.engine import Step, run_batch, worker_context
@@ -20,6 +23,22 @@ def advance(batch_id: str | None = None) -> int:
     """Run the step of the named due batch, or of one due batch; returns how many were taken."""
     context = worker_context()
     rows = claim(context.sessions, Batch, context.settings.lease_sec, row_id=batch_id)
+    for row in rows:
+        run_batch(context, row, STEPS[(row.kind, row.status)])
+    return len(rows)
+
+
+@celery.task(name="tasks.batches.transaction_ended")
+def transaction_ended(message_id: str | None = None) -> int:
+    """What the relayer hints at: a transaction has ended, and the batch that waits for it looks before its time."""
+    context = worker_context()
+    with transaction(context.sessions) as session:
+        batch_id = session.scalar(
+            select(BatchTransaction.batch_id).where(BatchTransaction.message_id == message_id)
+        )  # fmt: skip
+    if batch_id is None:
+        return 0  # a payout of ops, or a message of somebody else's
+    rows = claim(context.sessions, Batch, context.settings.lease_sec, row_id=batch_id, early=True)
     for row in rows:
         run_batch(context, row, STEPS[(row.kind, row.status)])
     return len(rows)

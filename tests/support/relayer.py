@@ -1,17 +1,9 @@
 """A relayer on a real node and a real database, whose blocks the test mines itself."""
 
-import json
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import requests
 from flask.testing import FlaskClient
@@ -22,7 +14,8 @@ from relayer import create_app
 from relayer.context import RelayerContext
 from relayer.pump import Tick, pump_once
 from relayer.settings import RelayerSettings
-from relayer.signing import parse_keys
+from relayer.signers import parse_keys
+from relayer.signing import Keyring
 
 # The node's own well-known test keys.
 OPERATOR_KEY = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
@@ -69,6 +62,19 @@ class Node:
             block = self.rpc("eth_getBlockByNumber", hex(number), True)
             found += [item for item in block["transactions"] if item["from"].lower() == address.lower()]
         return found
+
+    def executions(self) -> Counter[int]:
+        """How often each value was sent from operator to custody in the canonical chain."""
+        return Counter(
+            int(item["value"], 16)
+            for item in self.transactions_from(OPERATOR)
+            if (item["to"] or "").lower() == CUSTODY.lower()
+        )
+
+    def base_fee(self, wei: int) -> None:
+        """Mine a block with this base fee; from it the next ones fall by an eighth."""
+        self.rpc("anvil_setNextBlockBaseFeePerGas", hex(wei))
+        self.mine()
 
 
 @dataclass
@@ -121,7 +127,7 @@ def make_settings(database_url: str, rpc_urls: tuple[str, ...], **changes: Any) 
         "broker_url": "redis://127.0.0.1:1/0",  # nobody listens: hints are lost, and nothing may depend on them
         "rpc_urls": rpc_urls,
         "chain_id": CHAIN_ID,
-        "keyring": parse_keys(f"{OPERATOR_KEY},{CUSTODY_KEY}"),
+        "keyring": Keyring([parse_keys(f"{OPERATOR_KEY},{CUSTODY_KEY}")]),
         "api_keys": (),
         "confirmations": 2,
         "money_horizon": None,
@@ -133,61 +139,9 @@ def make_settings(database_url: str, rpc_urls: tuple[str, ...], **changes: Any) 
         "queue_address": None,
         "max_value_per_tx_wei": 10_000 * ETHER,
         "max_value_per_day_wei": 100_000 * ETHER,
+        "max_gas_per_tx_wei": ETHER,
+        "max_gas_per_day_wei": 20 * ETHER,
+        "max_in_flight": 64,
+        "settle_quorum": 0,
     }
     return RelayerSettings(**{**values, **changes})
-
-
-def run_pump_process(
-    database_url: str, rpc_url: str, crashpoint: str | None = None
-) -> "subprocess.CompletedProcess[str]":
-    """One tick of the real task in a process of its own, which `crashpoint` may kill."""
-    parts = urlsplit(database_url)
-    environment = {
-        **os.environ,
-        "DB_HOST": parts.hostname or "",
-        "DB_PORT": str(parts.port),
-        "DB_USER": unquote(parts.username or ""),
-        "DB_PASSWORD": unquote(parts.password or ""),
-        "DB_NAME": parts.path.strip("/"),
-        "RPC_URL": rpc_url,
-        "CHAIN_ID": str(CHAIN_ID),
-        "SIGNER_KEYS": f"{OPERATOR_KEY},0x{CUSTODY_KEY}",
-        "CUSTODY_ETH_ADDRESS": CUSTODY,
-        "RELAYER_OPERATOR_ADDRESS": OPERATOR,
-        "CELERY_BROKER_URL": "redis://127.0.0.1:1/0",
-        "STAKING_CRASHPOINT": crashpoint or "",
-    }
-    command = [sys.executable, "-c", "from relayer.tasks import pump; pump()"]
-    return subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )  # fmt: skip
-
-
-@contextmanager
-def losing_replies(upstream: str, method: str, times: int) -> Iterator[str]:
-    """A proxy before a node that delivers calls of `method` and then loses the first `times` replies to them."""
-    lost = threading.Semaphore(times)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            answer = requests.post(upstream, data=body, headers={"Content-Type": "application/json"}, timeout=10)
-            asked = json.loads(body)
-            hit = isinstance(asked, dict) and asked["method"] == method
-            self.send_response(502 if hit and lost.acquire(blocking=False) else 200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer.content)))
-            self.end_headers()
-            self.wfile.write(answer.content)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -21,6 +21,8 @@ NOW = sa.text("clock_timestamp()")
 TABLES = ("message_events", "sends", "attempts", "slots", "messages", "signers")
 STATUSES = "'queued','signed','broadcast','mined','confirmed','reverted','cancelled','expired','rejected','conflict'"
 FINAL = "'confirmed','reverted','cancelled','expired','rejected','conflict'"
+# What a message asks for. Its gas limit may still be raised to an estimate before it is signed.
+PAYLOAD = ("message_id", "seq", "request", "chain_id", "from_address", "to_address", "data", "value_wei", "deadline")
 
 
 def upgrade() -> None:
@@ -35,10 +37,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_constraint("fk_messages_own_slot", "messages")
     for table in TABLES:
         op.drop_table(table)
-    op.execute("DROP FUNCTION refuse_change")
-    op.execute("DROP FUNCTION refuse_change_of_final")
+    for function in ("refuse_change", "refuse_closed_slot"):
+        op.execute(f"DROP FUNCTION {function}")
     for statement in DROP:
         op.execute(statement)
 
@@ -53,6 +56,7 @@ def _signers() -> None:
         sa.Column("created_at", TIME, nullable=False, server_default=NOW),
         sa.Column("updated_at", TIME, nullable=False, server_default=NOW),
         sa.CheckConstraint("next_nonce >= 0", name="nonce_not_negative"),
+        sa.CheckConstraint("state IN ('active','draining','paused','quarantined')", name="state_known"),
     )
 
 
@@ -66,6 +70,7 @@ def _messages() -> None:
         sa.Column("status", sa.Text, nullable=False),
         sa.Column("reason", JSONB),
         sa.Column("intent", sa.Text, nullable=False, server_default=sa.text("'none'")),
+        sa.Column("raise_asked", sa.Boolean, nullable=False, server_default=sa.text("false")),
         sa.Column("chain_id", sa.BigInteger, nullable=False),
         sa.Column("from_address", sa.Text, nullable=False),
         sa.Column("to_address", sa.Text, nullable=False),
@@ -85,6 +90,7 @@ def _messages() -> None:
         sa.Column("created_at", TIME, nullable=False, server_default=NOW),
         sa.Column("updated_at", TIME, nullable=False, server_default=NOW),
         sa.CheckConstraint(f"status IN ({STATUSES})", name="status_known"),
+        sa.CheckConstraint("intent IN ('none','cancel','expire','reject')", name="intent_known"),
         sa.CheckConstraint("status <> 'queued' OR nonce IS NULL", name="queued_has_no_nonce"),
         sa.CheckConstraint(
             "status NOT IN ('signed','broadcast','mined','confirmed','reverted') OR nonce IS NOT NULL",
@@ -105,12 +111,21 @@ def _slots() -> None:
         sa.Column("chain_id", sa.BigInteger, primary_key=True),
         sa.Column("address", sa.Text, primary_key=True),
         sa.Column("nonce", sa.BigInteger, primary_key=True),
-        sa.Column("message_id", sa.Text, sa.ForeignKey("messages.message_id"), unique=True),
+        sa.Column("message_id", sa.Text, sa.ForeignKey("messages.message_id"), nullable=False, unique=True),
         sa.Column("state", sa.Text, nullable=False, server_default=sa.text("'open'")),
         sa.Column("settled_by", sa.Text),
         sa.Column("created_at", TIME, nullable=False, server_default=NOW),
         sa.ForeignKeyConstraint(["chain_id", "address"], ["signers.chain_id", "signers.address"]),
+        sa.UniqueConstraint("chain_id", "address", "nonce", "message_id"),
         sa.CheckConstraint("state IN ('open','settled','foreign')", name="state_known"),
+    )
+    # The nonce that a message shows is that of its own slot: no other message's, and no other signer's.
+    op.create_foreign_key(
+        "fk_messages_own_slot",
+        "messages",
+        "slots",
+        ["chain_id", "from_address", "nonce", "message_id"],
+        ["chain_id", "address", "nonce", "message_id"],
     )
 
 
@@ -127,6 +142,7 @@ def _attempts() -> None:
         sa.Column("max_fee_per_gas_wei", WeiColumn(), nullable=False),
         sa.Column("max_priority_fee_per_gas_wei", WeiColumn(), nullable=False),
         sa.Column("gas_limit", sa.BigInteger, nullable=False),
+        sa.Column("head", sa.BigInteger, nullable=False),
         sa.Column("created_at", TIME, nullable=False, server_default=NOW),
         sa.ForeignKeyConstraint(["chain_id", "address", "nonce"], ["slots.chain_id", "slots.address", "slots.nonce"]),
         sa.UniqueConstraint("chain_id", "address", "nonce", "number"),
@@ -146,7 +162,7 @@ def _evidence() -> None:
         sa.Column("started_at", TIME, nullable=False, server_default=NOW),
         sa.Column("finished_at", TIME),
     )
-    op.create_index("ix_sends_tx_hash", "sends", ["tx_hash", "endpoint", "head"])
+    op.create_index("ix_sends_tx_hash", "sends", ["tx_hash", "endpoint", "id"])
     op.create_table(
         "message_events",
         sa.Column("message_id", sa.Text, sa.ForeignKey("messages.message_id"), primary_key=True),
@@ -160,31 +176,38 @@ def _evidence() -> None:
 
 
 def _triggers() -> None:
-    # Losing an attempt that some node holds is the one way to a wrong outcome, so the database itself refuses.
+    # Losing an attempt that some node holds, or a second nonce for one message, is the way to a wrong outcome or a
+    # double one. So the database itself refuses, whatever the program does.
     op.execute(
         "CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$"
+        "$$ BEGIN RAISE EXCEPTION '% of % refused: it is kept for ever, unchanged', TG_OP, TG_TABLE_NAME; END $$"
     )
+    op.execute(
+        "CREATE FUNCTION refuse_closed_slot() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF EXISTS (SELECT FROM slots s WHERE s.chain_id = NEW.chain_id AND s.address = NEW.address "
+        "AND s.nonce = NEW.nonce AND s.state <> 'open') THEN RAISE EXCEPTION 'nonce % is closed', NEW.nonce; END IF; "
+        "RETURN NEW; END $$"
+    )
+    for table in ("messages", "slots", "attempts", "sends", "message_events"):
+        _refuse(f"{table}_kept", f"DELETE ON {table} FOR EACH ROW")
+        _refuse(f"{table}_not_emptied", f"TRUNCATE ON {table} FOR EACH STATEMENT")
     for table in ("attempts", "message_events"):
-        op.execute(
-            f"CREATE TRIGGER {table}_immutable BEFORE UPDATE OR DELETE ON {table} "
-            "FOR EACH ROW EXECUTE FUNCTION refuse_change()"
-        )
+        _refuse(f"{table}_immutable", f"UPDATE ON {table} FOR EACH ROW")
+    _refuse("sends_answered_once", "UPDATE ON sends FOR EACH ROW WHEN (OLD.finished_at IS NOT NULL)")
+    _refuse("messages_final", f"UPDATE ON messages FOR EACH ROW WHEN (OLD.status IN ({FINAL}))")
+    payload = " OR ".join(f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in PAYLOAD)
+    _refuse("messages_payload_fixed", f"UPDATE ON messages FOR EACH ROW WHEN ({payload})")
+    bound = "OLD.nonce IS NOT NULL AND (NEW.nonce IS DISTINCT FROM OLD.nonce OR NEW.gas_limit <> OLD.gas_limit)"
+    _refuse("messages_nonce_fixed", f"UPDATE ON messages FOR EACH ROW WHEN ({bound})")
+    _refuse("slots_bound", "UPDATE OF message_id, nonce, address, chain_id ON slots FOR EACH ROW")
+    _refuse("slots_closed_once", "UPDATE ON slots FOR EACH ROW WHEN (OLD.state <> 'open')")
+    _refuse("signers_nonce_grows", "UPDATE ON signers FOR EACH ROW WHEN (NEW.next_nonce < OLD.next_nonce)")
+    _refuse("signers_quarantine_stays", "UPDATE ON signers FOR EACH ROW WHEN (OLD.state = 'quarantined')")
     op.execute(
-        "CREATE FUNCTION refuse_change_of_final() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION 'message % is final or bound to its slot', OLD.message_id; END $$"
+        "CREATE TRIGGER attempts_of_open_slots BEFORE INSERT ON attempts FOR EACH ROW "
+        "EXECUTE FUNCTION refuse_closed_slot()"
     )
-    op.execute(
-        "CREATE TRIGGER messages_final BEFORE UPDATE ON messages FOR EACH ROW "
-        f"WHEN (OLD.status IN ({FINAL}) AND OLD.status <> 'conflict') EXECUTE FUNCTION refuse_change_of_final()"
-    )
-    op.execute(
-        "CREATE TRIGGER messages_kept BEFORE DELETE ON messages FOR EACH ROW EXECUTE FUNCTION refuse_change_of_final()"
-    )
-    op.execute(
-        "CREATE TRIGGER slots_bound BEFORE UPDATE OF message_id, nonce, address, chain_id ON slots FOR EACH ROW "
-        "EXECUTE FUNCTION refuse_change_of_final()"
-    )
-    op.execute(
-        "CREATE TRIGGER slots_kept BEFORE DELETE ON slots FOR EACH ROW EXECUTE FUNCTION refuse_change_of_final()"
-    )
+
+
+def _refuse(name: str, what: str) -> None:
+    op.execute(f"CREATE TRIGGER {name} BEFORE {what} EXECUTE FUNCTION refuse_change()")

@@ -23,7 +23,6 @@ from tests.support.relayer import (
     SUBMIT_DATA,
     House,
     Node,
-    losing_replies,
     make_house,
 )
 
@@ -139,16 +138,6 @@ def test_mempool__dropped__same_bytes_sent_again(house: House) -> None:
     house.mine_and_pump()
     found = house.run("m:1")
     assert (found["status"], found["tx_hash"], len(found["attempts"])) == ("confirmed", tx_hash, 1)
-
-
-def test_reply__lost_after_delivery__nonce_kept_and_executed_once(database_url: str, node: Node) -> None:
-    with losing_replies(node.url, "eth_sendRawTransaction", times=1) as proxy:
-        house = make_house(database_url, node, rpc_urls=(proxy,))
-        house.post("m:1")
-        house.pump()
-        assert house.message("m:1")["status"] == "signed"
-        assert house.run("m:1")["status"] == "confirmed"
-    assert len(node.transactions_from(OPERATOR)) == 1
 
 
 def test_endpoint__first_one_dead__the_other_serves(database_url: str, node: Node) -> None:

@@ -92,20 +92,98 @@ def test_cancel__queued__cancelled_without_nonce(house: House) -> None:
     assert house.node.transactions_from(OPERATOR) == []
 
 
-def test_cancel__signed__refused(house: House) -> None:
+def test_ops__unknown_message_or_signer__404(house: House) -> None:
+    for path in ("transactions/nobody/cancel", "transactions/nobody/speed-up", f"signers/{STRANGER}/pause"):
+        assert house.client.post(f"/v1/{path}").status_code == 404
+    for path in ("events", "explain"):
+        assert house.client.get(f"/v1/transactions/nobody/{path}").status_code == 404
+
+
+def signer(house: House, action: str) -> str:
+    answer = house.client.post(f"/v1/signers/{OPERATOR}/{action}")
+    return str(answer.get_json()["state"] if answer.status_code == 200 else answer.get_json()["code"])
+
+
+def test_signer__paused__neither_signs_nor_sends_until_resumed(house: House) -> None:
     house.post("m:1")
     house.pump()
-    answer = house.client.post("/v1/transactions/m:1/cancel")
-    assert (answer.status_code, answer.get_json()["code"]) == (409, "already_signed")
-    house.run("m:1")
-    assert house.client.post("/v1/transactions/m:1/cancel").get_json()["code"] == "already_final"
+    assert signer(house, "pause") == "paused"
+    house.node.rpc("anvil_dropTransaction", house.message("m:1")["tx_hash"])
+    house.post("m:2", value_wei="5")
+    house.mine_and_pump(3)
+    assert house.message("m:2")["reason"]["code"] == "signer_not_active"
+    assert house.node.transactions_from(OPERATOR) == []
+    assert signer(house, "resume") == "active"
+    assert house.run("m:2")["status"] == "confirmed"
+    assert house.message("m:1")["status"] == "confirmed"
 
 
-def test_speed_up__any__not_supported(house: House) -> None:
-    assert house.client.post("/v1/transactions/m:1/speed-up").status_code == 404
+def test_signer__draining__ends_what_it_has_and_begins_nothing(house: House) -> None:
     house.post("m:1")
-    answer = house.client.post("/v1/transactions/m:1/speed-up")
-    assert (answer.status_code, answer.get_json()["code"]) == (409, "not_supported")
+    house.pump()
+    assert signer(house, "drain") == "draining"
+    house.node.rpc("anvil_dropTransaction", house.message("m:1")["tx_hash"])
+    house.post("m:2", value_wei="5")
+    assert house.run("m:1")["status"] == "confirmed"
+    assert house.message("m:2")["status"] == "queued"
+
+
+def test_signer__quarantined__never_signs_again(house: House) -> None:
+    house.pump()
+    house.node.rpc("anvil_setNonce", OPERATOR, "0x5")
+    house.node.mine()
+    house.pump()
+    assert signer(house, "resume") == "signer_quarantined"
+
+
+def reasons(house: House, message_id: str = "m:1") -> list[str]:
+    answer = house.client.get(f"/v1/transactions/{message_id}/explain").get_json()
+    return [item["code"] for item in answer["reasons"]]
+
+
+def test_explain__along_the_way__says_what_it_waits_for(house: House) -> None:
+    house.post("m:1")
+    house.post("m:2", value_wei="5")
+    assert reasons(house) == ["signer_not_active"]  # before the first tick nothing is known of the key
+    house.pump()
+    assert reasons(house) == ["waits_for_block"]
+    assert reasons(house, "m:2") == ["behind_others"]
+    house.node.base_fee(10**11)
+    assert reasons(house) == ["below_base_fee"]
+    house.client.post("/v1/transactions/m:1/cancel")
+    assert reasons(house)[0] == "cancel_requested"
+    found = house.client.get("/v1/transactions/m:1/explain").get_json()
+    assert [(item["endpoint"], item["reply"]) for item in found["replies"]] == [(1, "accepted")]
+    assert (found["intent"], found["settled"]) == ("cancel", False)
+    assert int(found["market"]["base_fee_wei"]) > 0
+    house.mine_and_pump(2)
+    assert reasons(house) == ["waits_for_horizon"]
+    house.mine_and_pump(2)
+    assert reasons(house)[0] == "final"
+
+
+def test_events__of_a_message__paged_in_order_with_replies(house: House) -> None:
+    house.post("m:1")
+    house.run("m:1")
+    first = house.client.get("/v1/transactions/m:1/events?limit=2").get_json()
+    assert [item["type"] for item in first["items"]] == ["accepted", "signed"]
+    rest = house.client.get(f"/v1/transactions/m:1/events?after={first['next']}").get_json()
+    assert [item["type"] for item in rest["items"]] == ["broadcast", "mined", "settled"]
+    assert rest["items"][0]["body"]["reply"] == "accepted"
+    assert rest["items"][0]["previous_digest"] == first["items"][1]["digest"]
+    assert rest["next"] is None
+
+
+def test_gas__not_named__the_setting_unless_the_node_needs_more(database_url: str, node: Node) -> None:
+    house = make_house(database_url, node, gas_limit=30_000)
+    house.post("m:1", gas_limit=None)
+    house.post("m:2", gas_limit=22_000, value_wei="5")
+    house.run("m:2")
+    assert [house.message(name)["gas_limit"] for name in ("m:1", "m:2")] == [30_000, 22_000]
+    low = make_house(database_url, node, gas_limit=21_000)
+    low.post("m:3", gas_limit=None, value_wei="6")
+    low.run("m:3")
+    assert low.message("m:3")["gas_limit"] == 26_250  # an estimate of 21,000 and a quarter
 
 
 def test_get__unknown__404(house: House) -> None:

@@ -4,6 +4,7 @@ import pytest
 from eth_abi.abi import encode
 
 from apps.common.wei import ETHER
+from relayer.gas import least_gas
 from relayer.policy import APPROVE, CLAIM, REQUEST, SUBMIT, Proposal, Rules, judge
 
 OPERATOR = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -21,9 +22,14 @@ CLAIM_DATA = CLAIM + encode(["uint256[]", "uint256[]", "address"], [[1, 2], [1, 
 
 
 def proposal(
-    to: str, data: bytes = b"", value: int = 0, sender: str = OPERATOR, purpose: str | None = None
+    to: str,
+    data: bytes = b"",
+    value: int = 0,
+    sender: str = OPERATOR,
+    purpose: str | None = None,
+    gas_limit: int | None = None,
 ) -> Proposal:
-    return Proposal(sender, to, data, value, purpose)
+    return Proposal(sender, to, data, value, gas_limit, purpose)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +75,7 @@ def test_judge__what_the_house_does__allowed(allowed: Proposal) -> None:
             "recipient_not_custody",
         ),
         (proposal(STETH, SUBMIT_DATA, 100 * ETHER + 1), "value_over_cap"),
+        (proposal(STETH, SUBMIT_DATA, ETHER, gas_limit=least_gas(SUBMIT_DATA) - 1), "gas_limit_too_low"),
     ],
 )
 def test_judge__anything_else__refused_with_a_code(refused: Proposal, code: str) -> None:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from relayer.signing import SignatureMismatch, Unsigned, parse_keys, verify
+from relayer.signers import parse_keys
+from relayer.signing import Keyring, SignatureMismatch, Unsigned, verify
 
 KEY = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
 ADDRESS = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -25,7 +26,7 @@ def test_parse__wrong__refused_without_showing_a_key(text: str) -> None:
 
 
 def test_sign__same_fields__same_bytes_and_hash() -> None:
-    keyring = parse_keys(KEY)
+    keyring = Keyring([parse_keys(KEY)])
     first, second = keyring.sign(UNSIGNED), keyring.sign(UNSIGNED)
     assert (first.raw, first.tx_hash) == (second.raw, second.tx_hash)
 
@@ -35,13 +36,13 @@ def test_sign__same_fields__same_bytes_and_hash() -> None:
     [{"nonce": 8}, {"value_wei": 6}, {"data": b""}, {"to": ADDRESS}, {"chain_id": 1}, {"gas_limit": 21_001}],
 )
 def test_verify__other_fields__mismatch(change: dict[str, object]) -> None:
-    signed = parse_keys(KEY).sign(UNSIGNED)
+    signed = Keyring([parse_keys(KEY)]).sign(UNSIGNED)
     with pytest.raises(SignatureMismatch):
         verify(signed.raw, replace(UNSIGNED, **change))  # type: ignore[arg-type]
 
 
 def test_repr__keyring_and_signed__addresses_and_hashes_only() -> None:
-    keyring = parse_keys(KEY)
+    keyring = Keyring([parse_keys(KEY)])
     signed = keyring.sign(UNSIGNED)
     assert KEY not in f"{keyring!r}{keyring}{signed!r}"
     assert signed.raw.hex() not in f"{signed!r}{signed}"

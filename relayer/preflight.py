@@ -1,0 +1,188 @@
+"""Before a nonce is spent: deadline, policy, gas and simulation. What is refused here never costs a nonce."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from apps.common.database import transaction
+from apps.common.wire import format_time
+from relayer.chain import Look, call_fields, simulate
+from relayer.context import RelayerContext
+from relayer.events import record
+from relayer.gas import MAX_GAS_LIMIT, least_gas, with_margin
+from relayer.models import Message
+from relayer.policy import Proposal, Refusal, judge
+from relayer.replies import Reply, classify
+from relayer.reverts import decode_revert
+from relayer.rpc import RpcError, Unanswered
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A queued message as read; `gas_limit` is the caller's, or None."""
+
+    message_id: str
+    seq: int
+    sender: str
+    to: str
+    data: bytes
+    value_wei: int
+    gas_limit: int
+    gas_named: bool
+    purpose: str | None
+    reason: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, row: Message) -> Self:
+        return cls(
+            message_id=row.message_id,
+            seq=row.seq,
+            sender=row.from_address,
+            to=row.to_address,
+            data=bytes(row.data),
+            value_wei=row.value_wei,
+            gas_limit=row.gas_limit,
+            gas_named=row.request["gas_limit"] is not None,
+            purpose=row.purpose,
+            reason=row.reason,
+        )
+
+    @property
+    def proposal(self) -> Proposal:
+        gas_limit = self.gas_limit if self.gas_named else None
+        return Proposal(self.sender, self.to, self.data, self.value_wei, gas_limit, self.purpose)
+
+
+def preflight(
+    context: RelayerContext, look: Look, rows: Sequence[Queued], room: int, oldest_in_flight: int | None
+) -> tuple[list[Queued], list[str]]:
+    """Judge and simulate one sender's messages; returns those that may be signed, at most `room`, with their gas
+    limits, and the ids of those that were rejected."""
+    rejected: list[str] = []
+    allowed: list[Queued] = []
+    for row in rows:
+        refusal = judge(context.rules, row.proposal)
+        if refusal is not None:
+            rejected += reject(context, row, refusal)
+        elif len(allowed) < room:
+            allowed.append(row)
+    ready: list[Queued] = []
+    for row, result in zip(allowed, _simulate(look, allowed), strict=True):
+        reverted = _reverted(result)
+        if reverted is not None and oldest_in_flight is not None and oldest_in_flight < row.seq:
+            note(context, row, reverted.code, f"{reverted.detail} (asked again once what is in flight is mined)")
+        elif reverted is not None:
+            rejected += reject(context, row, reverted)
+        elif isinstance(result, RpcError) and classify(result.message) is not Reply.FUNDS:
+            note(context, row, "simulation_failed", "The node could not simulate it; it is asked again.")
+        else:
+            ready.append(row if row.gas_named else replace(row, gas_limit=_gas_limit(row, result)))
+    return ready, rejected
+
+
+def expire_queued(context: RelayerContext) -> list[str]:
+    """End queued messages whose deadline has passed, by the database's clock."""
+    with transaction(context.sessions) as session:
+        rows = session.scalars(
+            select(Message)
+            .where(Message.status == "queued", Message.deadline <= func.clock_timestamp())
+            .order_by(Message.seq)
+            .with_for_update(skip_locked=True)
+        ).all()
+        for row in rows:
+            detail = f"The deadline {format_time(row.deadline)} passed before it was signed."
+            end(session, row, "expired", Refusal("deadline_passed", detail))
+        return [row.message_id for row in rows]
+
+
+def lock_queued(session: Session, message_ids: Sequence[str]) -> dict[str, Message]:
+    """Lock those that are still queued and in time, in order of acceptance; what another holds is left out."""
+    rows = session.scalars(
+        select(Message)
+        .where(
+            Message.message_id.in_(message_ids),
+            Message.status == "queued",
+            (Message.deadline.is_(None)) | (Message.deadline > func.clock_timestamp()),
+        )
+        .order_by(Message.seq)
+        .with_for_update(skip_locked=True)
+    )
+    return {row.message_id: row for row in rows}
+
+
+def reject(context: RelayerContext, row: Queued, refusal: Refusal) -> list[str]:
+    """End a queued message without a nonce; returns its id, unless somebody else has moved it meanwhile."""
+    with transaction(context.sessions) as session:
+        locked = lock_queued(session, [row.message_id]).get(row.message_id)
+        if locked is None:
+            return []
+        end(session, locked, "rejected", refusal)
+    log.warning("message_rejected", message_id=row.message_id, code=refusal.code)
+    return [row.message_id]
+
+
+def note(context: RelayerContext, row: Queued, code: str, detail: str) -> None:
+    """Say on a queued message why it waits."""
+    reason = {"code": code, "detail": detail}
+    if row.reason == reason:
+        return
+    with transaction(context.sessions) as session:
+        locked = lock_queued(session, [row.message_id]).get(row.message_id)
+        if locked is not None:
+            locked.reason = reason
+            if row.reason is None or row.reason["code"] != code:
+                record(session, row.message_id, "waiting", reason)
+
+
+def end(session: Session, row: Message, status: str, refusal: Refusal) -> None:
+    """End a locked message that has no nonce."""
+    row.status = status
+    row.reason = {"code": refusal.code, "detail": refusal.detail}
+    row.updated_at = func.clock_timestamp()
+    session.flush()
+    record(session, row.message_id, status, row.reason)
+
+
+def _simulate(look: Look, rows: Sequence[Queued]) -> list[Any]:
+    """What running each would give: an estimate where the caller named no gas limit, else a call with the one named."""
+    results: list[Any] = [None] * len(rows)
+    for named, method in ((True, "eth_call"), (False, "eth_estimateGas")):
+        places = [place for place, row in enumerate(rows) if row.gas_named is named]
+        calls = [
+            call_fields(row.sender, row.to, row.data, row.value_wei, row.gas_limit if named else MAX_GAS_LIMIT)
+            for row in (rows[place] for place in places)
+        ]
+        try:
+            found = simulate(look.endpoint, calls, method)
+        except Unanswered as error:
+            found = [RpcError(0, str(error)) for _ in calls]
+        for place, result in zip(places, found, strict=True):
+            results[place] = result
+    return results
+
+
+def _gas_limit(row: Queued, estimate: Any) -> int:
+    """GAS_LIMIT where it suffices; more where the node's estimate, with a margin, or the calldata itself needs it."""
+    try:
+        needed = with_margin(int(estimate, 16))
+    except (TypeError, ValueError):
+        needed = 0
+    return min(MAX_GAS_LIMIT, max(row.gas_limit, least_gas(row.data), needed))
+
+
+def _reverted(result: Any) -> Refusal | None:
+    """What the simulation says against sending, where it says that it would run and fail."""
+    if not isinstance(result, RpcError):
+        return None
+    message = result.message.lower()
+    if result.data or result.code == 3 or "revert" in message:
+        return Refusal("simulation_reverted", decode_revert(result.data).detail)
+    if "out of gas" in message or "intrinsic gas" in message or "gas required exceeds" in message:
+        return Refusal("gas_limit_too_low", "The gas limit does not suffice.")
+    return None

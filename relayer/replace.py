@@ -1,0 +1,291 @@
+"""Another attempt in the same slot: a higher price, or an empty transaction that races the payload for its nonce.
+
+Signing again under the same nonce is always safe, once it is stored before it is sent: at most one attempt of a slot
+can ever be executed. Under the caps the stored bytes simply go out again, for as long as it takes.
+"""
+
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import func, select, true
+from sqlalchemy.orm import Session
+
+from apps.common.crashpoint import crashpoint
+from apps.common.database import transaction
+from relayer.chain import Look
+from relayer.context import RelayerContext
+from relayer.daily import DailySums
+from relayer.events import record
+from relayer.fees import Fees, Standing, raised, why_raise, within
+from relayer.gas import TRANSFER_GAS
+from relayer.models import UNMINED, Attempt, Message, Send, Signer
+from relayer.replies import DELIVERED, Reply
+from relayer.signing import SignatureMismatch, Signed, SignerUnavailable, Unsigned
+
+log = structlog.get_logger(__name__)
+
+REFUSED_FOR_GOOD = frozenset({Reply.BAD_TX, Reply.BAD_GAS})
+REFUSALS_BEFORE_REJECTING = 3
+_PRICE_REFUSALS = frozenset({Reply.UNDERPRICED, Reply.REPLACEMENT_UNDERPRICED})
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """An unmined message with its newest attempt, as read."""
+
+    message_id: str
+    sender: str
+    nonce: int
+    to: str
+    data: bytes
+    value_wei: int
+    gas_limit: int
+    intent: str
+    raise_asked: bool
+    number: int
+    kind: str
+    highest: Fees
+    standing: Standing
+
+
+def replace_due(context: RelayerContext, look: Look) -> int:
+    """Sign another attempt where one is due; returns how many were."""
+    if look.market is None:
+        return 0
+    _note_deadlines(context)
+    _note_refusals(context)
+    replaced = 0
+    for slot in _slots(context, look):
+        why = _why(slot, look)
+        if why is not None:
+            replaced += _replace(context, look, slot, why)
+    return replaced
+
+
+def _why(slot: _Slot, look: Look) -> str | None:
+    if slot.intent != "none" and slot.kind != "noop":
+        return slot.intent
+    if slot.raise_asked:
+        return "asked"
+    return None if look.market is None else why_raise(slot.standing, look.market)
+
+
+def _note_deadlines(context: RelayerContext) -> None:
+    """Ask for the empty transaction of every message whose deadline has passed, by the database's clock."""
+    reason = {"code": "deadline_passed", "detail": "The deadline passed; an empty transaction races it for its nonce."}
+    with transaction(context.sessions) as session:
+        rows = session.scalars(
+            select(Message)
+            .where(Message.status.in_(UNMINED), Message.intent == "none", Message.deadline <= func.clock_timestamp())
+            .order_by(Message.seq)
+            .with_for_update(skip_locked=True)
+        ).all()
+        for row in rows:
+            row.intent, row.reason = "expire", reason
+            session.flush()
+            record(session, row.message_id, "expire_requested", reason)
+
+
+def _note_refusals(context: RelayerContext) -> None:
+    """Ask for the empty transaction of a message that no node ever took and nodes keep calling invalid: it would stop
+    every message behind it. Should it be mined all the same, that is its outcome."""
+    taken = func.count().filter(Send.reply.in_([reply.value for reply in DELIVERED]))
+    refused = func.count().filter(Send.reply.in_([reply.value for reply in REFUSED_FOR_GOOD]))
+    hopeless = (
+        select(Attempt.nonce)
+        .join(Send, Send.tx_hash == Attempt.tx_hash)
+        .where(Attempt.chain_id == Message.chain_id, Attempt.address == Message.from_address)
+        .where(Attempt.nonce == Message.nonce)
+        .group_by(Attempt.nonce)
+        .having(taken == 0, refused >= REFUSALS_BEFORE_REJECTING)
+        .correlate(Message)
+        .exists()
+    )
+    reason = {"code": "refused_by_nodes", "detail": "Nodes call it invalid; an empty transaction takes its nonce."}
+    with transaction(context.sessions) as session:
+        rows = session.scalars(
+            select(Message)
+            .where(Message.status == "signed", Message.intent == "none", hopeless)
+            .order_by(Message.seq)
+            .with_for_update(skip_locked=True)
+        ).all()
+        for row in rows:
+            row.intent, row.reason = "reject", reason
+            session.flush()
+            record(session, row.message_id, "reject_requested", reason)
+
+
+def _slots(context: RelayerContext, look: Look) -> list[_Slot]:
+    chain_id = context.settings.chain_id
+    own = (
+        Attempt.chain_id == Message.chain_id,
+        Attempt.address == Message.from_address,
+        Attempt.nonce == Message.nonce,
+    )
+    newest = select(Attempt).where(*own).order_by(Attempt.number.desc()).limit(1).correlate(Message).lateral("newest")
+    highest = (
+        select(
+            func.max(Attempt.max_fee_per_gas_wei).label("max_fee"),
+            func.max(Attempt.max_priority_fee_per_gas_wei).label("tip"),
+        )
+        .where(*own)
+        .correlate(Message)
+        .lateral("highest")
+    )
+    refused = (
+        select(Send.id)
+        .where(Send.tx_hash == newest.c.tx_hash, Send.reply.in_([reply.value for reply in _PRICE_REFUSALS]))
+        .correlate(newest)
+        .exists()
+    )
+    age = func.extract("epoch", func.clock_timestamp() - newest.c.created_at)
+    query = (
+        select(
+            Message.message_id, Message.from_address, Message.nonce, Message.to_address, Message.data,
+            Message.value_wei, Message.gas_limit, Message.intent, Message.raise_asked,
+            newest.c.number, newest.c.kind, newest.c.head, newest.c.max_fee_per_gas_wei,
+            newest.c.max_priority_fee_per_gas_wei, highest.c.max_fee, highest.c.tip,
+            age.label("age"), refused.label("refused"),
+        )
+        .select_from(Message)
+        .join(newest, true())
+        .join(highest, true())
+        .join(Signer, (Signer.chain_id == Message.chain_id) & (Signer.address == Message.from_address))
+        .where(Message.chain_id == chain_id, Message.status.in_(UNMINED), Signer.state.in_(("active", "draining")))
+        .order_by(Message.from_address, Message.nonce)
+    )  # fmt: skip
+    with transaction(context.sessions) as session:
+        rows = session.execute(query).all()
+    return [
+        _Slot(
+            message_id=row.message_id,
+            sender=row.from_address,
+            nonce=row.nonce,
+            to=row.to_address,
+            data=bytes(row.data),
+            value_wei=row.value_wei,
+            gas_limit=row.gas_limit,
+            intent=row.intent,
+            raise_asked=row.raise_asked,
+            number=row.number,
+            kind=row.kind,
+            highest=Fees(int(row.max_fee), int(row.tip)),
+            standing=Standing(
+                fees=Fees(row.max_fee_per_gas_wei, row.max_priority_fee_per_gas_wei),
+                waited_blocks=look.head - row.head,
+                waited_sec=float(row.age),
+                refused_by_price=row.refused,
+                next_in_line=row.nonce == look.signers[row.from_address].latest,
+            ),
+        )
+        for row in rows
+        if row.from_address in look.signers and row.nonce >= look.signers[row.from_address].latest
+    ]
+
+
+def _replace(context: RelayerContext, look: Look, slot: _Slot, why: str) -> int:
+    """Sign, then store in one transaction. A signature whose slot has moved on meanwhile is thrown away unsent."""
+    if look.market is None:
+        return 0
+    noop = slot.intent != "none"
+    gas_limit = TRANSFER_GAS if noop else slot.gas_limit
+    fees = raised(slot.highest, look.market.fees)
+    if within(fees, gas_limit, context.settings.max_gas_per_tx_wei) != fees:
+        return _capped(context, slot, "MAX_GAS_PER_TX_WEI")
+    unsigned = Unsigned(
+        chain_id=context.settings.chain_id,
+        sender=slot.sender,
+        nonce=slot.nonce,
+        to=slot.sender if noop else slot.to,
+        value_wei=0 if noop else slot.value_wei,
+        data=b"" if noop else slot.data,
+        gas_limit=gas_limit,
+        max_fee_wei=fees.max_fee_wei,
+        tip_wei=fees.tip_wei,
+    )
+    more = 0 if noop else gas_limit * (fees.max_fee_wei - slot.highest.max_fee_wei)
+    if not noop and more > _spare(look, slot):
+        return _capped(context, slot, "balance")
+    try:
+        signed = context.settings.keyring.sign(unsigned)
+    except (SignatureMismatch, SignerUnavailable, KeyError) as error:
+        log.error("not_signed", message_id=slot.message_id, address=slot.sender, kind=type(error).__name__)
+        return 0
+    stored = _store(context, look, slot, unsigned, signed, why, more)
+    crashpoint("relayer.replaced")
+    return stored if stored >= 0 else _capped(context, slot, "MAX_GAS_PER_DAY_WEI")
+
+
+def _spare(look: Look, slot: _Slot) -> int:
+    """What the signer's balance bears beside this very transaction. Nodes look at one transaction at a time."""
+    return look.signers[slot.sender].balance_wei - slot.value_wei - slot.gas_limit * slot.highest.max_fee_wei
+
+
+def _store(
+    context: RelayerContext, look: Look, slot: _Slot, unsigned: Unsigned, signed: Signed, why: str, more_wei: int
+) -> int:  # fmt: skip
+    """Returns 1, 0 when the slot has moved on, or -1 when the day's cap does not bear it."""
+    kind = "noop" if slot.intent != "none" else "payload"
+    with transaction(context.sessions) as session:
+        row = _lock(session, slot)
+        if row is None:
+            return 0
+        # An empty transaction may always be signed: it is cheap, and it is how spending is stopped.
+        if kind == "payload" and not DailySums(session, context).bear_gas(more_wei):
+            return -1
+        session.add(
+            Attempt(
+                chain_id=unsigned.chain_id,
+                address=unsigned.sender,
+                nonce=unsigned.nonce,
+                tx_hash=signed.tx_hash,
+                number=slot.number + 1,
+                kind=kind,
+                raw=signed.raw,
+                max_fee_per_gas_wei=unsigned.max_fee_wei,
+                max_priority_fee_per_gas_wei=unsigned.tip_wei,
+                gas_limit=unsigned.gas_limit,
+                head=look.head,
+            )
+        )
+        row.tx_hash = signed.tx_hash
+        row.raise_asked = False
+        row.reason = row.reason if slot.intent != "none" else None
+        row.updated_at = func.clock_timestamp()
+        session.flush()
+        body = {"why": why, "kind": kind, "tx_hash": signed.tx_hash, **unsigned.price()}
+        record(session, slot.message_id, "replaced", body)
+        crashpoint("relayer.replacing")
+    log.info("message_replaced", message_id=slot.message_id, **body)
+    return 1
+
+
+def _lock(session: Session, slot: _Slot) -> Message | None:
+    """The message's row, if it is as it was read; another pump, or a caller's cancel, may have been quicker."""
+    row = session.scalars(
+        select(Message)
+        .where(
+            Message.message_id == slot.message_id, Message.status.in_(UNMINED), Message.intent == slot.intent
+        )
+        .with_for_update()
+    ).one_or_none()  # fmt: skip
+    if row is None:
+        return None
+    newest = session.scalar(
+        select(func.max(Attempt.number)).where(
+            Attempt.chain_id == row.chain_id, Attempt.address == row.from_address, Attempt.nonce == row.nonce
+        )
+    )
+    return row if newest == slot.number else None
+
+
+def _capped(context: RelayerContext, slot: _Slot, cap: str) -> int:
+    """Say once that the price is held by a cap; the stored bytes go on being sent."""
+    reason = {"code": "fee_capped", "detail": f"A higher price is held by {cap}; the stored bytes are sent again."}
+    with transaction(context.sessions) as session:
+        row = _lock(session, slot)
+        if row is not None and row.reason != reason and slot.intent == "none":
+            row.reason = reason
+            session.flush()
+            record(session, slot.message_id, "fee_capped", reason)
+    return 0

@@ -1,0 +1,135 @@
+"""Signers behind one protocol: keystore files and a Web3Signer; what a signer returns is believed only once decoded."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eth_account import Account
+
+from relayer.settings import load_settings
+from relayer.signers import Web3Signer
+from relayer.signing import Keyring
+from tests.support.relayer import CHAIN_ID, CUSTODY, OPERATOR, OPERATOR_KEY, STRANGER, House, Node, make_house
+from tests.support.workers import worker_environment
+
+
+@contextmanager
+def web3signer(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[str]:
+    """A small server that speaks Web3Signer's ``eth_signTransaction``; `change` makes it sign something else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            (call,) = asked["params"]
+            assert asked["method"] == "eth_signTransaction"
+            fields = {name: value for name, value in call.items() if name != "from"}
+            signed = Account.sign_transaction(change({**fields, "type": 2, "chainId": CHAIN_ID}), "0x" + OPERATOR_KEY)
+            body = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": signed.raw_transaction.to_0x_hex()})
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def house_with(database_url: str, node: Node, url: str) -> House:
+    return make_house(database_url, node, keyring=Keyring([Web3Signer(url, [OPERATOR])]))
+
+
+def test_web3signer__signs_what_was_asked__confirmed(database_url: str, node: Node) -> None:
+    with web3signer(lambda fields: fields) as url:
+        house = house_with(database_url, node, url)
+        house.post("m:1")
+        assert house.run("m:1")["status"] == "confirmed"
+        house.post("m:2", value_wei="5")
+        house.pump()
+        house.client.post("/v1/transactions/m:2/speed-up")
+        house.pump()
+        assert len(house.message("m:2")["attempts"]) == 2
+    assert len(node.transactions_from(OPERATOR)) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"to": STRANGER},
+        {"value": hex(10**21)},
+        {"nonce": "0x1"},
+        {"chainId": 1},
+        {"data": "0x01", "gas": hex(50_000)},
+        {"maxFeePerGas": hex(10**15)},
+        {"accessList": [{"address": STRANGER, "storageKeys": []}]},
+    ],
+)
+def test_web3signer__signs_something_else__nothing_is_stored_or_sent(
+    database_url: str, node: Node, change: dict[str, Any]
+) -> None:
+    with web3signer(lambda fields: {**fields, **change}) as url:
+        house = house_with(database_url, node, url)
+        house.post("m:1")
+        house.pump()
+        found = house.message("m:1")
+        assert (found["status"], found["nonce"], found["attempts"]) == ("queued", None, [])
+        assert found["reason"]["code"] == "signer_failed"
+    with web3signer(lambda fields: fields) as url:
+        assert house_with(database_url, node, url).run("m:1")["status"] == "confirmed"
+
+
+def test_web3signer__not_there__waits_without_a_nonce(database_url: str, node: Node) -> None:
+    house = house_with(database_url, node, "http://127.0.0.1:1")
+    house.post("m:1")
+    house.pump()
+    assert house.message("m:1")["reason"]["code"] == "signer_failed"
+
+
+def settings_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
+    for name, value in {
+        **worker_environment("postgres://a:b@127.0.0.1:1/c", ("http://127.0.0.1:1",)),
+        **changes,
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_keystore__encrypted_file__signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, house: House) -> None:
+    path = tmp_path / "operator.json"
+    path.write_text(
+        json.dumps(Account.encrypt(bytes.fromhex(OPERATOR_KEY), "correct horse", kdf="pbkdf2", iterations=1_000))
+    )
+    secret = tmp_path / "password"
+    secret.write_text("correct horse\n")
+    settings_environment(
+        tmp_path, monkeypatch, SIGNER_KEYS="", KEYSTORE_FILES=str(path), KEYSTORE_PASSWORD_FILE=str(secret)
+    )
+    keyring = load_settings().keyring
+    assert keyring.addresses == (OPERATOR,)
+    encrypted = make_house(str(house.context.settings.database_url), house.node, keyring=keyring)
+    encrypted.post("m:1")
+    assert encrypted.run("m:1")["status"] == "confirmed"
+
+
+def test_web3signer__in_the_settings__its_addresses_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings_environment(
+        tmp_path,
+        monkeypatch,
+        SIGNER_KEYS="",
+        WEB3SIGNER_URL="http://user:word@127.0.0.1:9000",
+        WEB3SIGNER_ADDRESSES=f"{OPERATOR.lower()},{CUSTODY}",
+    )
+    settings = load_settings()
+    assert settings.keyring.addresses == (OPERATOR, CUSTODY)
+    assert "word" not in f"{settings!r}{settings.keyring!r}"

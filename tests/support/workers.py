@@ -1,0 +1,82 @@
+"""Relayer workers as processes of their own, to be killed and frozen: forked from a server that has the imports."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.context import ForkServerProcess
+from urllib.parse import unquote, urlsplit
+
+from tests.support.relayer import CHAIN_ID, CUSTODY, CUSTODY_KEY, OPERATOR, OPERATOR_KEY
+
+_forkserver = multiprocessing.get_context("forkserver")
+_forkserver.set_forkserver_preload(["relayer", "relayer.tasks", "tests.support.naive"])
+
+PAUSE_SEC = 0.02
+
+
+def worker_environment(database_url: str, rpc_urls: Sequence[str], **changes: str) -> dict[str, str]:
+    """The relayer's own settings, as its real processes read them."""
+    parts = urlsplit(database_url)
+    return {
+        "DB_HOST": parts.hostname or "",
+        "DB_PORT": str(parts.port),
+        "DB_USER": unquote(parts.username or ""),
+        "DB_PASSWORD": unquote(parts.password or ""),
+        "DB_NAME": parts.path.strip("/"),
+        "RPC_URL": ",".join(rpc_urls),
+        "CHAIN_ID": str(CHAIN_ID),
+        "SIGNER_KEYS": f"{OPERATOR_KEY},0x{CUSTODY_KEY}",
+        "CUSTODY_ETH_ADDRESS": CUSTODY,
+        "RELAYER_OPERATOR_ADDRESS": OPERATOR,
+        "CELERY_BROKER_URL": "redis://127.0.0.1:1/0",  # nobody listens
+        **changes,
+    }
+
+
+class Worker:
+    """A process that does `work` under an environment, dies where `STAKING_CRASHPOINT` says, and ends with the test."""
+
+    def __init__(self, work: Callable[[], None], environment: dict[str, str], log_path: str = os.devnull) -> None:
+        self.process: ForkServerProcess = _forkserver.Process(
+            target=_run, args=(work, environment, log_path), daemon=True
+        )
+        self.process.start()
+
+    def dead(self, wait_sec: float = 0.0) -> bool:
+        self.process.join(wait_sec)
+        return self.process.exitcode is not None
+
+    def killed_itself(self) -> bool:
+        return self.process.exitcode == -signal.SIGKILL
+
+    def signal(self, number: int) -> None:
+        os.kill(self.process.pid or 0, number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join(30)
+
+
+def pump_forever() -> None:
+    """What beat and the worker do: tick after tick of the real task."""
+    from relayer.tasks import pump
+
+    while True:
+        pump()
+        time.sleep(PAUSE_SEC)
+
+
+def pump_once() -> None:
+    from relayer.tasks import pump
+
+    pump()
+
+
+def _run(work: Callable[[], None], environment: dict[str, str], log_path: str) -> None:
+    os.environ.update(environment)
+    descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    work()

@@ -12,6 +12,7 @@ from apps.common.database import Sessions, transaction
 from apps.common.idempotency import Answer, run_once
 from apps.common.wire import new_id, page, time_text
 from apps.protocols import reconciliation
+from apps.protocols.addresses import AddressCheck
 from apps.protocols.apr import apr_of
 from apps.protocols.chain import Chain
 from apps.protocols.history import History, parse_cursor
@@ -32,6 +33,7 @@ class ProtocolsService:
         self.ledger = ledger
         self.pool_id = pool_id
         self.history = History(chain, sessions)
+        self.addresses = AddressCheck(chain)
 
     def statuses(self, ids: Sequence[int]) -> list[dict[str, Any]]:
         """The `withdrawal status` shape of up to 1,000 ids."""

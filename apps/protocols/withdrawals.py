@@ -67,17 +67,12 @@ def read_receipt(chain: Chain, tx_hash: str) -> dict[str, Any]:
         raise NotFound("The chain has no receipt of this transaction.")
     logs = receipt["logs"]
     steth, queue = chain.steth.address.lower(), chain.queue.address.lower()
-    transfers = {integer(log["logIndex"]): log for log in _of(logs, steth, "TransferShares")}
     return {
         "tx_hash": receipt["transactionHash"],
         "block_number": integer(receipt["blockNumber"]),
         "transaction_index": integer(receipt["transactionIndex"]),
         "success": integer(receipt["status"]) == 1,
-        "submitted": [
-            _submitted(log, transfers)
-            for log in _of(logs, steth, "Submitted")
-            if address_of(log["topics"][1]) == chain.operator
-        ],
+        "submitted": _submitted(logs, steth, chain.operator),
         "withdrawal_requests": [
             {
                 "log_index": integer(log["logIndex"]),
@@ -105,7 +100,19 @@ def _of(logs: Sequence[Any], address: str, event: str) -> list[Any]:
     return [log for log in logs if log["address"].lower() == address and log["topics"][0] == TOPICS[event]]
 
 
-def _submitted(log: Any, transfers: dict[int, Any]) -> dict[str, Any]:
-    index = integer(log["logIndex"])
-    minted = next(transfers[number] for number in sorted(transfers) if number > index)
-    return {"log_index": index, "amount_wei": str(words(log)[0]), "shares": str(words(minted)[0])}
+def _submitted(logs: Sequence[Any], steth: str, operator: str) -> list[dict[str, Any]]:
+    """The operator's stakes with the shares each minted: in one transaction the first mint is the first stake's."""
+    stakes = [log for log in _of(logs, steth, "Submitted") if address_of(log["topics"][1]) == operator]
+    minted = [
+        log
+        for log in _of(logs, steth, "TransferShares")
+        if integer(log["topics"][1]) == 0 and address_of(log["topics"][2]) == operator
+    ]
+    return [
+        {
+            "log_index": integer(stake["logIndex"]),
+            "amount_wei": str(words(stake)[0]),
+            "shares": str(words(mint)[0]),
+        }
+        for stake, mint in zip(stakes, minted, strict=True)
+    ]

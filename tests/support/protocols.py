@@ -88,6 +88,7 @@ def make_settings(desk: Desk, database_url: str, **changes: Any) -> ProtocolsSet
         "withdrawal_queue_address": desk.deployment.withdrawal_queue,
         "confirmations": 1,
         "money_horizon": None,
+        "chain_id": None,
         "start_block": None,
         "log_range_blocks": 10_000,
     }

@@ -6,7 +6,7 @@ Nothing is credited here: the walk pays each request what its log says. A batch 
 and the next poll looks again at what each NFT is by then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import structlog
 from sqlalchemy import func, select, text, update
@@ -32,10 +32,13 @@ IDS_PER_CLAIM = 100
 
 @celery.task(name="tasks.claims.poll")
 def poll(schedule: str | None = None) -> int:
-    """Look at every open NFT, one call per thousand, and open claim batches for the finalized; returns how many."""
+    """Look at the open NFTs; what beat fires."""
     context = worker_context()
-    if not fires(context, schedule):
-        return 0
+    return poll_open(context) if fires(context, schedule) else 0
+
+
+def poll_open(context: PoolContext) -> int:
+    """Look at every open NFT, one call per thousand, and open claim batches for the finalized; returns how many."""
     with transaction(context.sessions) as session:
         rows = session.execute(
             select(Withdrawal.withdrawal_id, Withdrawal.pool_id)
@@ -58,7 +61,12 @@ def build(context: PoolContext, batch: Batch) -> Outcome:
     try:
         unsigned = context.protocols.build_claim(ids)
     except CallRefused as refusal:
-        return _drop(batch, refusal.code, refusal.detail)
+        bad = _named(refusal)
+        if bad.issuperset(ids) or bad.isdisjoint(ids):
+            return _drop(batch, refusal.code, refusal.detail)
+        # One bad id must not hold up the others: it is let go, and the rest is built again.
+        why = reason(refusal.code, refusal.detail)
+        return Advance("batched", reason=why, write=lambda session: _free(session, batch, bad))
     return Advance(
         "claiming",
         {"context": with_transaction(batch, "claim", unsigned)},
@@ -88,10 +96,23 @@ def _poll_some(context: PoolContext, pool_id: str, ids: Sequence[int]) -> int:
     try:
         statuses = context.protocols.withdrawal_status(ids)
     except (CallFailed, CallRefused) as error:
+        bad = _named(error) if isinstance(error, CallRefused) else set()
+        if bad and not bad.issuperset(ids):
+            log.error("withdrawals_unknown", withdrawal_ids=sorted(bad))
+            return _poll_some(context, pool_id, [number for number in ids if number not in bad])
         log.warning("claim_polling_waits", why=str(error))
         return 0
+    operator = (context.settings.operator_address or "").lower()
+    foreign = [int(item["withdrawal_id"]) for item in statuses if item["owner"].lower() != operator]
+    if foreign:
+        # Whoever holds it now is paid; reconciliation shows the drift. The others are claimed all the same.
+        log.error("withdrawals_foreign", withdrawal_ids=foreign)
     # An NFT that is claimed already is left to the walk: its WithdrawalClaimed log is on its way.
-    ready = sorted(int(item["withdrawal_id"]) for item in statuses if item["finalized"] and not item["claimed"])
+    ready = sorted(
+        int(item["withdrawal_id"])
+        for item in statuses
+        if item["finalized"] and not item["claimed"] and int(item["withdrawal_id"]) not in foreign
+    )
     opened = [
         _open(context, pool_id, ready[start : start + IDS_PER_CLAIM]) for start in range(0, len(ready), IDS_PER_CLAIM)
     ]
@@ -148,19 +169,28 @@ def _unpaid(context: PoolContext, batch: Batch) -> list[int]:
 
 
 def _drop(batch: Batch, code: str, detail: str) -> Advance:
-    """Let go of the NFTs; whatever was wrong with one of them, the next poll sees what each is by then."""
+    """Give up the batch; whatever was wrong with one of its NFTs, the next poll sees what each is by then."""
     why = reason(code, detail)
+    return Advance("failed", reason=why, run_in_sec=None, write=lambda session: _free(session, batch, None))
 
-    def write(session: Session) -> None:
-        freed = session.scalars(
-            update(Withdrawal)
-            .where(Withdrawal.claim_batch_id == batch.id, Withdrawal.paid_wei.is_(None))
-            .values(claim_batch_id=None)
-            .returning(Withdrawal.request_id),
-            execution_options={"synchronize_session": False},
-        ).all()
-        back = session.scalars(select(Request.id).where(Request.id.in_(set(freed)), Request.status == "claiming")).all()
-        set_requests(session, back, status="waiting")
-        record_events(session, back)
 
-    return Advance("failed", reason=why, run_in_sec=None, write=write)
+def _free(session: Session, batch: Batch, ids: Collection[int] | None) -> None:
+    """Let go of the batch's unpaid NFTs, or of some of them: the next poll sees what each is by then."""
+    chosen = [Withdrawal.claim_batch_id == batch.id, Withdrawal.paid_wei.is_(None)]
+    if ids is not None:
+        chosen.append(Withdrawal.withdrawal_id.in_(ids))
+    freed = session.scalars(
+        update(Withdrawal).where(*chosen).values(claim_batch_id=None).returning(Withdrawal.request_id),
+        execution_options={"synchronize_session": False},
+    ).all()
+    still = select(Withdrawal.request_id).where(Withdrawal.claim_batch_id == batch.id, Withdrawal.paid_wei.is_(None))
+    back = session.scalars(
+        select(Request.id).where(Request.id.in_(set(freed)), Request.status == "claiming", Request.id.not_in(still))
+    ).all()
+    set_requests(session, back, status="waiting")
+    record_events(session, back)
+
+
+def _named(refusal: CallRefused) -> set[int]:
+    """The withdrawal ids that a refusal names."""
+    return {int(number) for number in refusal.errors.get("withdrawal_ids", [])}

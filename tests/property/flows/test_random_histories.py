@@ -108,7 +108,8 @@ class Past:
         self.flows.claims()
 
     def stranger_stakes(self) -> None:
-        self.desk.oracle.stranger_submit(self.wei(5_000 * ETHER))
+        if not self.desk.lido.isStakingPaused().call():
+            self.desk.oracle.stranger_submit(self.wei(5_000 * ETHER))
 
     def stranger_gives(self) -> None:
         self.desk.oracle.stranger_transfer(self.desk.operator, self.wei(ETHER // 100))

@@ -23,6 +23,7 @@ from tasks import celery
 from tasks.engine import Step, fires, worker_context
 from tasks.members import set_requests
 from tasks.sending import FAILED, POLL_SEC, failure, follow, stored, with_transaction
+from tasks.waiting import explain_waiting
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +103,7 @@ def _poll_some(context: PoolContext, pool_id: str, ids: Sequence[int]) -> int:
             return _poll_some(context, pool_id, [number for number in ids if number not in bad])
         log.warning("claim_polling_waits", why=str(error))
         return 0
+    explain_waiting(context, statuses)
     operator = (context.settings.operator_address or "").lower()
     foreign = [int(item["withdrawal_id"]) for item in statuses if item["owner"].lower() != operator]
     if foreign:
@@ -155,7 +157,7 @@ def _open(context: PoolContext, pool_id: str, ids: Sequence[int]) -> str | None:
         waiting = session.scalars(
             select(Request.id).where(Request.id.in_({row.request_id for row in rows}), Request.status == "waiting")
         ).all()
-        set_requests(session, waiting, status="claiming")
+        set_requests(session, waiting, status="claiming", reason=None)
         record_events(session, waiting)
         return batch.id
 

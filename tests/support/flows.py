@@ -202,7 +202,7 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
     """The whole house on a desk. `changes` are settings of the pool; `reward_fee_bps` is the rewards service's."""
     operator = desk.operator
     url = {name: make_database(name) for name in ("ledger", "rewards", "protocols", "pool", "relayer")}
-    base = {"app_env": "test", "internal_keys": (KEY,), "broker_url": DEAD_BROKER, "pool_id": POOL}
+    base: dict[str, Any] = {"app_env": "test", "internal_keys": (KEY,), "broker_url": DEAD_BROKER, "pool_id": POOL}
     with ExitStack() as stack:
         books = stack.enter_context(running_ledger(url["ledger"]))
         fee = changes.pop("reward_fee_bps", 0)

@@ -1,5 +1,6 @@
 """What was measured on the real contracts, measured on the desk's: one test a fact, with the fact's own numbers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -122,14 +123,14 @@ def test_fact_permit__domain_and_signature__as_on_the_real_token(desk: Desk) -> 
     deadline = 2**40
     message = {"owner": desk.operator, "spender": queue, "value": 2 * ETHER, "nonce": 0, "deadline": deadline}
     kinds = {"owner": "address", "spender": "address", "value": "uint256", "nonce": "uint256", "deadline": "uint256"}
-    signed = Account.sign_typed_data(
+    signed: Any = Account.sign_typed_data(
         OPERATOR_KEY,
         {"name": "Liquid staked Ether 2.0", "version": "2", "chainId": 31337, "verifyingContract": steth},
         {"Permit": [{"name": name, "type": kind} for name, kind in kinds.items()]},
         message,
     )
     words = (signed.v, signed.r.to_bytes(32, "big"), signed.s.to_bytes(32, "big"))
-    permit = desk.lido.permit(desk.operator, queue, 2 * ETHER, deadline, *words)
+    permit: Any = desk.lido.permit(desk.operator, queue, 2 * ETHER, deadline, *words)
     late = desk.lido.permit(desk.operator, queue, 2 * ETHER, 1, *words)
     other = desk.lido.permit(desk.operator, queue, 3 * ETHER, deadline, *words)
     assert desk.refusal(late, desk.user) == "DEADLINE_EXPIRED"
@@ -156,7 +157,7 @@ def test_fact_pause_matrix__each_switch__stops_its_own_and_claims_never(desk: De
     desk.submit(desk.operator, 10 * ETHER)
     first, second = desk.request(desk.operator, [ETHER, ETHER])
     desk.oracle.finalize(first)
-    switches = {
+    switches: dict[str, Callable[[], None]] = {
         "none": lambda: None,
         "staking_paused": desk.oracle.pause_staking,
         "queue_paused": desk.oracle.pause_queue,

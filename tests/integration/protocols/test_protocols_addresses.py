@@ -27,7 +27,7 @@ def refused_detail(house: House) -> str:
     details = {answer.get_json()["detail"] for answer in answers}
     assert len(details) == 1
     assert house.client.get("/status/protocols").get_json()["checks"]["chain"]["ok"] is False
-    return details.pop()
+    return str(details.pop())
 
 
 @pytest.mark.parametrize(

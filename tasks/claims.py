@@ -7,6 +7,7 @@ and the next poll looks again at what each NFT is by then.
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import structlog
 from sqlalchemy import func, select, text, update
@@ -47,10 +48,12 @@ def poll_open(context: PoolContext) -> int:
             .order_by(Withdrawal.withdrawal_id)
         ).all()
     opened = 0
+    seen: list[dict[str, Any]] = []
     for pool_id in sorted({row.pool_id for row in rows}):
         ids = [row.withdrawal_id for row in rows if row.pool_id == pool_id]
         for start in range(0, len(ids), IDS_PER_STATUS_CALL):
-            opened += _poll_some(context, pool_id, ids[start : start + IDS_PER_STATUS_CALL])
+            opened += _poll_some(context, pool_id, ids[start : start + IDS_PER_STATUS_CALL], seen)
+    explain_waiting(context, seen)
     return opened
 
 
@@ -93,17 +96,18 @@ def claim(context: PoolContext, batch: Batch) -> Outcome:
 CLAIM_STEPS: dict[str, Step] = {"batched": build, "claiming": claim}
 
 
-def _poll_some(context: PoolContext, pool_id: str, ids: Sequence[int]) -> int:
+def _poll_some(context: PoolContext, pool_id: str, ids: Sequence[int], seen: list[dict[str, Any]]) -> int:
+    """Open claim batches for up to a thousand NFTs; what each is goes to `seen`."""
     try:
         statuses = context.protocols.withdrawal_status(ids)
     except (CallFailed, CallRefused) as error:
         bad = _named(error) if isinstance(error, CallRefused) else set()
         if bad and not bad.issuperset(ids):
             log.error("withdrawals_unknown", withdrawal_ids=sorted(bad))
-            return _poll_some(context, pool_id, [number for number in ids if number not in bad])
+            return _poll_some(context, pool_id, [number for number in ids if number not in bad], seen)
         log.warning("claim_polling_waits", why=str(error))
         return 0
-    explain_waiting(context, statuses)
+    seen += statuses
     operator = (context.settings.operator_address or "").lower()
     foreign = [int(item["withdrawal_id"]) for item in statuses if item["owner"].lower() != operator]
     if foreign:

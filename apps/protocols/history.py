@@ -54,6 +54,15 @@ class History:
             "horizon": {"block_number": horizon.number, "block_hash": horizon.hash},
         }
 
+    def last_rebases(self, limit: int) -> list[dict[str, Any]]:
+        """The `rebase` shapes of the newest so many rebases up to the horizon, oldest first."""
+        self.scan()
+        query = select(ShareEvent).where(ShareEvent.kind == "rebase")
+        newest_first = (ShareEvent.block_number.desc(), ShareEvent.log_index.desc())
+        with transaction(self.sessions) as session:
+            rows = session.scalars(query.order_by(*newest_first).limit(limit)).all()
+        return [render_item(row)["rebase"] for row in reversed(rows)]
+
     def scan(self) -> Block:
         """Read every block up to the horizon that was not read yet; returns the block up to which all is stored."""
         horizon = self.chain.horizon()

@@ -20,7 +20,7 @@ from apps.protocols.models import MessageKey, ReconciliationRun
 from apps.protocols.withdrawals import read_statuses
 
 WEEK_SEC = 7 * 86_400
-REBASES_PER_PAGE = 200
+REBASES_OF_A_WEEK = 200  # seven on mainnet; a testnet's frame of 77 minutes makes 131
 LAST_LOG = 2**31 - 1
 
 
@@ -58,14 +58,7 @@ class ProtocolsService:
 
     def apr(self) -> dict[str, Any]:
         """The rate of the last rebase, and over the rebases of the last seven days."""
-        rebases: list[dict[str, Any]] = []
-        after = (-1, -1)
-        while True:
-            found = self.history.page(after, REBASES_PER_PAGE, kinds=("rebase",))
-            rebases += [item["rebase"] for item in found["items"]]
-            if found["next"] is None:
-                break
-            after = parse_cursor(found["next"])
+        rebases = self.history.last_rebases(REBASES_OF_A_WEEK)
         week: list[dict[str, Any]] = []
         elapsed = 0
         for rebase in reversed(rebases):

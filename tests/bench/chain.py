@@ -20,6 +20,7 @@ BATCHES = (1, 10, 100)
 OPEN = (10, 1_000, 10_000)
 IDS_PER_CALL = 1_000  # as the claim polling asks, tasks.claims.IDS_PER_STATUS_CALL
 STAKE_WEI = ETHER // 10
+FINAL_PER_REPORT = 500
 
 
 def main() -> int:
@@ -77,7 +78,8 @@ def _polls(desk: Desk, tap: Tap, chain: Chain) -> dict[int, int]:
             amounts = [1_000] * min(100, first + count - 1 - last)
             call: Any = desk.queue.requestWithdrawals(amounts, desk.operator)
             desk.do(call, desk.operator)
-        desk.oracle.finalize(first + count // 2)
+        for up_to in range(_final(desk) + FINAL_PER_REPORT, first + count // 2, FINAL_PER_REPORT):
+            desk.oracle.finalize(up_to)
         tap.requests.clear()
         ids = list(range(first, first + count))
         for start in range(0, count, IDS_PER_CALL):
@@ -87,6 +89,10 @@ def _polls(desk: Desk, tap: Tap, chain: Chain) -> dict[int, int]:
             f"{'poll of open withdrawals':<34}{count:>7}{'':>12}{len(tap.calls()):>11}{len(tap.requests):>15}\n"
         )
     return found
+
+
+def _final(desk: Desk) -> int:
+    return int(desk.queue.getLastFinalizedRequestId().call())
 
 
 def _tell(what: str, users: int, receipt: Any, tap: Tap) -> float:

@@ -208,13 +208,13 @@ def test_events__eight_writers__gap_free_in_commit_order(full: FullHouse) -> Non
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(write, range(8)))
-    seen, after = [], "0"
+    seen, after = [], 0
     while True:
         answer = full.get("/v1/events", after=after, limit=7)
         if not answer["items"]:
             break
         seen += answer["items"]
-        assert answer["next"] == str(answer["items"][-1]["sequence"])
+        assert answer["next"] == answer["items"][-1]["sequence"]
         after = answer["next"]
     assert [item["sequence"] for item in seen] == list(range(1, 2 * len(users) + 1))
     for user in users:

@@ -6,7 +6,8 @@ Nothing is credited here: the walk pays each request what its log says. A batch 
 and the next poll looks again at what each NFT is by then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import structlog
 from sqlalchemy import func, select, text, update
@@ -23,6 +24,7 @@ from tasks import celery
 from tasks.engine import Step, fires, worker_context
 from tasks.members import set_requests
 from tasks.sending import FAILED, POLL_SEC, failure, follow, stored, with_transaction
+from tasks.waiting import explain_waiting
 
 log = structlog.get_logger(__name__)
 
@@ -32,10 +34,13 @@ IDS_PER_CLAIM = 100
 
 @celery.task(name="tasks.claims.poll")
 def poll(schedule: str | None = None) -> int:
-    """Look at every open NFT, one call per thousand, and open claim batches for the finalized; returns how many."""
+    """Look at the open NFTs; what beat fires."""
     context = worker_context()
-    if not fires(context, schedule):
-        return 0
+    return poll_open(context) if fires(context, schedule) else 0
+
+
+def poll_open(context: PoolContext) -> int:
+    """Look at every open NFT, one call per thousand, and open claim batches for the finalized; returns how many."""
     with transaction(context.sessions) as session:
         rows = session.execute(
             select(Withdrawal.withdrawal_id, Withdrawal.pool_id)
@@ -43,10 +48,12 @@ def poll(schedule: str | None = None) -> int:
             .order_by(Withdrawal.withdrawal_id)
         ).all()
     opened = 0
+    seen: list[dict[str, Any]] = []
     for pool_id in sorted({row.pool_id for row in rows}):
         ids = [row.withdrawal_id for row in rows if row.pool_id == pool_id]
         for start in range(0, len(ids), IDS_PER_STATUS_CALL):
-            opened += _poll_some(context, pool_id, ids[start : start + IDS_PER_STATUS_CALL])
+            opened += _poll_some(context, pool_id, ids[start : start + IDS_PER_STATUS_CALL], seen)
+    explain_waiting(context, seen)
     return opened
 
 
@@ -58,7 +65,12 @@ def build(context: PoolContext, batch: Batch) -> Outcome:
     try:
         unsigned = context.protocols.build_claim(ids)
     except CallRefused as refusal:
-        return _drop(batch, refusal.code, refusal.detail)
+        bad = _named(refusal)
+        if bad.issuperset(ids) or bad.isdisjoint(ids):
+            return _drop(batch, refusal.code, refusal.detail)
+        # One bad id must not hold up the others: it is let go, and the rest is built again.
+        why = reason(refusal.code, refusal.detail)
+        return Advance("batched", reason=why, write=lambda session: _free(session, batch, bad))
     return Advance(
         "claiming",
         {"context": with_transaction(batch, "claim", unsigned)},
@@ -84,14 +96,29 @@ def claim(context: PoolContext, batch: Batch) -> Outcome:
 CLAIM_STEPS: dict[str, Step] = {"batched": build, "claiming": claim}
 
 
-def _poll_some(context: PoolContext, pool_id: str, ids: Sequence[int]) -> int:
+def _poll_some(context: PoolContext, pool_id: str, ids: Sequence[int], seen: list[dict[str, Any]]) -> int:
+    """Open claim batches for up to a thousand NFTs; what each is goes to `seen`."""
     try:
         statuses = context.protocols.withdrawal_status(ids)
     except (CallFailed, CallRefused) as error:
+        bad = _named(error) if isinstance(error, CallRefused) else set()
+        if bad and not bad.issuperset(ids):
+            log.error("withdrawals_unknown", withdrawal_ids=sorted(bad))
+            return _poll_some(context, pool_id, [number for number in ids if number not in bad], seen)
         log.warning("claim_polling_waits", why=str(error))
         return 0
+    seen += statuses
+    operator = (context.settings.operator_address or "").lower()
+    foreign = [int(item["withdrawal_id"]) for item in statuses if item["owner"].lower() != operator]
+    if foreign:
+        # Whoever holds it now is paid; reconciliation shows the drift. The others are claimed all the same.
+        log.error("withdrawals_foreign", withdrawal_ids=foreign)
     # An NFT that is claimed already is left to the walk: its WithdrawalClaimed log is on its way.
-    ready = sorted(int(item["withdrawal_id"]) for item in statuses if item["finalized"] and not item["claimed"])
+    ready = sorted(
+        int(item["withdrawal_id"])
+        for item in statuses
+        if item["finalized"] and not item["claimed"] and int(item["withdrawal_id"]) not in foreign
+    )
     opened = [
         _open(context, pool_id, ready[start : start + IDS_PER_CLAIM]) for start in range(0, len(ready), IDS_PER_CLAIM)
     ]
@@ -134,7 +161,7 @@ def _open(context: PoolContext, pool_id: str, ids: Sequence[int]) -> str | None:
         waiting = session.scalars(
             select(Request.id).where(Request.id.in_({row.request_id for row in rows}), Request.status == "waiting")
         ).all()
-        set_requests(session, waiting, status="claiming")
+        set_requests(session, waiting, status="claiming", reason=None)
         record_events(session, waiting)
         return batch.id
 
@@ -148,19 +175,28 @@ def _unpaid(context: PoolContext, batch: Batch) -> list[int]:
 
 
 def _drop(batch: Batch, code: str, detail: str) -> Advance:
-    """Let go of the NFTs; whatever was wrong with one of them, the next poll sees what each is by then."""
+    """Give up the batch; whatever was wrong with one of its NFTs, the next poll sees what each is by then."""
     why = reason(code, detail)
+    return Advance("failed", reason=why, run_in_sec=None, write=lambda session: _free(session, batch, None))
 
-    def write(session: Session) -> None:
-        freed = session.scalars(
-            update(Withdrawal)
-            .where(Withdrawal.claim_batch_id == batch.id, Withdrawal.paid_wei.is_(None))
-            .values(claim_batch_id=None)
-            .returning(Withdrawal.request_id),
-            execution_options={"synchronize_session": False},
-        ).all()
-        back = session.scalars(select(Request.id).where(Request.id.in_(set(freed)), Request.status == "claiming")).all()
-        set_requests(session, back, status="waiting")
-        record_events(session, back)
 
-    return Advance("failed", reason=why, run_in_sec=None, write=write)
+def _free(session: Session, batch: Batch, ids: Collection[int] | None) -> None:
+    """Let go of the batch's unpaid NFTs, or of some of them: the next poll sees what each is by then."""
+    chosen = [Withdrawal.claim_batch_id == batch.id, Withdrawal.paid_wei.is_(None)]
+    if ids is not None:
+        chosen.append(Withdrawal.withdrawal_id.in_(ids))
+    freed = session.scalars(
+        update(Withdrawal).where(*chosen).values(claim_batch_id=None).returning(Withdrawal.request_id),
+        execution_options={"synchronize_session": False},
+    ).all()
+    still = select(Withdrawal.request_id).where(Withdrawal.claim_batch_id == batch.id, Withdrawal.paid_wei.is_(None))
+    back = session.scalars(
+        select(Request.id).where(Request.id.in_(set(freed)), Request.status == "claiming", Request.id.not_in(still))
+    ).all()
+    set_requests(session, back, status="waiting")
+    record_events(session, back)
+
+
+def _named(refusal: CallRefused) -> set[int]:
+    """The withdrawal ids that a refusal names."""
+    return {int(number) for number in refusal.errors.get("withdrawal_ids", [])}

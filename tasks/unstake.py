@@ -16,7 +16,7 @@ from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
 from apps.pool.lanes import user_lanes
 from apps.pool.leases import Advance, Outcome, Park, Wait, extend, reason
-from apps.pool.models import Batch
+from apps.pool.models import WHOLE_BLOCK, Batch, Walk
 from apps.pool.reserving import MIN_WITHDRAWAL_WEI
 from tasks.booking import book_reward_events
 from tasks.engine import Step
@@ -28,6 +28,8 @@ PASSING = frozenset({"queue_paused", "protocol_stopped"})
 UNLIMITED = 2**256 - 1
 MAX_SHORT_WEI = 10**9  # rounding of the operator's own operations; more is no dust
 MAX_SETTLEMENTS = 20
+RATE = 10**27
+AHEAD_SEC = 2.0
 CALLS_PER_LEASE = 4  # their timeouts together stay far below a lease
 
 
@@ -42,6 +44,9 @@ def leave_index(context: PoolContext, batch: Batch) -> Outcome:
         walk_lane(context, batch.pool_id) as walk,
         user_lanes(context.sessions, batch.pool_id, first_request, context.settings.lease_sec) as keep_users,
     ):
+        if _loss_ahead(context, walk) > MAX_SHORT_WEI:
+            why = reason("loss_ahead", "The protocol has lost ETH in a block that the books have not reached yet.")
+            return Wait(AHEAD_SEC, why)
         for count, (user_id, request_id) in enumerate(sorted(first_request.items()), 1):
             context.rewards.claim(f"unstake:{request_id}:exit-claim:{batch.id}:{number}", batch.pool_id, user_id)
             if count % CALLS_PER_LEASE == 0:
@@ -92,6 +97,18 @@ def request(context: PoolContext, batch: Batch) -> Outcome:
 UNSTAKE_STEPS: dict[str, Step] = {"batched": leave_index, "requesting": request}
 
 
+def _loss_ahead(context: PoolContext, walk: Walk) -> int:
+    """Wei that the operator's shares have lost on chain since the last block that is booked as a whole.
+
+    A slashing is on chain some time before it is at the money horizon. Whoever left the index in between would be paid
+    in full at the expense of those who stay.
+    """
+    booked = walk.cursor_block if walk.cursor_log_index >= WHOLE_BLOCK else walk.cursor_block - 1
+    rate_then = int(context.protocols.state(booked)["share_rate"])
+    rate_now = int(context.protocols.state()["share_rate"])
+    return (rate_then - rate_now) * walk.operator_shares // RATE
+
+
 def _build_request(context: PoolContext, batch: Batch) -> Outcome:
     items = _items(members(context, batch.id), int(batch.context.get("short_wei", 0)))
     try:
@@ -100,7 +117,7 @@ def _build_request(context: PoolContext, batch: Batch) -> Outcome:
         if refusal.code == "allowance_insufficient":
             return _approve(context, batch)
         if refusal.code == "steth_insufficient":
-            return _shorten(batch, refusal)
+            return _shorten(context, batch, refusal)
         if refusal.code in PASSING:
             return _restore(context, batch, refusal.code, refusal.detail)
         return Park(reason(refusal.code, refusal.detail))
@@ -123,11 +140,14 @@ def _items(found: list[Member], short_wei: int) -> list[dict[str, str]]:
     ]
 
 
-def _shorten(batch: Batch, refusal: CallRefused) -> Outcome:
+def _shorten(context: PoolContext, batch: Batch, refusal: CallRefused) -> Outcome:
     missing = int(next(iter(refusal.errors.get("missing_wei", ["0"]))))
     short = int(batch.context.get("short_wei", 0)) + missing
     if missing <= 0 or short > MAX_SHORT_WEI:
         return Park(reason("steth_insufficient", f"The operator's stETH is {short} wei short of the requests."))
+    found = members(context, batch.id)
+    if max(member.amount_wei for member in found) - short < MIN_WITHDRAWAL_WEI:
+        return _stay(context, batch, found)
     return Advance("requesting", {"context": {**batch.context, "short_wei": short}})
 
 
@@ -153,6 +173,29 @@ def _restore(context: PoolContext, batch: Batch, code: str, detail: str) -> Adva
     ]
     context.rewards.stake_deltas(batch.pool_id, deltas)
     return Advance("failed", reason=why, run_in_sec=None, write=lambda session: requeue_members(session, batch, why))
+
+
+def _stay(context: PoolContext, batch: Batch, found: list[Member]) -> Advance:
+    """Nobody's amount can spare the few wei that are missing and stay requestable: all of it is staked again."""
+    name = "unstake:{}:too-small:" + batch.id
+    context.rewards.stake_deltas(
+        batch.pool_id,
+        [stake_delta(name.format(row.request_id), row.user_id, row.amount_wei) for row in found],
+    )
+    context.ledger.post_batch(
+        [
+            movement(name.format(row.request_id), "unstake_cancel", batch.pool_id, row.user_id, row.amount_wei)
+            for row in found
+        ]
+    )
+    why = reason("amount_too_small", "Rounding left less than can be requested; it is staked again.")
+
+    def write(session: Session) -> None:
+        ids = [row.request_id for row in found]
+        set_requests(session, ids, status="failed", reason=why, batch_id=None)
+        record_events(session, ids)
+
+    return Advance("failed", reason=why, run_in_sec=None, write=write)
 
 
 def _return_small(context: PoolContext, batch: Batch, small: list[Member]) -> None:

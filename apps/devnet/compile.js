@@ -8,7 +8,7 @@ const here = __dirname;
 const output = process.argv[2] || path.join(here, "artifacts");
 const names = ["Lido", "WithdrawalQueue", "LidoLocator"];
 const sources = Object.fromEntries(
-  names.map((name) => [`${name}.sol`, { content: fs.readFileSync(path.join(here, "contracts", `${name}.sol`), "utf8") }]),
+  [...names, "Permit"].map((name) => [`${name}.sol`, { content: fs.readFileSync(path.join(here, "contracts", `${name}.sol`), "utf8") }]),
 );
 const input = {
   language: "Solidity",

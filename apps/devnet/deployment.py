@@ -57,16 +57,23 @@ def set_balance(web3: Web3, address: str, wei: int) -> None:
     web3.provider.make_request(RPCEndpoint("anvil_setBalance"), [address, hex(wei)])
 
 
-def deploy(rpc_url: str) -> Deployment:
+def deploy(
+    rpc_url: str,
+    *,
+    holder: str | None = None,
+    bootstrap_wei: int = BOOTSTRAP_WEI,
+    bootstrap_rewards_wei: int = BOOTSTRAP_REWARDS_WEI,
+) -> Deployment:
     """Deploy Lido, the withdrawal queue and the locator from the node's last unlocked accounts.
 
     The first accounts stay untouched, for whoever plays a user. A second call makes a second protocol at new addresses.
+    `holder` gets the bootstrap stake and the protocol's fees: the stranger, unless somebody is named.
     """
     web3 = connect(rpc_url)
     accounts = list(web3.eth.accounts)
     owner, stranger = accounts[-1], accounts[-2]
     set_balance(web3, owner, RICH_WEI)
-    lido = _create(web3, "Lido", owner, BOOTSTRAP_WEI, stranger, BOOTSTRAP_REWARDS_WEI)
+    lido = _create(web3, "Lido", owner, bootstrap_wei, holder or stranger, bootstrap_rewards_wei)
     queue = _create(web3, "WithdrawalQueue", owner, 0, lido)
     locator = _create(web3, "LidoLocator", owner, 0, lido, queue)
     steth = contract_at(web3, "Lido", lido)

@@ -51,6 +51,18 @@ class Oracle:
         last = up_to if up_to is not None else int(self.queue.functions.getLastRequestId().call())
         return self.rebase(0, last)
 
+    def finalize_within(self, budget_wei: int) -> Report:
+        """A report without reward that finalizes what so much ETH pays, first in first out: often a part of the queue."""
+        first = int(self.queue.functions.getLastFinalizedRequestId().call()) + 1
+        last = int(self.queue.functions.getLastRequestId().call())
+        rate = self._share_rate()
+        affordable = 0
+        for number in range(first, last + 1):
+            if int(self.queue.functions.prefinalize(number, rate).call()[0]) > budget_wei:
+                break
+            affordable = number
+        return self.rebase(0, affordable or None)
+
     def pause_staking(self) -> None:
         self._owner(self.lido.functions.pauseStaking())
 
@@ -76,6 +88,10 @@ class Oracle:
         """Set the limit (0: none), full at first, regenerating max/growth_blocks a block (0: never)."""
         self._owner(self.lido.functions.setStakingLimit(max_wei, growth_blocks))
 
+    def set_fee(self, basis_points: int) -> None:
+        """The protocol's part of rewards; 1000 on the real one."""
+        self._owner(self.lido.functions.setFee(basis_points))
+
     def stranger_submit(self, amount_wei: int) -> str:
         """Somebody else stakes beside us; returns the transaction's hash."""
         stranger = self.deployment.stranger
@@ -88,6 +104,15 @@ class Oracle:
         """Somebody sends stETH of theirs."""
         call = self.lido.functions.transfer(Web3.to_checksum_address(to), amount_wei)
         return Web3.to_hex(transact(self.web3, call, self.deployment.stranger)["transactionHash"])
+
+    def stranger_request(self, amount_wei: int) -> int:
+        """Somebody else withdraws beside us; returns the id of their NFT."""
+        stranger = self.deployment.stranger
+        queue = Web3.to_checksum_address(self.deployment.withdrawal_queue)
+        transact(self.web3, self.lido.functions.approve(queue, amount_wei), stranger)
+        receipt = transact(self.web3, self.queue.functions.requestWithdrawals([amount_wei], stranger), stranger)
+        event: Any = self.queue.events.WithdrawalRequested().process_receipt(receipt, errors=DISCARD)[0]
+        return int(event["args"]["requestId"])
 
     def fund(self, address: str, wei: int) -> str:
         """Send real ETH to an address, as a user's deposit would arrive; returns the transaction's hash."""
@@ -106,6 +131,11 @@ class Oracle:
 
     def mine(self, blocks: int = 1) -> None:
         self.web3.provider.make_request(RPCEndpoint("anvil_mine"), [hex(blocks)])
+
+    def _share_rate(self) -> int:
+        """Wei of ether for 10^27 shares, as a report passes it to the queue."""
+        ether, shares = self.lido.functions.getTotalPooledEther().call(), self.lido.functions.getTotalShares().call()
+        return int(ether) * 10**27 // int(shares)
 
     def _needed_for(self, last: int, reward_wei: int) -> int:
         """ETH that must come from validators so that the buffer can pay the withdrawals up to an id."""

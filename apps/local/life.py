@@ -12,6 +12,9 @@ DEPOSITS = {"alice": 5 * ETHER, "bob": 3 * ETHER, "carol": 1500 * ETHER, "dave":
 STAKES = {"alice": 2 * ETHER, "bob": 15 * ETHER // 10, "carol": 1400 * ETHER, "dave": 7 * ETHER // 10}
 UNSTAKES: dict[str, int | str] = {"alice": ETHER // 2, "carol": 1100 * ETHER}
 PAYOUT_WEI = ETHER // 4
+PAUSED_STAKE_WEI = ETHER // 5
+# The oracle has ETH for the first of these only.
+PARTLY_PAID = {"alice": 4 * ETHER // 10, "bob": 6 * ETHER // 10}
 # A well-known address that nobody's key controls in this demo: dave's own wallet.
 WALLET = "0x00000000000000000000000000000000da7eD1Ed"
 
@@ -63,6 +66,12 @@ class Life:
             self._claim,
         )
         yield Step(
+            "A pause",
+            "Lido pauses staking. Dave's stake is not lost and not refused: it waits in the queue, says why and when it is "
+            "tried again, and goes on once Lido resumes.",
+            self._pause,
+        )
+        yield Step(
             "Unstakes",
             "Alice and Carol ask for their ETH back. One `requestWithdrawals` carries both; Carol's 1100 ETH are split at "
             "Lido's maximum of 1000 stETH, so three withdrawal NFTs come back.",
@@ -73,6 +82,12 @@ class Life:
             "The oracle finalizes the withdrawals. Claim polling sees it, one transaction claims all three NFTs to custody, "
             "and the walk pays each request what its log says.",
             self._finalize,
+        )
+        yield Step(
+            "A partial finalization",
+            "Alice and Bob leave with a part, and the oracle has ETH for the first of them only: Alice is paid, Bob waits for "
+            "the next report.",
+            self._finalize_partly,
         )
         yield Step(
             "A slashing",
@@ -121,6 +136,24 @@ class Life:
         (done,) = self.bff.finish([self.bff.clients.pool.claim_reward(f"reward-claim:{user}:1", user)])
         return [f"{user} compounded {done['settled_wei']} wei"]
 
+    def _pause(self) -> list[str]:
+        user, pool = self.user("dave"), self.bff.clients.pool
+        self.bff.oracle.pause_staking()
+        try:
+            made = pool.stake(f"stake:{user}:2", user, PAUSED_STAKE_WEI)
+            waiting = self.bff.wait(
+                "the request to say why it waits",
+                lambda: pool.request(made["id"]),
+                lambda found: (found["reason"] or {}).get("code") == "staking_paused",
+            )
+        finally:
+            self.bff.oracle.resume_staking()
+        (done,) = self.bff.finish([made])
+        return [
+            f"{user} waits: {waiting['reason']['detail']} Next: {waiting['next']['step']} at {waiting['next']['due_at']}",
+            f"resumed; {user}'s stake of {done['settled_wei']} wei is {done['status']}",
+        ]
+
     def _unstake(self) -> list[str]:
         pool = self.bff.clients.pool
         made = [pool.unstake(f"unstake:{self.user(name)}:1", self.user(name), wei) for name, wei in UNSTAKES.items()]
@@ -143,6 +176,21 @@ class Life:
         return [f"finalized up to NFT {report.finalized_up_to} at block {report.block_number}"] + [
             f"{item['user_id']} was paid {item['settled_wei']} wei" for item in done
         ]
+
+    def _finalize_partly(self) -> list[str]:
+        pool = self.bff.clients.pool
+        made = [pool.unstake(f"unstake:{self.user(name)}:2", self.user(name), wei) for name, wei in PARTLY_PAID.items()]
+        first, second = self.bff.finish(made, "waiting")
+        report = self.bff.oracle.finalize_within(PARTLY_PAID["alice"])
+        (paid,) = self.bff.finish([first])
+        left = pool.request(second["id"])
+        lines = [
+            f"finalized up to NFT {report.finalized_up_to} at block {report.block_number}",
+            f"{paid['user_id']} was paid {paid['settled_wei']} wei; {left['user_id']} is still {left['status']}",
+        ]
+        self.bff.oracle.finalize()
+        (done,) = self.bff.finish([second])
+        return [*lines, f"next report: {done['user_id']} was paid {done['settled_wei']} wei"]
 
     def _slash(self) -> list[str]:
         before = self._staked()

@@ -4,11 +4,14 @@ BY_ITSELF = "Nothing: it goes on by itself."
 LOOK = "Compare books and chain, correct by `reversal`; the walk tries again every 30 s and skips nothing."
 
 REQUESTS_AND_BATCHES = {
+    "amount_too_small": ("Rounding left less than can be requested; it is staked again.", "Nothing."),
     "attempts_exhausted": ("A step failed too often; the detail holds its last error.", "Mend the cause, then retry."),
     "batches_paused": ("A drift was found and `PAUSE_BATCHES_ON_DRIFT` is set.", "Explain the drift, then resume."),
     "books_behind": ("Ledger and reward index disagree about a user.", "See the reconciliation, then retry."),
+    "bunker": ("Lido is in bunker mode after a loss, and pays withdrawals later than usual.", BY_ITSELF),
     "cancelled_by_user": ("The request was cancelled while it was queued.", "Nothing."),
     "conflict": ("Somebody else used the signing key.", "Find out what that transaction did; then decide by hand."),
+    "loss_ahead": ("Lido lost ETH in a block that the books have not reached: it is booked first.", BY_ITSELF),
     "lost_to_slashing": ("A slashing left less than can be requested; the rest is staked again.", "Nothing."),
     "operator_underfunded": (
         "Custody's key is elsewhere, and the operator's address lacks the wei named.",
@@ -21,6 +24,7 @@ REQUESTS_AND_BATCHES = {
     "stake_limit_exceeded": ("Lido's stake limit was met; the requests are queued again.", BY_ITSELF),
     "staking_paused": ("Lido does not take stakes now; the requests are queued again.", BY_ITSELF),
     "steth_insufficient": ("The operator holds less stETH than the batch requests.", "See the reconciliation."),
+    "withdrawal_queue": ("Lido pays withdrawals in its order; `next.due_at` is an estimate.", BY_ITSELF),
     "transaction_missing": ("A batch has no stored transaction to send.", "This is a defect; keep the database."),
     "reverted": ("The transaction reverted; the detail holds the revert.", "Read the detail; the users' ETH is back."),
 }

@@ -14,14 +14,14 @@ from apps.protocols.settings import ProtocolsSettings, load_settings
 def create_app(settings: ProtocolsSettings | None = None) -> Flask:
     settings = settings or load_settings()
     sessions = make_sessions(make_engine(settings.database_url))
-    chain = Chain(settings)
     ledger = LedgerClient(settings.ledger_url, settings.internal_keys[0], settings.http_timeout_sec)
+    service = ProtocolsService(Chain(settings), sessions, ledger, settings.pool_id)
     app = build_app(
         "protocols",
         blueprints=[blueprint],
         sessions=sessions,
         accepted_keys=settings.internal_keys,
-        checks={"chain": chain.check},
+        checks={"chain": service.addresses.status},
     )
-    app.extensions["service"] = ProtocolsService(chain, sessions, ledger, settings.pool_id)
+    app.extensions["service"] = service
     return app

@@ -14,6 +14,18 @@ from apps.protocols.withdrawals import read_statuses
 ZERO_ADDRESS = "0x" + "00" * 20
 MAX_GAS = 16_777_216  # EIP-7825
 GAS_MARGIN_PERCENT = 25
+# What the chain says when a switch was thrown, or somebody else was quicker, between our look and the estimate: the
+# same refusals by the same names.
+NAMED_REVERTS: dict[str, type[Conflict]] = {
+    "STAKING_PAUSED": errors.StakingPaused,
+    "STAKE_LIMIT": errors.StakeLimitExceeded,
+    "CONTRACT_IS_STOPPED": errors.ProtocolStopped,
+    "ResumedExpected": errors.QueuePaused,
+    "ALLOWANCE_EXCEEDED": errors.AllowanceInsufficient,
+    "RequestAlreadyClaimed": errors.WithdrawalClaimed,
+    "RequestNotFoundOrNotFinalized": errors.WithdrawalNotFinalized,
+    "NotOwner": errors.WithdrawalNotOwned,
+}
 
 
 def build_submit(chain: Chain, amount_wei: int) -> dict[str, Any]:
@@ -99,6 +111,9 @@ def _unsigned(
     try:
         estimate = int(chain.batch([Call("eth_estimateGas", [request])])[0], 16)
     except CallReverted as revert:
+        named = NAMED_REVERTS.get(str(revert))
+        if named is not None:
+            raise named(f"The chain says {revert}.") from revert
         raise errors.WouldRevert(f"The transaction would revert: {revert}") from revert
     return {
         "from": chain.operator,

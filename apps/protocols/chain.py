@@ -34,9 +34,20 @@ class Block:
     hash: str
     timestamp: int
 
+    @property
+    def pin(self) -> Any:
+        """The block parameter of a read (EIP-1898): by hash, so that a reorganization between two reads, or a second
+        node on another fork, answers with an error and never with another block's values. By number where the hash is
+        not known."""
+        return {"blockHash": self.hash, "requireCanonical": True} if self.hash else hex(self.number)
+
 
 class CallReverted(Exception):
-    """An estimate reverted; the text is the decoded reason."""
+    """A call that was allowed to revert did; the text is the decoded reason."""
+
+
+class NodeRefused(ChainUnavailable):
+    """A node answered, and not with what was asked: it is behind, keeps no state that old, or finds the range too wide."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,8 @@ class Call:
     method: str
     params: list[Any]
     types: tuple[str, ...] = ()
+    block: int | None = None  # for the message, where a read meets no Lido
+    optional: bool = False  # None where the contract has no such function
 
 
 class Chain:
@@ -89,10 +102,12 @@ class Chain:
             raise NotFound(f"The chain has no block {number} yet.")
         return Block(int(found["number"], 16), str(found["hash"]), int(found["timestamp"], 16))
 
-    def call(self, contract: Contract, name: str, arguments: Sequence[Any], block: Block, *types: str) -> Call:
-        """An ``eth_call`` pinned to a block's number, decoded as `types`."""
+    def call(
+        self, contract: Contract, name: str, arguments: Sequence[Any], block: Block, *types: str, optional: bool = False
+    ) -> Call:
+        """An ``eth_call`` pinned to a block, decoded as `types`."""
         data = contract.encode_abi(name, args=list(arguments))
-        return Call("eth_call", [{"to": contract.address, "data": data}, hex(block.number)], types)
+        return Call("eth_call", [{"to": contract.address, "data": data}, block.pin], types, block.number, optional)
 
     def batch(self, calls: Sequence[Call]) -> list[Any]:
         """Ask everything in one HTTP request and decode; raises `CallReverted` or `ChainUnavailable`."""
@@ -113,7 +128,6 @@ class Chain:
         """The `lido state` shape at one block: two round trips."""
         block = self.block(block_number)
         steth, queue, operator, custody = self.steth, self.queue, self.operator, self.custody
-        at = hex(block.number)
         (
             pooled, shares, operator_shares, operator_steth, allowance, limit, stopped, queue_paused, bunker, eth, custody_eth,
         ) = self.batch(
@@ -127,8 +141,8 @@ class Chain:
                 self.call(steth, "isStopped", [], block, "bool"),
                 self.call(queue, "isPaused", [], block, "bool"),
                 self.call(queue, "isBunkerModeActive", [], block, "bool"),
-                Call("eth_getBalance", [operator, at], ("wei",)),
-                Call("eth_getBalance", [custody, at], ("wei",)),
+                Call("eth_getBalance", [operator, block.pin], ("wei",)),
+                Call("eth_getBalance", [custody, block.pin], ("wei",)),
             ]
         )  # fmt: skip
         paused, limited, current, maximum = limit[0], limit[1], limit[2], limit[3]
@@ -160,19 +174,11 @@ class Chain:
             },
         }
 
-    def check(self) -> dict[str, Any]:
-        """For the status page: the node answers, and the configured contracts have code."""
-        head = self.block()
-        codes = self.batch(
-            [Call("eth_getCode", [self.steth.address, "latest"]), Call("eth_getCode", [self.queue.address, "latest"])]
-        )
-        if any(code in {"0x", None} for code in codes):
-            raise ValueError("no code at the configured Lido addresses")
-        return {"chain_id": self.chain_id, "block_number": head.number}
-
 
 def _decode(call: Call, answer: Any) -> Any:
     if answer.get("error") is not None:
+        if call.optional and _is_revert(answer["error"]):
+            return None
         _raise_error(call, answer["error"])
     result = answer.get("result")
     if not call.types:
@@ -180,6 +186,8 @@ def _decode(call: Call, answer: Any) -> Any:
     if call.types == ("wei",):
         return int(result, 16)
     if result == "0x":
+        if call.optional:
+            return None
         raise _not_lido(call)
     values = abi_decode(call.types, bytes.fromhex(str(result)[2:]))
     return values[0] if len(values) == 1 else values
@@ -191,15 +199,19 @@ def _raise_error(call: Call, error: Any) -> NoReturn:
     message = str(error.get("message", "")) if isinstance(error, dict) else ""
     if call.method == "eth_estimateGas" and code in ESTIMATE_REFUSALS:
         raise CallReverted(decode_revert(error))
-    if call.method == "eth_call" and (code == REVERTED or "revert" in message):
+    if call.method == "eth_call" and _is_revert(error):
         raise _not_lido(call)
     log.warning("rpc_error", method=call.method, code=code, message=message[:200])
-    raise ChainUnavailable("The node cannot answer this; it may be behind, or keep no state that old.")
+    raise NodeRefused("The node cannot answer this; it may be behind, or keep no state that old.")
+
+
+def _is_revert(error: Any) -> bool:
+    return isinstance(error, dict) and (error.get("code") == REVERTED or "revert" in str(error.get("message", "")))
 
 
 def _not_lido(call: Call) -> NotConfigured:
-    target, block = call.params[0]["to"], int(call.params[1], 16)
-    return NotConfigured(f"In block {block} there is no contract of Lido at {target}; check the addresses set.")
+    target = call.params[0]["to"]
+    return NotConfigured(f"In block {call.block} there is no contract of Lido at {target}; check the addresses set.")
 
 
 def decode_revert(error: Any) -> str:

@@ -14,12 +14,12 @@ from apps.common.database import Sessions, transaction
 from apps.common.errors import InvalidInput, NotFound
 from apps.common.ethereum import PUBLIC_CHAINS, ChainUnavailable
 from apps.common.wei import exact_int
-from apps.protocols.chain import Block, Chain
+from apps.protocols import classify
+from apps.protocols.chain import Block, Chain, NodeRefused
 from apps.protocols.errors import ChainReorganized
-from apps.protocols.events import TOPICS, integer, topic_of, words
+from apps.protocols.events import TOPICS, integer, topic_of
 from apps.protocols.models import ScanCursor, ShareEvent
 
-ZERO_TOPIC = "0x" + "0" * 64
 # In reading order, which JSONB does not keep.
 REBASE_TOTALS = (
     "time_elapsed_sec", "pre_total_shares", "pre_total_ether_wei", "post_total_shares", "post_total_ether_wei",
@@ -54,6 +54,15 @@ class History:
             "horizon": {"block_number": horizon.number, "block_hash": horizon.hash},
         }
 
+    def last_rebases(self, limit: int) -> list[dict[str, Any]]:
+        """The `rebase` shapes of the newest so many rebases up to the horizon, oldest first."""
+        self.scan()
+        query = select(ShareEvent).where(ShareEvent.kind == "rebase")
+        newest_first = (ShareEvent.block_number.desc(), ShareEvent.log_index.desc())
+        with transaction(self.sessions) as session:
+            rows = session.scalars(query.order_by(*newest_first).limit(limit)).all()
+        return [render_item(row)["rebase"] for row in reversed(rows)]
+
     def scan(self) -> Block:
         """Read every block up to the horizon that was not read yet; returns the block up to which all is stored."""
         horizon = self.chain.horizon()
@@ -61,9 +70,16 @@ class History:
         known = self._read_before(cursor)
         if known.hash != cursor.block_hash:
             raise ChainReorganized(f"Block {cursor.block_number} was read as {cursor.block_hash} and is gone.")
+        width = self.chain.settings.log_range_blocks
         while known.number < horizon:
-            end = self.chain.block(min(horizon, known.number + self.chain.settings.log_range_blocks))
-            rows = self._read(known.number + 1, end.number)
+            end = self.chain.block(min(horizon, known.number + width))
+            try:
+                rows = self._read(known.number + 1, end.number)
+            except NodeRefused:
+                if end.number - known.number == 1:
+                    raise
+                width = (end.number - known.number) // 2  # nodes limit ranges, each in its own way
+                continue
             if self.chain.block(end.number).hash != end.hash:
                 break  # the chain moved under this read; the next call reads the range again
             self._store(known, end, rows)
@@ -116,25 +132,25 @@ class History:
                 chain.logs([queue], [TOPICS["WithdrawalClaimed"], None, me], start, end),
             ]
         )
-        by_place = {_place(log): log for log in [*submitted, *sent, *received, *requested]}
-        flows = {_place(log): _flow(log, me, topic_of(queue), by_place) for log in [*out, *into]}
-        rows = [row for row in flows.values() if row is not None]
-        rows += [
-            {**_base(log), "kind": "claim", "amount_wei": words(log)[0], "withdrawal_id": integer(log["topics"][1])}
-            for log in claimed
-        ]
-        shares_before = self._shares_before(rebased)
-        for log in rebased:
-            same_block = sum(
-                row["shares"] if row["kind"] in {"submit", "foreign_in"} else -row["shares"]
-                for row in flows.values()
-                if row is not None
-                and row["block_number"] == integer(log["blockNumber"])
-                and row["log_index"] < integer(log["logIndex"])
-            )
-            rows.append(_rebase(log, shares_before[integer(log["blockNumber"])] + same_block))
+        rows = classify.flows([*out, *into], [*sent, *received], submitted, requested, me=me, queue=topic_of(queue))
+        rows += [*map(classify.claim, claimed), *self._rebases(rebased, rows)]
         columns = ("shares", "amount_wei", "withdrawal_id", "reward_wei", "rebase")
         return [{**dict.fromkeys(columns), **row} for row in rows]
+
+    def _rebases(self, rebased: list[Any], flows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Each rebase with the operator's shares just before it: those at the end of the block before, asked of the
+        chain, and the flows of its own block that stand before it."""
+        before = self._shares_before(rebased)
+        rows = []
+        for log in rebased:
+            block, index = classify.place(log)
+            same_block = sum(
+                row["shares"] if row["kind"] in {"submit", "foreign_in"} else -row["shares"]
+                for row in flows
+                if row["block_number"] == block and row["log_index"] < index
+            )
+            rows.append(classify.rebase(log, before[block] + same_block))
+        return rows
 
     def _shares_before(self, rebased: list[Any]) -> dict[int, int]:
         """The operator's shares at the end of the block before each rebase: asked of the chain, not summed up here."""
@@ -202,63 +218,3 @@ def render_item(row: ShareEvent) -> dict[str, Any]:
         totals = {name: row.rebase[name] for name in REBASE_TOTALS}
         item["rebase"] = {**place, **totals, "reward_wei": str(row.reward_wei)}
     return item
-
-
-def _place(log: Any) -> tuple[int, int]:
-    return integer(log["blockNumber"]), integer(log["logIndex"])
-
-
-def _base(log: Any) -> dict[str, Any]:
-    return {
-        "block_number": integer(log["blockNumber"]),
-        "log_index": integer(log["logIndex"]),
-        "block_hash": log["blockHash"],
-        "tx_hash": log["transactionHash"],
-    }
-
-
-def _flow(log: Any, me: str, queue: str, by_place: dict[tuple[int, int], Any]) -> dict[str, Any] | None:
-    """Classify one share transfer of the operator; to itself it moves nothing.
-
-    Lido emits Submitted, Transfer, TransferShares for a stake, and Transfer, TransferShares, then the queue's
-    WithdrawalRequested for a request, each group in one piece of the receipt, one log right after the other. `by_place`
-    holds the operator's own logs only, so a request of its shares in another's name is no `request`.
-    """
-    source, target = log["topics"][1].lower(), log["topics"][2].lower()
-    if source == target:
-        return None
-    row = {**_base(log), "shares": words(log)[0]}
-    block, index = _place(log)
-    transfer = by_place.get((block, index - 1))
-    value = words(transfer)[0] if transfer is not None and transfer["topics"][0] == TOPICS["Transfer"] else 0
-    submitted = by_place.get((block, index - 2))
-    if source == ZERO_TOPIC and submitted is not None and submitted["topics"][0] == TOPICS["Submitted"]:
-        return {**row, "kind": "submit", "amount_wei": words(submitted)[0]}
-    if target == queue:
-        request = by_place.get((block, index + 1))
-        if request is not None and request["topics"][0] == TOPICS["WithdrawalRequested"]:
-            return {
-                **row,
-                "kind": "request",
-                "amount_wei": words(request)[0],
-                "withdrawal_id": integer(request["topics"][1]),
-            }
-    return {**row, "kind": "foreign_in" if target == me else "foreign_out", "amount_wei": value}
-
-
-def _rebase(log: Any, operator_shares: int) -> dict[str, Any]:
-    """A TokenRebased with its reward: S * post ether // post shares - S * pre ether // pre shares, signed.
-
-    This is how Lido's own rewards backend computes a holder's reward; ether delta alone is wrong in size and sign.
-    """
-    elapsed, pre_shares, pre_ether, post_shares, post_ether, _fee_shares = words(log)
-    reward = operator_shares * post_ether // post_shares - operator_shares * pre_ether // pre_shares
-    rebase = {
-        "time_elapsed_sec": elapsed,
-        "pre_total_shares": str(pre_shares),
-        "pre_total_ether_wei": str(pre_ether),
-        "post_total_shares": str(post_shares),
-        "post_total_ether_wei": str(post_ether),
-        "operator_shares": str(operator_shares),
-    }
-    return {**_base(log), "kind": "rebase", "shares": None, "reward_wei": reward, "rebase": rebase}

@@ -35,6 +35,7 @@ STETH: list[dict[str, Any]] = [
     _function("isStakingPaused", "", "bool"),
     _function("isStopped", "", "bool"),
     _function("getStakeLimitFullInfo", "", "bool bool uint256 uint256 uint256 uint256 uint256"),
+    _function("getLidoLocator", "", "address"),
     _event("Submitted", "address indexed sender", "uint256 amount", "address referral"),
     _event("Transfer", "address indexed from", "address indexed to", "uint256 value"),
     _event("TransferShares", "address indexed from", "address indexed to", "uint256 sharesValue"),
@@ -49,6 +50,8 @@ STETH: list[dict[str, Any]] = [
         "uint256 sharesMintedAsFees",
     ),
 ]
+
+LOCATOR: list[dict[str, Any]] = [_function("lido", "", "address"), _function("withdrawalQueue", "", "address")]
 
 _STATUS: dict[str, Any] = {
     "name": "statuses",

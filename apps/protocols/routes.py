@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from flask import Response, current_app, jsonify
+from flask import Response, current_app, jsonify, request
 from flask_smorest import Blueprint
 
 from apps.common.errors import InvalidInput
@@ -14,6 +14,13 @@ from apps.protocols.service import ProtocolsService
 from apps.protocols.withdrawals import read_receipt
 
 blueprint = Blueprint("protocols", __name__, url_prefix="/v1", description="Lido: calldata, reads, reconciliation.")
+
+
+@blueprint.before_request
+def require_right_addresses() -> None:
+    """Whatever reads or builds for Lido waits until the addresses set are known to be one protocol's."""
+    if request.path.startswith("/v1/lido/") or request.method == "POST":
+        _service().addresses.require()
 
 
 @blueprint.post("/lido/transactions/submit")

@@ -12,6 +12,7 @@ from apps.common.database import Sessions, transaction
 from apps.common.idempotency import Answer, run_once
 from apps.common.wire import new_id, page, time_text
 from apps.protocols import reconciliation
+from apps.protocols.addresses import AddressCheck
 from apps.protocols.apr import apr_of
 from apps.protocols.chain import Chain
 from apps.protocols.history import History, parse_cursor
@@ -19,7 +20,7 @@ from apps.protocols.models import MessageKey, ReconciliationRun
 from apps.protocols.withdrawals import read_statuses
 
 WEEK_SEC = 7 * 86_400
-REBASES_PER_PAGE = 200
+REBASES_OF_A_WEEK = 200  # seven on mainnet; a testnet's frame of 77 minutes makes 131
 LAST_LOG = 2**31 - 1
 
 
@@ -32,6 +33,7 @@ class ProtocolsService:
         self.ledger = ledger
         self.pool_id = pool_id
         self.history = History(chain, sessions)
+        self.addresses = AddressCheck(chain)
 
     def statuses(self, ids: Sequence[int]) -> list[dict[str, Any]]:
         """The `withdrawal status` shape of up to 1,000 ids."""
@@ -57,14 +59,7 @@ class ProtocolsService:
 
     def apr(self) -> dict[str, Any]:
         """The rate of the last rebase, and over the rebases of the last seven days."""
-        rebases: list[dict[str, Any]] = []
-        after = (-1, -1)
-        while True:
-            found = self.history.page(after, REBASES_PER_PAGE, kinds=("rebase",))
-            rebases += [item["rebase"] for item in found["items"]]
-            if found["next"] is None:
-                break
-            after = parse_cursor(found["next"])
+        rebases = self.history.last_rebases(REBASES_OF_A_WEEK)
         week: list[dict[str, Any]] = []
         elapsed = 0
         for rebase in reversed(rebases):

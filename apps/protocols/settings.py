@@ -18,6 +18,7 @@ class ProtocolsSettings(BaseSettings):
     withdrawal_queue_address: str | None
     confirmations: int
     money_horizon: str | None
+    chain_id: int | None
     start_block: int | None
     log_range_blocks: int
 
@@ -27,6 +28,7 @@ def load_settings() -> ProtocolsSettings:
     reader = SettingsReader("protocols", Path(__file__).parent)
     app_env = reader.app_env()
     start = reader.integer("LIDO_START_BLOCK", -1, minimum=-1)
+    chain_id = reader.integer("CHAIN_ID", 0, minimum=0)
     settings = ProtocolsSettings(
         app_env=app_env,
         http_port=reader.integer("HTTP_PORT", 8102, minimum=1),
@@ -44,6 +46,7 @@ def load_settings() -> ProtocolsSettings:
         withdrawal_queue_address=reader.optional_text("LIDO_WITHDRAWAL_QUEUE_ADDRESS"),
         confirmations=reader.integer("CONFIRMATIONS", 2, minimum=1),
         money_horizon=reader.choice("MONEY_HORIZON", ("finalized", "depth"), "") or None,
+        chain_id=chain_id or None,
         start_block=None if start is None or start < 0 else start,
         log_range_blocks=reader.integer("LOG_RANGE_BLOCKS", 10_000, minimum=1),
     )

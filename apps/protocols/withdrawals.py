@@ -5,7 +5,7 @@ from typing import Any
 
 from web3 import Web3
 
-from apps.common.errors import NotFound
+from apps.common.errors import NotConfigured, NotFound
 from apps.protocols import errors
 from apps.protocols.chain import Block, Call, Chain
 from apps.protocols.events import TOPICS, address_of, integer, words
@@ -14,7 +14,7 @@ STATUS_TYPES = "(uint256,uint256,address,uint256,bool,bool)[]"
 
 
 def read_statuses(chain: Chain, ids: Sequence[int], block: Block) -> list[dict[str, Any]]:
-    """Status, hint and claimable wei of up to 1,000 ids: three calls in three round trips however many ids.
+    """Status, hint and claimable wei of up to 1,000 ids: five calls in three round trips however many ids.
 
     Hints are looked up for finalized ids only, sorted: an unfinalized one among them makes the contract revert. Raises
     `WithdrawalUnknown`.
@@ -22,16 +22,18 @@ def read_statuses(chain: Chain, ids: Sequence[int], block: Block) -> list[dict[s
     asked = sorted(set(ids))
     if not asked:
         return []
-    last, checkpoints = chain.batch(
+    last, checkpoints, found = chain.batch(
         [
             chain.call(chain.queue, "getLastRequestId", [], block, "uint256"),
             chain.call(chain.queue, "getLastCheckpointIndex", [], block, "uint256"),
+            chain.call(chain.queue, "getWithdrawalStatus", [asked], block, STATUS_TYPES, optional=True),
         ]
     )
     unknown = [number for number in asked if number <= 0 or number > last]
     if unknown:
         raise errors.WithdrawalUnknown(errors={"withdrawal_ids": [str(number) for number in unknown]})
-    found = chain.batch([chain.call(chain.queue, "getWithdrawalStatus", [asked], block, STATUS_TYPES)])[0]
+    if found is None:
+        raise NotConfigured(f"{chain.queue.address} does not tell the status of its own withdrawals.")
     final = [number for number, status in zip(asked, found, strict=True) if status[4]]
     hints: dict[int, int] = {}
     claimable: dict[int, int] = {}
@@ -67,17 +69,12 @@ def read_receipt(chain: Chain, tx_hash: str) -> dict[str, Any]:
         raise NotFound("The chain has no receipt of this transaction.")
     logs = receipt["logs"]
     steth, queue = chain.steth.address.lower(), chain.queue.address.lower()
-    transfers = {integer(log["logIndex"]): log for log in _of(logs, steth, "TransferShares")}
     return {
         "tx_hash": receipt["transactionHash"],
         "block_number": integer(receipt["blockNumber"]),
         "transaction_index": integer(receipt["transactionIndex"]),
         "success": integer(receipt["status"]) == 1,
-        "submitted": [
-            _submitted(log, transfers)
-            for log in _of(logs, steth, "Submitted")
-            if address_of(log["topics"][1]) == chain.operator
-        ],
+        "submitted": _submitted(logs, steth, chain.operator),
         "withdrawal_requests": [
             {
                 "log_index": integer(log["logIndex"]),
@@ -105,7 +102,19 @@ def _of(logs: Sequence[Any], address: str, event: str) -> list[Any]:
     return [log for log in logs if log["address"].lower() == address and log["topics"][0] == TOPICS[event]]
 
 
-def _submitted(log: Any, transfers: dict[int, Any]) -> dict[str, Any]:
-    index = integer(log["logIndex"])
-    minted = next(transfers[number] for number in sorted(transfers) if number > index)
-    return {"log_index": index, "amount_wei": str(words(log)[0]), "shares": str(words(minted)[0])}
+def _submitted(logs: Sequence[Any], steth: str, operator: str) -> list[dict[str, Any]]:
+    """The operator's stakes with the shares each minted: in one transaction the first mint is the first stake's."""
+    stakes = [log for log in _of(logs, steth, "Submitted") if address_of(log["topics"][1]) == operator]
+    minted = [
+        log
+        for log in _of(logs, steth, "TransferShares")
+        if integer(log["topics"][1]) == 0 and address_of(log["topics"][2]) == operator
+    ]
+    return [
+        {
+            "log_index": integer(stake["logIndex"]),
+            "amount_wei": str(words(stake)[0]),
+            "shares": str(words(mint)[0]),
+        }
+        for stake, mint in zip(stakes, minted, strict=True)
+    ]

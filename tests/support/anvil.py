@@ -17,10 +17,20 @@ class Anvil:
 
 
 @contextmanager
-def start_anvil(*options: str) -> Iterator[Anvil]:
+def start_anvil(*options: str, chain_id: int = 31337) -> Iterator[Anvil]:
     """Start a node that mines a block per transaction, unless options say otherwise."""
     port = any_free_port()
-    argv = [str(tools.anvil()), "--host", "127.0.0.1", "--port", str(port), "--chain-id", "31337", "--silent", *options]
+    argv = [
+        str(tools.anvil()),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--chain-id",
+        str(chain_id),
+        "--silent",
+        *options,
+    ]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:

@@ -11,7 +11,7 @@ from web3.logs import DISCARD
 from web3.types import RPCEndpoint
 
 from apps.common.wei import ETHER, GWEI
-from apps.devnet.deployment import Deployment, artifact, deploy, set_balance, transact
+from apps.devnet.deployment import Deployment, artifact, connect, deploy, set_balance, transact
 from apps.devnet.oracle import Oracle
 from tests.support.anvil import start_anvil
 
@@ -144,13 +144,16 @@ class Desk:
 
 
 @contextmanager
-def start_desk() -> Iterator[Desk]:
-    """A node with the protocol deployed, and full purses."""
+def start_desk(*, sole_holder: bool = False) -> Iterator[Desk]:
+    """A node with the protocol deployed, and full purses. With `sole_holder` the operator owns every share there is."""
     with start_anvil() as anvil:
-        deployment = deploy(anvil.url)
-        oracle = Oracle(anvil.url, deployment)
-        accounts = list(oracle.web3.eth.accounts)
+        accounts = list(connect(anvil.url).eth.accounts)
         operator, custody, user = accounts[0], accounts[1], accounts[2]
+        if sole_holder:
+            deployment = deploy(anvil.url, holder=operator, bootstrap_wei=ETHER, bootstrap_rewards_wei=0)
+        else:
+            deployment = deploy(anvil.url)
+        oracle = Oracle(anvil.url, deployment)
         for account in (operator, custody, user):
             set_balance(oracle.web3, account, PURSE_WEI)
         yield Desk(anvil.url, deployment, oracle, operator, custody, user)

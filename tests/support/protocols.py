@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from apps.clients.ledger import LedgerClient, movement
 from apps.common.auth import HEADER
@@ -88,6 +88,7 @@ def make_settings(desk: Desk, database_url: str, **changes: Any) -> ProtocolsSet
         "withdrawal_queue_address": desk.deployment.withdrawal_queue,
         "confirmations": 1,
         "money_horizon": None,
+        "chain_id": None,
         "start_block": None,
         "log_range_blocks": 10_000,
     }
@@ -123,10 +124,19 @@ def running_ledger(database_url: str) -> Iterator[Books]:
         yield Books(url, LedgerClient(url, KEY, 20))
 
 
+class _Quiet(WSGIRequestHandler):
+    """Keeps connections, as the real server does, and writes no line for each request."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Say nothing."""
+
+
 @contextmanager
 def serving(app: Flask) -> Iterator[str]:
     """A web server of an app, in a thread."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LicenseRef-Staking
 pragma solidity 0.8.37;
 
+import {Permit} from "./Permit.sol";
+
 interface IWithdrawalQueue {
     function prefinalize(uint256 lastId, uint256 maxShareRate) external view returns (uint256 ethToLock, uint256 sharesToBurn);
     function finalize(uint256 lastId, uint256 maxShareRate) external payable;
@@ -10,9 +12,8 @@ interface IWithdrawalQueue {
 
 /// stETH for a desk: shares, rounding, limits, pauses, events and revert strings as measured on the real protocol.
 /// What the real oracle does over a day, `report` does at once; only the owner may call it.
-contract Lido {
+contract Lido is Permit {
     uint256 private constant RATE = 1e27;
-    uint256 private constant FEE_BP = 1000; // 10 % of rewards, as shares to the treasury
     uint256 private constant BP = 10_000;
     uint256 private constant UNLIMITED = type(uint256).max;
 
@@ -25,7 +26,6 @@ contract Lido {
     uint256 private buffered_; // ETH held here
     uint256 private beacon_; // ETH with validators, a number only
     mapping(address => uint256) private shares_;
-    mapping(address => mapping(address => uint256)) public allowance;
 
     bool private stopped_;
     bool private stakingPaused_;
@@ -34,11 +34,11 @@ contract Lido {
     uint256 private prevStakeLimit_;
     uint256 private prevStakeBlock_;
     uint256 private lastReportAt_;
+    uint256 private feeBp_ = 1000; // 10 % of rewards, as shares to the treasury
 
     event Submitted(address indexed sender, uint256 amount, address referral);
     event Transfer(address indexed from, address indexed to, uint256 value);
     event TransferShares(address indexed from, address indexed to, uint256 sharesValue);
-    event Approval(address indexed owner, address indexed spender, uint256 value);
     event SharesBurnt(address indexed account, uint256 preRebaseTokenAmount, uint256 postRebaseTokenAmount, uint256 sharesAmount);
     event TokenRebased(
         uint256 indexed reportTimestamp,
@@ -48,6 +48,17 @@ contract Lido {
         uint256 postTotalShares,
         uint256 postTotalEther,
         uint256 sharesMintedAsFees
+    );
+    event InternalShareRateUpdated(
+        uint256 indexed reportTimestamp, uint256 postInternalShares, uint256 postInternalEther, uint256 sharesMintedAsFees
+    );
+    event ETHDistributed(
+        uint256 indexed reportTimestamp,
+        uint256 preCLBalance,
+        uint256 postCLBalance,
+        uint256 withdrawalsWithdrawn,
+        uint256 executionLayerRewardsWithdrawn,
+        uint256 postBufferedEther
     );
     event StakingPaused();
     event StakingResumed();
@@ -84,11 +95,10 @@ contract Lido {
 
     // ---- token ----
 
-    function name() external pure returns (string memory) { return "Liquid staked Ether 2.0"; }
     function symbol() external pure returns (string memory) { return "stETH"; }
     function decimals() external pure returns (uint8) { return 18; }
     function getLidoLocator() external view returns (address) { return locator; }
-    function getFee() external pure returns (uint16) { return uint16(FEE_BP); }
+    function getFee() external view returns (uint16) { return uint16(feeBp_); }
     function getContractVersion() external pure returns (uint256) { return 3; }
     function totalSupply() external view returns (uint256) { return getTotalPooledEther(); }
     function getTotalPooledEther() public view returns (uint256) { return buffered_ + beacon_; }
@@ -109,13 +119,6 @@ contract Lido {
 
     function getPooledEthBySharesRoundUp(uint256 amount) external view returns (uint256) {
         return (amount * getTotalPooledEther() + totalShares_ - 1) / totalShares_;
-    }
-
-    function approve(address spender, uint256 amount) external returns (bool) {
-        require(spender != address(0), "APPROVE_TO_ZERO_ADDR");
-        allowance[msg.sender][spender] = amount;
-        emit Approval(msg.sender, spender, amount);
-        return true;
     }
 
     function transfer(address to, uint256 amount) external returns (bool) {
@@ -149,7 +152,7 @@ contract Lido {
     function submit(address referral) external payable returns (uint256) { return _submit(referral); }
 
     function isStopped() external view returns (bool) { return stopped_; }
-    function isStakingPaused() public view returns (bool) { return stopped_ || stakingPaused_; }
+    function isStakingPaused() public view returns (bool) { return stakingPaused_; }
 
     function getCurrentStakeLimit() public view returns (uint256) {
         if (isStakingPaused()) return 0;
@@ -164,7 +167,7 @@ contract Lido {
         uint256 maxStakeLimitGrowthBlocks, uint256 prevStakeLimit, uint256 prevStakeBlockNumber
     ) {
         return (isStakingPaused(), maxStakeLimit_ != 0, getCurrentStakeLimit(), maxStakeLimit_, growthBlocks_,
-            prevStakeLimit_, prevStakeBlock_);
+            prevStakeLimit_, stakingPaused_ ? 0 : prevStakeBlock_);
     }
 
     // ---- oracle and switches, for the owner ----
@@ -176,6 +179,7 @@ contract Lido {
         require(!stopped_, "CONTRACT_IS_STOPPED");
         uint256 preShares = totalShares_;
         uint256 preEther = getTotalPooledEther();
+        uint256 preBeacon = beacon_;
         if (reward >= 0) beacon_ += uint256(reward);
         else _lose(uint256(-reward));
         require(msg.value <= beacon_, "NOT_THAT_MUCH_WITH_VALIDATORS");
@@ -183,9 +187,11 @@ contract Lido {
         buffered_ += msg.value;
         uint256 feeShares = reward > 0 ? _mintFee(uint256(reward)) : 0;
         if (lastId > 0 && !IWithdrawalQueue(queue).isPaused()) _finalize(lastId, maxShareRate);
+        emit ETHDistributed(block.timestamp, preBeacon, beacon_ + msg.value, msg.value, 0, buffered_);
         emit TokenRebased(
             block.timestamp, block.timestamp - lastReportAt_, preShares, preEther, totalShares_, getTotalPooledEther(), feeShares
         );
+        emit InternalShareRateUpdated(block.timestamp, totalShares_, getTotalPooledEther(), feeShares);
         lastReportAt_ = block.timestamp;
     }
 
@@ -198,12 +204,41 @@ contract Lido {
         else emit StakingLimitSet(max, blocks == 0 ? 0 : max / blocks);
     }
 
-    function pauseStaking() external onlyOwner { stakingPaused_ = true; emit StakingPaused(); }
-    function resumeStaking() external onlyOwner { stakingPaused_ = false; emit StakingResumed(); }
-    function stop() external onlyOwner { stopped_ = true; emit Stopped(); }
-    function resume() external onlyOwner { stopped_ = false; emit Resumed(); }
+    function setFee(uint16 bp) external onlyOwner { feeBp_ = bp; }
+
+    function pauseStaking() external onlyOwner { _pauseStaking(); }
+
+    function resumeStaking() external onlyOwner {
+        require(!stopped_, "CONTRACT_IS_STOPPED");
+        _resumeStaking();
+    }
+
+    /// Stopping pauses staking as well, and resuming resumes it.
+    function stop() external onlyOwner {
+        stopped_ = true;
+        emit Stopped();
+        _pauseStaking();
+    }
+
+    function resume() external onlyOwner {
+        stopped_ = false;
+        emit Resumed();
+        _resumeStaking();
+    }
 
     // ---- helpers ----
+
+    function _pauseStaking() private {
+        stakingPaused_ = true;
+        emit StakingPaused();
+    }
+
+    /// The limit does not grow over a pause.
+    function _resumeStaking() private {
+        stakingPaused_ = false;
+        prevStakeBlock_ = block.number;
+        emit StakingResumed();
+    }
 
     function _submit(address referral) private returns (uint256 minted) {
         require(msg.value != 0, "ZERO_DEPOSIT");
@@ -221,14 +256,6 @@ contract Lido {
         emit Submitted(msg.sender, msg.value, referral);
         emit Transfer(address(0), msg.sender, getPooledEthByShares(minted));
         emit TransferShares(address(0), msg.sender, minted);
-    }
-
-    function _spend(address from, uint256 amount) private {
-        uint256 allowed = allowance[from][msg.sender];
-        if (allowed == UNLIMITED) return;
-        require(allowed >= amount, "ALLOWANCE_EXCEEDED");
-        allowance[from][msg.sender] = allowed - amount;
-        emit Approval(from, msg.sender, allowed - amount);
     }
 
     function _transferShares(address from, address to, uint256 amount, uint256 tokens) private {
@@ -257,7 +284,7 @@ contract Lido {
     }
 
     function _mintFee(uint256 reward) private returns (uint256 feeShares) {
-        uint256 feeEther = (reward * FEE_BP) / BP;
+        uint256 feeEther = (reward * feeBp_) / BP;
         feeShares = (feeEther * totalShares_) / (getTotalPooledEther() - feeEther);
         if (feeShares == 0) return 0;
         totalShares_ += feeShares;

@@ -5,6 +5,7 @@ interface ISteth {
     function owner() external view returns (address);
     function transferFrom(address from, address to, uint256 amount) external returns (bool);
     function getSharesByPooledEth(uint256 amount) external view returns (uint256);
+    function permit(address owner, address spender, uint256 value, uint256 deadline, uint8 v, bytes32 r, bytes32 s) external;
 }
 
 /// The withdrawal queue (unstETH) for a desk: one NFT per element, first in first out, claims by the owner alone, and the
@@ -13,6 +14,7 @@ contract WithdrawalQueue {
     uint256 private constant RATE = 1e27;
     uint256 public constant MIN_STETH_WITHDRAWAL_AMOUNT = 100;
     uint256 public constant MAX_STETH_WITHDRAWAL_AMOUNT = 1000 ether;
+    uint256 public constant MAX_BATCHES_LENGTH = 36;
     uint256 public constant PAUSE_INFINITELY = type(uint256).max;
     uint256 public constant BUNKER_MODE_DISABLED_TIMESTAMP = type(uint256).max;
 
@@ -27,6 +29,14 @@ contract WithdrawalQueue {
     struct Checkpoint {
         uint256 fromId;
         uint256 maxShareRate;
+    }
+
+    struct PermitInput {
+        uint256 value;
+        uint256 deadline;
+        uint8 v;
+        bytes32 r;
+        bytes32 s;
     }
 
     struct WithdrawalRequestStatus {
@@ -62,6 +72,7 @@ contract WithdrawalQueue {
     event Transfer(address indexed from, address indexed to, uint256 indexed tokenId);
     event Approval(address indexed owner, address indexed approved, uint256 indexed tokenId);
     event ApprovalForAll(address indexed owner, address indexed operator, bool approved);
+    event BatchMetadataUpdate(uint256 fromTokenId, uint256 toTokenId);
     event Paused(uint256 duration);
     event Resumed();
     event BunkerModeEnabled(uint256 sinceTimestamp);
@@ -99,7 +110,14 @@ contract WithdrawalQueue {
 
     // ---- requests ----
 
-    function requestWithdrawals(uint256[] calldata amounts, address owner) external whenResumed returns (uint256[] memory ids) {
+    function requestWithdrawalsWithPermit(uint256[] calldata amounts, address owner, PermitInput calldata permit_)
+        external returns (uint256[] memory ids)
+    {
+        STETH.permit(msg.sender, address(this), permit_.value, permit_.deadline, permit_.v, permit_.r, permit_.s);
+        return requestWithdrawals(amounts, owner);
+    }
+
+    function requestWithdrawals(uint256[] calldata amounts, address owner) public whenResumed returns (uint256[] memory ids) {
         if (owner == address(0)) owner = msg.sender;
         ids = new uint256[](amounts.length);
         for (uint256 i = 0; i < amounts.length; ++i) {
@@ -220,6 +238,7 @@ contract WithdrawalQueue {
         checkpoints_[++lastCheckpoint_] = Checkpoint(from, maxShareRate);
         locked_ += msg.value;
         emit WithdrawalsFinalized(from, lastId, msg.value, burnt, block.timestamp);
+        emit BatchMetadataUpdate(from, lastId);
     }
 
     function isPaused() public view returns (bool) { return block.timestamp < resumeSince_; }

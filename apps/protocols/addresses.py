@@ -1,0 +1,96 @@
+"""Whether the settings name one protocol on the chain that is meant: looked at when the service starts, then until right.
+
+A stETH of one deployment beside the queue of another would take deposits that can never be withdrawn, so nothing is
+read or built before this holds. Where the protocol names a locator, that decides.
+"""
+
+from typing import Any
+
+import structlog
+from web3 import Web3
+
+from apps.common.errors import NotConfigured, ServiceError
+from apps.common.ethereum import ChainUnavailable, make_web3
+from apps.protocols.chain import Block, Call, Chain
+from apps.protocols.lido_abi import LOCATOR
+
+log = structlog.get_logger(__name__)
+
+
+class AddressCheck:
+    """Remembers that the settings were found right; while they are not, every use looks again."""
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+        self._right = False
+
+    def at_start(self) -> None:
+        """Look once and say in the log what was found. The service starts either way: its status page tells, and what
+        needs the chain answers 503 until a later look finds it right."""
+        try:
+            self.require()
+        except NotConfigured as error:
+            log.error("lido_addresses_wrong", detail=error.detail)
+        except ServiceError as error:
+            log.warning("lido_addresses_unchecked", why=error.code)
+        else:
+            log.info("lido_addresses_right", chain_id=self.chain.chain_id)
+
+    def require(self) -> None:
+        """Raise `NotConfigured` naming the setting that is wrong, or `ChainUnavailable` while no node answers."""
+        if not self._right:
+            check_settings(self.chain)
+            self._right = True
+
+    def status(self) -> dict[str, Any]:
+        """For the status page: looks anew, since a node may be replaced by another chain's at any time."""
+        check_settings(self.chain)
+        return {"chain_id": self.chain.chain_id, "block_number": self.chain.block().number}
+
+
+def check_settings(chain: Chain) -> None:
+    """One chain behind every RPC URL, the expected one; code at both addresses; the queue that the locator names."""
+    _check_chain_ids(chain)
+    block = chain.block()
+    contracts = {"LIDO_STETH_ADDRESS": chain.steth, "LIDO_WITHDRAWAL_QUEUE_ADDRESS": chain.queue}
+    codes = chain.batch([Call("eth_getCode", [contract.address, block.pin]) for contract in contracts.values()])
+    for (name, contract), code in zip(contracts.items(), codes, strict=True):
+        if code in {"0x", None}:
+            raise NotConfigured(f"There is no contract at {contract.address}, which {name} names.")
+    _check_locator(chain, block)
+
+
+def _check_chain_ids(chain: Chain) -> None:
+    """Reads fail over between the URLs, so one that is another chain's would mix two histories into one set of books."""
+    found: set[int] = set()
+    for url in chain.settings.rpc_urls:
+        try:
+            found.add(int(make_web3([url], chain.settings.rpc_timeout_sec).eth.chain_id))
+        except ChainUnavailable:
+            continue  # a node that is down is no reason: the next one answers
+    if not found:
+        raise ChainUnavailable
+    if len(found) > 1:
+        raise NotConfigured(f"ETH_RPC_URL names nodes of different chains: {sorted(found)}.")
+    wanted = chain.settings.chain_id
+    if wanted is not None and found != {wanted}:
+        raise NotConfigured(f"ETH_RPC_URL is chain {found.pop()}, and CHAIN_ID says {wanted}.")
+
+
+def _check_locator(chain: Chain, block: Block) -> None:
+    """Where stETH names a locator, it must name this stETH and this queue; without one there is nothing to compare."""
+    answer = chain.batch([chain.call(chain.steth, "getLidoLocator", [], block, "address", optional=True)])[0]
+    if answer is None or int(answer, 16) == 0:
+        return
+    locator = chain.web3.eth.contract(address=Web3.to_checksum_address(answer), abi=LOCATOR)
+    lido, queue = chain.batch(
+        [chain.call(locator, name, [], block, "address", optional=True) for name in ("lido", "withdrawalQueue")]
+    )
+    for name, found, ours in (
+        ("LIDO_STETH_ADDRESS", lido, chain.steth.address),
+        ("LIDO_WITHDRAWAL_QUEUE_ADDRESS", queue, chain.queue.address),
+    ):
+        if found is not None and Web3.to_checksum_address(found) != ours:
+            raise NotConfigured(
+                f"{name} is {ours}, and the protocol's locator names {Web3.to_checksum_address(found)}."
+            )

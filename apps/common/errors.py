@@ -141,6 +141,12 @@ class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
 
 
+class AppendOnlyUnproven(Unavailable):
+    """The service has not proved yet that its database refuses changes to its log; nothing is written before that."""
+
+    code = "append_only_unproven"
+
+
 class NotConfigured(Unavailable):
     """A setting that this request needs holds a placeholder or is missing; the detail names it."""
 

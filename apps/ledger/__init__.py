@@ -1,13 +1,37 @@
 """The ledger: append-only money movements and materialized balances."""
 
 from flask import Flask
+from sqlalchemy import Engine
 
+from apps.common.append_only import Attempt, Proof
 from apps.common.database import make_engine, make_sessions
 from apps.common.service_app import build_app
-from apps.ledger.append_only import Proof
 from apps.ledger.routes import blueprint
 from apps.ledger.service import LedgerService
 from apps.ledger.settings import LedgerSettings, load_settings
+
+
+def append_only_proof(engine: Engine) -> Proof:
+    """That no movement, key, refusal, checkpoint or audit can change, and a balance only along its movements."""
+    return Proof(
+        engine,
+        {
+            "message_keys": "message_id",
+            "refusals": "code",
+            "movements": "amount_wei",
+            "system_checkpoints": "sum_wei",
+            "audits": "ok",
+        },
+        more=(
+            Attempt("DELETE FROM balances WHERE false"),
+            # Passes every constraint, and follows no movement.
+            Attempt(
+                "UPDATE balances SET updated_at = now() WHERE pool_id = :probe",
+                "INSERT INTO balances (pool_id, user_id) VALUES (:probe, :probe)",
+            ),
+        ),
+        not_emptied=("balances",),
+    )
 
 
 def create_app(settings: LedgerSettings | None = None) -> Flask:
@@ -16,7 +40,7 @@ def create_app(settings: LedgerSettings | None = None) -> Flask:
     engine = make_engine(settings.database_url)
     sessions = make_sessions(engine)
     poster = make_engine(settings.database_url, autocommit=True)
-    proof = Proof(engine)
+    proof = append_only_proof(engine)
     proof.at_start()
     app = build_app("ledger", blueprints=[blueprint], sessions=sessions, accepted_keys=settings.internal_keys)
     app.extensions["settings"] = settings

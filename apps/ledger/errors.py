@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from apps.common.errors import Conflict, Unavailable
+from apps.common.errors import Conflict
 
 
 class InsufficientBalance(Conflict):
@@ -27,12 +27,6 @@ class NotReversible(Conflict):
     """A reversal names the message_id of an existing movement that is no reversal, with its pool, user and amount."""
 
     code = "not_reversible"
-
-
-class AppendOnlyUnproven(Unavailable):
-    """The ledger has not proved yet that its database refuses changes to movements; nothing is posted before that."""
-
-    code = "append_only_unproven"
 
 
 _REFUSALS: dict[str, type[Conflict]] = {

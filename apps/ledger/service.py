@@ -6,10 +6,10 @@ from typing import Any
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from apps.common.append_only import Proof
 from apps.common.database import Sessions, transaction
 from apps.common.errors import InvalidInput, problem
 from apps.common.idempotency import Answer, differing_fields, dumps, raise_reused
-from apps.ledger.append_only import Proof
 from apps.ledger.errors import refusal
 from apps.ledger.kinds import KINDS, REVERSAL
 from apps.ledger.models import Movement, Refusal

@@ -2,9 +2,9 @@
 
 from flask import Flask
 
+from apps.common.append_only import Proof
 from apps.common.database import make_engine, make_sessions
 from apps.common.service_app import build_app
-from apps.rewards.append_only import Proof
 from apps.rewards.audits import RewardAudits
 from apps.rewards.reads import RewardReads
 from apps.rewards.routes import blp
@@ -18,8 +18,9 @@ def create_app(settings: RewardsSettings | None = None) -> Flask:
     Raises `NotAppendOnly` where the database would let the log be changed.
     """
     settings = settings or load_settings()
-    sessions = make_sessions(make_engine(settings.database_url))
-    proof = Proof(sessions)
+    engine = make_engine(settings.database_url)
+    sessions = make_sessions(engine)
+    proof = Proof(engine, {"reward_events": "claimed_wei"})
     proof.at_start()
     app = build_app("rewards", blueprints=[blp], sessions=sessions, accepted_keys=settings.internal_keys)
     app.extensions["service"] = RewardsService(sessions, proof, settings.reward_fee_bps, settings.pool_id)

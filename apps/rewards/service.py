@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 from sqlalchemy.orm import Session
 
+from apps.common.append_only import Proof
 from apps.common.database import Sessions, transaction
 from apps.common.errors import InvalidInput
 from apps.common.idempotency import (
@@ -19,7 +20,6 @@ from apps.common.idempotency import (
 )
 from apps.common.wire import time_text
 from apps.rewards import index_math, store
-from apps.rewards.append_only import Proof
 from apps.rewards.errors import InsufficientParked, InsufficientStake, LossExceedsPosition, NothingStaked
 from apps.rewards.index_math import PoolState
 from apps.rewards.models import MessageKey

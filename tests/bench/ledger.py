@@ -25,7 +25,7 @@ import requests
 from apps.clients.ledger import LedgerClient
 from apps.common.database import make_engine, make_sessions
 from apps.common.settings import normalise_database_url
-from apps.ledger.append_only import Proof
+from apps.ledger import append_only_proof
 from apps.ledger.posting import NewMovement
 from apps.ledger.service import LedgerService
 from apps.local.ports import any_free_port
@@ -143,7 +143,7 @@ def _service(url: str) -> LedgerService:
     database_url = normalise_database_url(url)
     engine = make_engine(database_url, pool_size=1)
     poster = make_engine(database_url, pool_size=1, autocommit=True)
-    return LedgerService(make_sessions(engine), poster, Proof(engine))
+    return LedgerService(make_sessions(engine), poster, append_only_proof(engine))
 
 
 def _service_client(url: str) -> Call:

@@ -9,6 +9,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 from apps.common.wei import ScaledColumn, WeiColumn
+from migrations import guards
 from migrations.domains import CREATE, DROP
 
 revision = "0001"
@@ -210,11 +211,6 @@ BEGIN
 END $$;
 """  # noqa: S608  # numbers and names of this module
 
-GUARDS = """
-CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN RAISE EXCEPTION '% of % is refused', TG_OP, TG_TABLE_NAME USING ERRCODE = 'AO001'; END $$;
-"""
-
 
 def upgrade() -> None:
     for statement in CREATE:
@@ -265,7 +261,7 @@ def upgrade() -> None:
         sa.Column("differences", JSONB, nullable=False),
         sa.Column("created_at", TIME, nullable=False, server_default=sa.text("clock_timestamp()")),
     )
-    for script in (HORIZON, POST, GUARDS):
+    for script in (HORIZON, POST, guards.CREATE):
         op.execute(script)
     _guard()
 
@@ -353,22 +349,17 @@ def _create_movements() -> None:
 
 
 def _guard() -> None:
-    """Refuse changes, to the tables' owner too.
-
-    ALWAYS: an ordinary trigger sleeps under session_replication_role = replica. Per statement: refused even where no
-    row is met, which lets the service prove it at every start.
-    """
     for table in APPEND_ONLY:
-        op.execute(
-            f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} EXECUTE FUNCTION refuse_change()"
-        )
-        op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER append_only")
-    op.execute("CREATE TRIGGER kept BEFORE DELETE OR TRUNCATE ON balances EXECUTE FUNCTION refuse_change()")
+        _run(guards.append_only(table))
+    _run(guards.refuse("kept", "DELETE OR TRUNCATE", "balances"))
     # The foreign key admits any movement of the chain; only forward along it is a posting.
-    op.execute(
-        "CREATE TRIGGER forward_only BEFORE UPDATE ON balances FOR EACH ROW "
-        "WHEN (NEW.last_movement_id IS NULL OR NEW.last_movement_id <= OLD.last_movement_id "
-        "OR (NEW.pool_id, NEW.user_id) <> (OLD.pool_id, OLD.user_id)) EXECUTE FUNCTION refuse_change()"
+    forward = (
+        "FOR EACH ROW WHEN (NEW.last_movement_id IS NULL OR NEW.last_movement_id <= OLD.last_movement_id "
+        "OR (NEW.pool_id, NEW.user_id) <> (OLD.pool_id, OLD.user_id))"
     )
-    for trigger in ("kept", "forward_only"):
-        op.execute(f"ALTER TABLE balances ENABLE ALWAYS TRIGGER {trigger}")
+    _run(guards.refuse("forward_only", "UPDATE", "balances", forward))
+
+
+def _run(statements: tuple[str, ...]) -> None:
+    for statement in statements:
+        op.execute(statement)

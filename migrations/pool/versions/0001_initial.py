@@ -9,6 +9,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 from apps.common.wei import SignedWeiColumn, WeiColumn
+from migrations import guards
 from migrations.domains import CREATE, DROP
 
 revision = "0001"
@@ -169,20 +170,10 @@ def upgrade() -> None:
         sa.Column("created_at", TIME, nullable=False, server_default=NOW),
     )
     _create_indexes()
-    op.execute(
-        """
-        CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$
-        """
-    )
+    op.execute(guards.CREATE)
     for table in IMMUTABLE:
-        op.execute(
-            f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION refuse_change()"
-        )
-        op.execute(f"CREATE TRIGGER append_only_table BEFORE TRUNCATE ON {table} EXECUTE FUNCTION refuse_change()")
-        # ALWAYS: an ordinary trigger sleeps under session_replication_role = replica.
-        op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER append_only")
-        op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER append_only_table")
+        for statement in guards.append_only(table):
+            op.execute(statement)
 
 
 def _create_indexes() -> None:
@@ -210,6 +201,6 @@ def downgrade() -> None:
         "flow_events", "feed_counter", "request_events", "requests", "batches",
     ):  # fmt: skip
         op.drop_table(table)
-    op.execute("DROP FUNCTION refuse_change()")
+    op.execute(guards.DROP)
     for statement in DROP:
         op.execute(statement)

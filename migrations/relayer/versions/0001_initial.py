@@ -9,6 +9,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 from apps.common.wei import WeiColumn
+from migrations import guards
 from migrations.domains import CREATE, DROP
 
 revision = "0001"
@@ -178,36 +179,37 @@ def _evidence() -> None:
 def _triggers() -> None:
     # Losing an attempt that some node holds, or a second nonce for one message, is the way to a wrong outcome or a
     # double one. So the database itself refuses, whatever the program does.
-    op.execute(
-        "CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION '% of % refused: it is kept for ever, unchanged', TG_OP, TG_TABLE_NAME; END $$"
-    )
+    op.execute(guards.CREATE)
     op.execute(
         "CREATE FUNCTION refuse_closed_slot() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
         "IF EXISTS (SELECT FROM slots s WHERE s.chain_id = NEW.chain_id AND s.address = NEW.address "
         "AND s.nonce = NEW.nonce AND s.state <> 'open') THEN RAISE EXCEPTION 'nonce % is closed', NEW.nonce; END IF; "
         "RETURN NEW; END $$"
     )
-    for table in ("messages", "slots", "attempts", "sends", "message_events"):
-        _refuse(f"{table}_kept", f"DELETE ON {table} FOR EACH ROW")
-        _refuse(f"{table}_not_emptied", f"TRUNCATE ON {table} FOR EACH STATEMENT")
     for table in ("attempts", "message_events"):
-        _refuse(f"{table}_immutable", f"UPDATE ON {table} FOR EACH ROW")
-    _refuse("sends_answered_once", "UPDATE ON sends FOR EACH ROW WHEN (OLD.finished_at IS NOT NULL)")
-    _refuse("messages_final", f"UPDATE ON messages FOR EACH ROW WHEN (OLD.status IN ({FINAL}))")
+        _run(guards.append_only(table))
+    for table in ("messages", "slots", "sends"):
+        _run(guards.refuse("kept", "DELETE OR TRUNCATE", table))
+    _refuse("sends_answered_once", "UPDATE", "sends", "FOR EACH ROW WHEN (OLD.finished_at IS NOT NULL)")
+    _refuse("messages_final", "UPDATE", "messages", f"FOR EACH ROW WHEN (OLD.status IN ({FINAL}))")
     payload = " OR ".join(f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in PAYLOAD)
-    _refuse("messages_payload_fixed", f"UPDATE ON messages FOR EACH ROW WHEN ({payload})")
+    _refuse("messages_payload_fixed", "UPDATE", "messages", f"FOR EACH ROW WHEN ({payload})")
     bound = "OLD.nonce IS NOT NULL AND (NEW.nonce IS DISTINCT FROM OLD.nonce OR NEW.gas_limit <> OLD.gas_limit)"
-    _refuse("messages_nonce_fixed", f"UPDATE ON messages FOR EACH ROW WHEN ({bound})")
-    _refuse("slots_bound", "UPDATE OF message_id, nonce, address, chain_id ON slots FOR EACH ROW")
-    _refuse("slots_closed_once", "UPDATE ON slots FOR EACH ROW WHEN (OLD.state <> 'open')")
-    _refuse("signers_nonce_grows", "UPDATE ON signers FOR EACH ROW WHEN (NEW.next_nonce < OLD.next_nonce)")
-    _refuse("signers_quarantine_stays", "UPDATE ON signers FOR EACH ROW WHEN (OLD.state = 'quarantined')")
+    _refuse("messages_nonce_fixed", "UPDATE", "messages", f"FOR EACH ROW WHEN ({bound})")
+    _refuse("slots_bound", "UPDATE OF message_id, nonce, address, chain_id", "slots", "FOR EACH ROW")
+    _refuse("slots_closed_once", "UPDATE", "slots", "FOR EACH ROW WHEN (OLD.state <> 'open')")
+    _refuse("signers_nonce_grows", "UPDATE", "signers", "FOR EACH ROW WHEN (NEW.next_nonce < OLD.next_nonce)")
+    _refuse("signers_quarantine_stays", "UPDATE", "signers", "FOR EACH ROW WHEN (OLD.state = 'quarantined')")
     op.execute(
         "CREATE TRIGGER attempts_of_open_slots BEFORE INSERT ON attempts FOR EACH ROW "
         "EXECUTE FUNCTION refuse_closed_slot()"
     )
 
 
-def _refuse(name: str, what: str) -> None:
-    op.execute(f"CREATE TRIGGER {name} BEFORE {what} EXECUTE FUNCTION refuse_change()")
+def _refuse(name: str, what: str, table: str, condition: str) -> None:
+    _run(guards.refuse(name, what, table, condition))
+
+
+def _run(statements: tuple[str, ...]) -> None:
+    for statement in statements:
+        op.execute(statement)

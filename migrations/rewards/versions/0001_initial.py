@@ -9,6 +9,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 from apps.common.wei import ScaledColumn, SignedWeiColumn, WeiColumn
+from migrations import guards
 from migrations.domains import CREATE, DROP
 
 revision = "0001"
@@ -35,7 +36,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("reward_audits", "reward_events", "reward_positions", "reward_pools", "message_keys"):
         op.drop_table(table)
-    op.execute("DROP FUNCTION refuse_change()")
+    op.execute(guards.DROP)
     for statement in DROP:
         op.execute(statement)
 
@@ -121,21 +122,8 @@ def _create_events() -> None:
         ["pool_id", "user_id", "id"],
         postgresql_where=sa.text("user_id IS NOT NULL"),
     )
-    op.execute(
-        "CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation'; END $$"
-    )
-    op.execute(
-        "CREATE TRIGGER append_only_rows BEFORE UPDATE OR DELETE ON reward_events"
-        " FOR EACH ROW EXECUTE FUNCTION refuse_change()"
-    )
-    op.execute(
-        "CREATE TRIGGER append_only_table BEFORE TRUNCATE ON reward_events"
-        " FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
-    )
-    # ALWAYS: they fire for every session, replication role included.
-    op.execute("ALTER TABLE reward_events ENABLE ALWAYS TRIGGER append_only_rows")
-    op.execute("ALTER TABLE reward_events ENABLE ALWAYS TRIGGER append_only_table")
+    for statement in (guards.CREATE, *guards.append_only("reward_events")):
+        op.execute(statement)
 
 
 def _create_audits() -> None:

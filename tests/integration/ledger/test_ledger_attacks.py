@@ -9,8 +9,8 @@ from collections.abc import Callable
 import psycopg2
 import pytest
 
+from apps.common.append_only import NotAppendOnly
 from apps.ledger import create_app
-from apps.ledger.append_only import NotAppendOnly
 from tests.support.ledger import POOL, LedgerHouse, ledger_settings, make_ledger
 
 GUARDED = ("message_keys", "refusals", "movements", "system_checkpoints", "audits")

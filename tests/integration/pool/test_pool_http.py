@@ -246,7 +246,7 @@ def test_request_events__edited_or_deleted__refused_by_the_database(full: FullHo
     full.deposit("ann", ETHER)
     full.post("/v1/stakes", stake())
     for statement in ("UPDATE request_events SET status = 'x'", "DELETE FROM request_events"):
-        with pytest.raises(Exception, match="append"), transaction(full.pool.context.sessions) as session:
+        with pytest.raises(Exception, match="refused"), transaction(full.pool.context.sessions) as session:
             session.execute(text(statement))
 
 

@@ -92,10 +92,7 @@ class BodySchema(ma.Schema):
 
 
 class QuerySchema(ma.Schema):
-    """Queries: unknown parameters are refused for the same reason."""
-
-    class Meta:
-        unknown = ma.RAISE
+    """Queries: unknown parameters are passed over, as proxies and caches may add their own."""
 
 
 class PageQuerySchema(QuerySchema):

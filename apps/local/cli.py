@@ -20,6 +20,8 @@ from apps.local.stack import Stack
 # Where nobody looks, as in a log, a table may be as wide as its numbers.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
+WALKTHROUGH = "docs/example-walkthrough.md"
+
 
 class _Commands(click.Group):
     """Errors of ours end as a plain message and exit code 1."""
@@ -105,7 +107,13 @@ def logs(program: str | None, *, lines: int, follow: bool) -> None:
 
 
 @main.command()
-@click.option("--write-walkthrough", type=click.Path(path_type=Path), help="Write the run, with its tables, as a page.")
+@click.option(
+    "--write-walkthrough",
+    type=click.Path(path_type=Path),
+    is_flag=False,
+    flag_value=WALKTHROUGH,
+    help="Write the run, with its tables, as a page; docs/example-walkthrough.md unless a path is given.",
+)
 @click.option("--kill-workers", is_flag=True, help="SIGKILL every worker in the middle of it.")
 def demo(*, write_walkthrough: Path | None, kill_workers: bool) -> None:
     """Drive one whole staking life over the public HTTP API and check every balance against the chain."""
@@ -161,6 +169,15 @@ def finalize(up_to: int | None) -> None:
     """Finalize withdrawal requests, so that they can be claimed."""
     report = _stack().oracle().finalize(up_to)
     click.echo(f"block {report.block_number}: withdrawals finalized up to id {report.finalized_up_to}")
+
+
+@oracle.command()
+@click.option("--wei", required=True, type=click.IntRange(min=1), help="How much arrives.")
+def fund(wei: int) -> None:
+    """Send ETH to custody, as a user's deposit arrives; the ledger is told by whoever sees it."""
+    stack = _stack()
+    custody = str(stack.status()["addresses"]["custody"])
+    click.echo(f"{custody} received {wei} wei in {stack.oracle().fund(custody, wei)}")
 
 
 def _stack() -> Stack:

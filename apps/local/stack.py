@@ -26,7 +26,7 @@ from migrations import runner
 
 Say = Callable[[str], None]
 GAS_FLOAT_WEI = 10 * ETHER
-START_TIMEOUT_SEC = 120
+START_TIMEOUT_SEC = 300
 
 
 @dataclass
@@ -133,10 +133,18 @@ class Stack:
         if name in WEB:
             self._wait_for({name}, self.home.load())
 
+    def kill(self, name: str) -> None:
+        """SIGKILL one program with all its children; the supervisor starts it again."""
+        self._supervisor().kill_program(name)
+
+    def wait_until_up(self) -> None:
+        """Wait until every service answers and finds its database, and the broker where it has one."""
+        self._wait_for(set(WEB), self.home.load())
+
     def kill_workers(self) -> None:
         """SIGKILL every worker with all its children; the supervisor starts them again."""
         for name in WORKERS:
-            self._supervisor().kill_program(name)
+            self.kill(name)
 
     def start_workers(self) -> None:
         for name in WORKERS:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sqlalchemy import CursorResult, Interval, Text, and_, cast, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Interval, Text, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
@@ -63,9 +63,9 @@ class Park:
 Outcome = Advance | Wait | Park
 
 
-def seconds(value: float) -> Any:
-    """An SQL interval."""
-    return cast(literal(f"{value} seconds", Text), Interval)
+def seconds(value: float | ColumnElement[float]) -> Any:
+    """An SQL interval of so many seconds; the number may be an SQL expression."""
+    return func.make_interval(0, 0, 0, 0, 0, 0, value, type_=Interval)
 
 
 def reason(code: str, detail: str) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def back_off(session: Session, row: Row, error: str) -> None:
     delay = min(BACKOFF_CAP_SEC, BACKOFF_BASE_SEC * 2 ** min(row.attempts, 12))
     changes = {
         "last_error": error[:500],
-        "next_run_at": func.now() + seconds(delay) * (func.random() * 0.5 + 0.5),
+        "next_run_at": func.now() + seconds(delay * (func.random() * 0.5 + 0.5)),
         "hinted_at": None,
         "lease_token": None,
         "lease_until": None,

@@ -9,7 +9,7 @@ Each step may be run again at any point: its effects carry message ids derived f
 from typing import Any
 
 import structlog
-from sqlalchemy import func
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
@@ -37,6 +37,7 @@ from apps.pool.models import Request
 log = structlog.get_logger(__name__)
 
 MAX_RESERVATIONS = 100  # at 0.3 s each: half a minute for bookings under way to arrive
+CONFLICT = 409
 MIN_WITHDRAWAL_WEI = 100  # WithdrawalQueue.MIN_STETH_WITHDRAWAL_AMOUNT
 
 
@@ -44,9 +45,13 @@ def run_request(context: PoolContext, request: Request) -> None:
     """Run the step of a claimed request and write its outcome; never raises for what a later run can heal."""
     try:
         with user_lanes(context.sessions, request.pool_id, [request.user_id], context.settings.lease_sec):
+            # Before the lane was ours a slashing may have come off the amount: what was claimed is out of date.
+            request = _as_it_stands(context, request)
             outcome = _step(context, request)
     except LaneBusy:
         outcome = Wait(0.1, request.reason)
+    except LeaseLost:
+        return
     except Exception as error:
         # Whatever it was, the row must come back: a lease that merely runs out would hide it, and never end.
         if not isinstance(error, CallFailed | CallRefused):
@@ -54,6 +59,15 @@ def run_request(context: PoolContext, request: Request) -> None:
         _failed(context, request, error)
         return
     _write(context, request, outcome)
+
+
+def _as_it_stands(context: PoolContext, request: Request) -> Request:
+    with transaction(context.sessions) as session:
+        mine = Request.id == request.id, Request.lease_token == request.lease_token
+        row = session.scalars(select(Request).where(*mine)).one_or_none()
+    if row is None:
+        raise LeaseLost(f"request {request.id}")
+    return row
 
 
 def _step(context: PoolContext, request: Request) -> Outcome:
@@ -74,6 +88,10 @@ def _reserve_stake(context: PoolContext, request: Request) -> Outcome:
             f"stake:{request.id}:reserve", "stake_reserve", request.pool_id, request.user_id, request.amount_wei
         )
     except CallRefused as refusal:
+        # Only the books' own verdict ends a request. A wrong key or body says nothing of an earlier try that may have
+        # reserved the money.
+        if refusal.status != CONFLICT:
+            raise
         return _rejection(refusal.code, refusal.detail)
     return Advance("queued", {"queued_at": func.clock_timestamp(), "eligible_at": func.now()}, run_in_sec=None)
 

@@ -43,14 +43,14 @@ def create_reward_claim(body: dict[str, Any]) -> Response:
 @blueprint.response(200, schemas.RequestPageSchema)
 def list_requests(query: dict[str, Any]) -> Response:
     """Requests, newest first."""
-    return jsonify(_service().requests(**query))
+    return jsonify(_service().reads.requests(**query))
 
 
 @blueprint.get("/requests/<request_id>")
 @blueprint.response(200, schemas.RequestSchema)
 def get_request(request_id: str) -> Response:
     """One request with its timeline, batch, transactions and next step."""
-    return jsonify(_service().request(request_id))
+    return jsonify(_service().reads.request(request_id))
 
 
 @blueprint.post("/requests/<request_id>/cancel")
@@ -72,14 +72,14 @@ def retry_request(request_id: str) -> Response:
 @blueprint.response(200, schemas.BatchPageSchema)
 def list_batches(query: dict[str, Any]) -> Response:
     """Batches, newest first."""
-    return jsonify(_service().batches(**query))
+    return jsonify(_service().reads.batches(**query))
 
 
 @blueprint.get("/batches/<batch_id>")
 @blueprint.response(200, schemas.BatchSchema)
 def get_batch(batch_id: str) -> Response:
     """One batch with its transactions."""
-    return jsonify(_service().batch(batch_id))
+    return jsonify(_service().reads.batch(batch_id))
 
 
 @blueprint.get("/users/<user_id>/portfolio")
@@ -87,7 +87,7 @@ def get_batch(batch_id: str) -> Response:
 @blueprint.response(200)
 def get_portfolio(query: dict[str, Any], user_id: str) -> Response:
     """A user's balance, reward position and latest requests; an unknown user has zeros."""
-    return jsonify(_service().portfolio(_pool_id(query), check_user_id(user_id)))
+    return jsonify(_service().reads.portfolio(_pool_id(query), check_user_id(user_id)))
 
 
 @blueprint.get("/quotes")
@@ -95,7 +95,7 @@ def get_portfolio(query: dict[str, Any], user_id: str) -> Response:
 @blueprint.response(200)
 def get_quote(query: dict[str, Any]) -> Response:
     """Limits and expected time of a stake or unstake, with the reason."""
-    return jsonify(_service().quote(**query))
+    return jsonify(_service().reads.quote(**query))
 
 
 @blueprint.get("/events")
@@ -103,7 +103,7 @@ def get_quote(query: dict[str, Any]) -> Response:
 @blueprint.response(200, schemas.EventPageSchema)
 def list_events(query: dict[str, Any]) -> Response:
     """Every status change in order, without gaps; `next` is always the last sequence seen."""
-    return jsonify(_service().events(**query))
+    return jsonify(_service().reads.events(**query))
 
 
 @blueprint.get("/walk")
@@ -111,7 +111,7 @@ def list_events(query: dict[str, Any]) -> Response:
 @blueprint.response(200)
 def get_walk(query: dict[str, Any]) -> Response:
     """Ops: how far the books have followed the chain, and why they stand still if they do."""
-    return jsonify(_service().walk(_pool_id(query)))
+    return jsonify(_service().reads.walk(_pool_id(query)))
 
 
 @blueprint.post("/batches/resume")
@@ -127,7 +127,7 @@ def resume_batches(query: dict[str, Any]) -> Response:
 @blueprint.response(200)
 def list_protocol_metrics(query: dict[str, Any]) -> Response:
     """Snapshots of the protocol that the walk took, newest first."""
-    return jsonify(_service().protocol_metrics(_pool_id(query), limit=query["limit"], after=query["after"]))
+    return jsonify(_service().reads.protocol_metrics(_pool_id(query), limit=query["limit"], after=query["after"]))
 
 
 def _service() -> PoolService:

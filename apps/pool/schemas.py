@@ -153,4 +153,4 @@ class EventSchema(ma.Schema):
 
 class EventPageSchema(ma.Schema):
     items = ma.fields.List(ma.fields.Nested(EventSchema))
-    next = ma.fields.String()
+    next = ma.fields.Integer()

@@ -49,10 +49,11 @@ class ProtocolsService:
         ]
 
     def rebases(self, after_block: int, after: str | None, limit: int) -> dict[str, Any]:
-        """Rebases after a block, or after the cursor of the page before."""
+        """The history's rebases after a block, or after the cursor of the page before; each item with its rebase's own
+        fields beside it, too."""
         place = (after_block, LAST_LOG) if after is None else parse_cursor(after)
         found = self.history.page(place, limit, kinds=("rebase",))
-        return {"items": [item["rebase"] for item in found["items"]], "next": found["next"]}
+        return {"items": [{**item["rebase"], **item} for item in found["items"]], "next": found["next"]}
 
     def apr(self) -> dict[str, Any]:
         """The rate of the last rebase, and over the rebases of the last seven days."""

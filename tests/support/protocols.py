@@ -127,7 +127,7 @@ def running_ledger(database_url: str) -> Iterator[Books]:
 def serving(app: Flask) -> Iterator[str]:
     """A web server of an app, in a thread."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

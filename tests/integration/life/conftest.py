@@ -1,4 +1,4 @@
-"""One stack for the module's tests, which use users of their own."""
+"""One stack for the folder's tests, which use users of their own; a module may bring another."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from apps.local.stack import Stack
 from tests.support.stack import running_stack
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
     with running_stack() as started:
         yield started

@@ -235,7 +235,7 @@ def test_history__cursor_beyond_everything__empty(house: House) -> None:
 
 def test_rebases__after_a_block__only_later_ones_paged_by_cursor(house: House) -> None:
     live_a_life(house.desk)
-    rebases = [item["rebase"] for item in house.history() if item["kind"] == "rebase"]
+    rebases = [{**item["rebase"], **item} for item in house.history() if item["kind"] == "rebase"]
     assert house.get("/v1/lido/rebases") == {"items": rebases, "next": None}
     later = house.get("/v1/lido/rebases", after_block=rebases[0]["block_number"])
     assert later["items"] == rebases[1:]

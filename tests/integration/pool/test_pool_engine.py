@@ -1,0 +1,152 @@
+"""What every flow stands on: claims, leases, lanes, the sweep and schedules, with many workers at once."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import func, select, update
+
+from apps.common.database import transaction
+from apps.common.wei import ETHER
+from apps.pool.lanes import LaneBusy, user_lanes
+from apps.pool.leases import MAX_ATTEMPTS, LeaseLost, Wait, attempts_used_up, back_off, checkpoint, claim, wait
+from apps.pool.models import FlowEvent, Request, ScheduleFire
+from tasks import engine, sweep
+from tests.support.pool import PoolHouse
+from tests.support.protocols import POOL
+
+WORKERS = 8
+
+
+def due(house: PoolHouse, count: int) -> list[str]:
+    return house.queue_stakes([ETHER] * count, next_run_at=func.now())
+
+
+def expire(house: PoolHouse, request_id: str) -> None:
+    """Let a lease's time be over, as if its worker had been frozen for long."""
+    with transaction(house.context.sessions) as session:
+        session.execute(update(Request).where(Request.id == request_id).values(lease_until=func.now()))
+
+
+def row_of(house: PoolHouse, request_id: str) -> Request:
+    with transaction(house.context.sessions) as session:
+        return session.scalars(select(Request).where(Request.id == request_id)).one()
+
+
+def test_claim__many_workers__every_due_row_once(house: PoolHouse) -> None:
+    ids = due(house, 60)
+    barrier = threading.Barrier(WORKERS)
+
+    def work(_: int) -> list[str]:
+        barrier.wait()
+        taken: list[str] = []
+        while rows := claim(house.context.sessions, Request, 60, limit=3):
+            taken += [row.id for row in rows]
+        return taken
+
+    with ThreadPoolExecutor(WORKERS) as threads:
+        taken = [request_id for found in threads.map(work, range(WORKERS)) for request_id in found]
+    # A worker that finds only locked rows stops early; what it left is free for the next.
+    taken += [row.id for row in claim(house.context.sessions, Request, 60, limit=100)]
+    assert sorted(taken) == sorted(ids)
+    assert {row_of(house, request_id).attempts for request_id in ids} == {1}
+
+
+def test_claim__leased_row__not_given_out_until_the_lease_is_over(house: PoolHouse) -> None:
+    (request_id,) = due(house, 1)
+    (first,) = claim(house.context.sessions, Request, 60)
+    assert claim(house.context.sessions, Request, 60, row_id=request_id) == []
+    expire(house, request_id)
+    (second,) = claim(house.context.sessions, Request, 60)
+    assert (second.id, second.attempts, second.lease_token == first.lease_token) == (request_id, 2, False)
+
+
+def test_checkpoint__lease_taken_over__nothing_is_written(house: PoolHouse) -> None:
+    (request_id,) = due(house, 1)
+    (frozen,) = claim(house.context.sessions, Request, 60)
+    expire(house, request_id)
+    (taker,) = claim(house.context.sessions, Request, 60)
+    with pytest.raises(LeaseLost), transaction(house.context.sessions) as session:
+        checkpoint(session, frozen, status="cancelled", run_in_sec=None)
+    with pytest.raises(LeaseLost), transaction(house.context.sessions) as session:
+        wait(session, frozen, Wait(1))
+    with pytest.raises(LeaseLost), transaction(house.context.sessions) as session:
+        back_off(session, frozen, "late")
+    now = row_of(house, request_id)
+    assert (now.status, now.lease_token, now.last_error) == ("queued", taker.lease_token, None)
+    with transaction(house.context.sessions) as session:
+        assert session.scalar(select(func.count()).select_from(FlowEvent)) == 0
+        checkpoint(session, taker, status="cancelled", run_in_sec=None)
+    ended = row_of(house, request_id)
+    assert (ended.status, ended.lease_token, ended.next_run_at, ended.attempts) == ("cancelled", None, None, 0)
+
+
+def test_wait__nothing_to_do_yet__uses_up_no_attempt(house: PoolHouse) -> None:
+    (request_id,) = due(house, 1)
+    for _ in range(3):
+        (row,) = claim(house.context.sessions, Request, 60, row_id=request_id, early=True)
+        with transaction(house.context.sessions) as session:
+            wait(session, row, Wait(60.0, {"code": "later", "detail": ""}))
+    found = row_of(house, request_id)
+    assert (found.attempts, found.reason) == (0, {"code": "later", "detail": ""})
+    assert claim(house.context.sessions, Request, 60) == []
+
+
+def test_back_off__fault_after_fault__delay_doubles_up_to_the_cap_and_attempts_run_out(house: PoolHouse) -> None:
+    (request_id,) = due(house, 1)
+    delays = []
+    while True:
+        (row,) = claim(house.context.sessions, Request, 60, row_id=request_id, early=True)
+        if attempts_used_up(row, RuntimeError()):
+            break
+        with transaction(house.context.sessions) as session:
+            back_off(session, row, "it failed")
+            delay = session.scalar(select(func.extract("epoch", Request.next_run_at - func.now())))
+            delays.append(float(str(delay)))
+    assert row.attempts == MAX_ATTEMPTS
+    for number, delay in enumerate(delays, 1):
+        full = min(60.0, 0.5 * 2**number)
+        assert full / 2 - 0.001 <= delay <= full + 0.001
+
+
+def test_lanes__one_user_taken__all_or_none_and_free_afterwards(house: PoolHouse) -> None:
+    sessions = house.context.sessions
+    with user_lanes(sessions, POOL, ["ann"], 60):
+        with pytest.raises(LaneBusy), user_lanes(sessions, POOL, ["bob", "ann"], 60):
+            pass
+        with user_lanes(sessions, POOL, ["bob"], 60):  # was not kept by the one that failed
+            pass
+        with user_lanes(sessions, "another_pool", ["ann"], 60):
+            pass
+    with user_lanes(sessions, POOL, ["ann"], 0.0), user_lanes(sessions, POOL, ["ann"], 60):
+        pass  # a lane whose time is up is free
+
+
+def test_sweep__due_and_abandoned_rows__one_hint_each_until_the_throttle_is_over(
+    house: PoolHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "worker_context", lambda: house.context)
+    ids = due(house, 3)
+    (leased,) = claim(house.context.sessions, Request, 60)
+    assert sweep.wake() == 2
+    assert sweep.wake() == 0
+    expire(house, leased.id)
+    assert sweep.wake() == 1
+    assert sorted(row_id or "" for task, row_id in house.hints if task == "tasks.requests.advance") == sorted(ids)
+
+
+def test_fires__two_beats_in_one_interval__one_firing(house: PoolHouse) -> None:
+    barrier = threading.Barrier(WORKERS)
+
+    def beat(_: int) -> bool:
+        barrier.wait()
+        return engine.fires(house.context, "reconciliation")
+
+    with ThreadPoolExecutor(WORKERS) as threads:
+        fired = list(threads.map(beat, range(WORKERS)))
+    with transaction(house.context.sessions) as session:
+        rows = session.scalar(select(func.count()).select_from(ScheduleFire))
+    # The interval is an hour; should its end fall between two of the beats, each of both hours has fired once.
+    assert sum(fired) == rows
+    assert rows in {1, 2}
+    assert engine.fires(house.context, None)

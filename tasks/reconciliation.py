@@ -16,6 +16,7 @@ from apps.pool.leases import LeaseLost
 from apps.pool.models import WHOLE_BLOCK, Batch, Request, Walk
 from tasks import celery
 from tasks.booking import WalkHalted, book_reward_events, write_walk
+from tasks.cross_check import users_that_differ
 from tasks.engine import fires, worker_context
 from tasks.walk_lane import walk_lane
 
@@ -53,17 +54,20 @@ def reconcile_in_lane(context: PoolContext, walk: Walk) -> str | None:
     try:
         book_reward_events(context, walk)
         run_ = _reconcile_at(context, walk)
+        users = users_that_differ(context, walk)
     except (CallFailed, CallRefused, LaneBusy, WalkHalted) as error:
         log.info("reconciliation_waits", why=type(error).__name__)
         return None
     with transaction(context.sessions) as session:
         write_walk(context, session, walk, reconciliation_wanted=False)
-    if run_["verdict"] != "ok":
-        off = [line["name"] for line in run_["lines"] if not line["ok"]]
-        log.error("reconciliation_drift", pool_id=pool_id, block_number=run_["block_number"], lines=off)
-        if context.settings.pause_on_drift:
-            _pause(context, pool_id, off)
-    return str(run_["verdict"])
+    verdict = str(run_["verdict"])
+    if verdict == "ok" and not users:
+        return verdict
+    off = [line["name"] for line in run_["lines"] if not line["ok"]] + (["users"] if users else [])
+    log.error("reconciliation_drift", pool_id=pool_id, block_number=run_["block_number"], lines=off, users=users)
+    if context.settings.pause_on_drift:
+        _pause(context, pool_id, off)
+    return "drift" if verdict == "ok" else verdict
 
 
 def _reconcile_at(context: PoolContext, walk: Walk) -> dict[str, Any]:

@@ -36,6 +36,9 @@ class LedgerClient(ServiceClient):
     def balance(self, pool_id: str, user_id: str) -> dict[str, Any]:
         return self.get(f"/v1/balances/{user_id}", pool_id=pool_id)
 
+    def balances(self, pool_id: str, after: str | None = None, limit: int = 200) -> dict[str, Any]:
+        return self.get("/v1/balances", pool_id=pool_id, after=after, limit=limit)
+
     def totals(self, pool_id: str) -> dict[str, Any]:
         return self.get("/v1/totals", pool_id=pool_id)
 

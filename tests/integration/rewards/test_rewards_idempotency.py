@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.rewards import House, accrual, claim, deltas, release
+from tests.support.rewards import House, accrual, claim, deltas, release, rows_of
 
 REPLAY = "Idempotent-Replay"
 
@@ -123,3 +123,17 @@ def test_twins__fifty_at_once__one_effect(staked: House, path: str, body: dict[s
         assert len({answer.data for answer in answers}) == 1
     assert len(staked.events()) - before == (2 if path == "/v1/stake-deltas" else 1)
     assert staked.differences() == []
+
+
+def test_twin__still_running__409_in_progress_and_done_when_repeated(house: House) -> None:
+    with house.engine.connect() as running, running.begin() as unfinished:
+        rows_of(running, "INSERT INTO message_keys (message_id, endpoint, request) VALUES ('m', 'accruals', '{}')")
+        answer = house.post("/v1/accruals", accrual("m", 7))
+        assert (answer.status_code, answer.get_json()["code"]) == (409, "in_progress")
+        assert int(answer.headers["Retry-After"]) >= 1
+        answer = house.post("/v1/stake-deltas", deltas(("n", "ann", 1, 0), ("m", "ann", 1, 0)))
+        assert (answer.status_code, answer.get_json()["code"]) == (409, "in_progress")
+        unfinished.rollback()
+    house.accrue("m", 7)
+    house.stake("n", "ann", 1)
+    assert house.differences() == []

@@ -199,14 +199,14 @@ def post_many(session: Session, new: Sequence[NewMovement]) -> tuple[int, int]:
         }
         if item.owner is not None:
             row["previous_id"] = held[item.owner]["last_movement_id"]
-            row.update(_apply(after[item.owner], item, kind))
+            row.update(apply_movement(after[item.owner], item, kind))
         rows.append(row)
     session.execute(text("SELECT announce_movements()"))
     ids = session.execute(_INSERT, {"rows": json.dumps(rows), "not_before": not_before}).one()
     return ids.first_id, ids.last_id
 
 
-def _apply(buckets: dict[str, int], item: NewMovement, kind: Kind) -> dict[str, int]:
+def apply_movement(buckets: dict[str, int], item: NewMovement, kind: Kind) -> dict[str, int]:
     """Change a user's buckets by a movement, in place; raises `InsufficientBalance` or `BalanceTooLarge`."""
     for name, change in bucket_changes(kind, item.amount_wei).items():
         buckets[name] += change

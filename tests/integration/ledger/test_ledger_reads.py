@@ -170,11 +170,12 @@ def test_time_of_movements__when_the_clock_goes_back__goes_on(ledger: LedgerHous
 
 
 def test_totals__while_others_write__are_zero_in_every_answer(ledger: LedgerHouse) -> None:
-    with ThreadPoolExecutor(4) as threads:
-        writers = [
-            threads.submit(lambda w=writer: [ledger.move("deposit", 3, f"u{w}") for _ in range(30)])
-            for writer in range(3)
-        ]
+    def write(writer: int) -> None:
+        for number in range(30):
+            ledger.move("deposit", 3, f"u{writer}", message_id=f"w:{writer}:{number}")
+
+    with ThreadPoolExecutor(3) as threads:
+        writers = [threads.submit(write, writer) for writer in range(3)]
         while not all(writer.done() for writer in writers):
             assert ledger.read("/v1/totals")["sum_wei"] == "0"
     assert ledger.read("/v1/totals")["available_wei"] == "270"

@@ -59,7 +59,7 @@ def test_secrets__worker_and_web_in_trouble__in_no_text(
     shown = [house.client.get(path).get_data(as_text=True) for path in PATHS]
     shown += [house.post("m:1", value_wei="nonsense").get_data(as_text=True)]
     shown += [log.read_text(), *stored, repr(settings), repr(house.context), *capfd.readouterr()]
-    assert len(raws) == 1
+    assert len(raws) == 1, house.message("m:1")
     assert "rpc_endpoint_failed" in log.read_text() or "send_refused" in log.read_text()
     secrets = [OPERATOR_KEY, CUSTODY_KEY, *(bytes(raw).hex() for raw in raws), Web3.to_hex(raws[0])]
     words = ["rpc-word", "other-word", "rpc-path-token", "signer-word", "api-word", "broker-word"]

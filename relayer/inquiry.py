@@ -97,9 +97,9 @@ def agreed(settings: RelayerSettings, endpoints: Endpoints, look: Look, endings:
     return [ending for ending in endings if votes[ending.message.message_id] >= needed]
 
 
-def ahead_elsewhere(endpoints: Endpoints, look: Look, address: str, next_nonce: int) -> bool:
-    """Whether another endpoint too knows more of a key than the database; with none to ask, the one is believed."""
-    asked = 0
+def nonces_elsewhere(endpoints: Endpoints, look: Look, address: str) -> list[int]:
+    """The highest nonce, latest or pending, that each other endpoint that answers knows of a key."""
+    found = []
     for endpoint in endpoints.awake():
         if endpoint is look.endpoint:
             continue
@@ -107,12 +107,10 @@ def ahead_elsewhere(endpoints: Endpoints, look: Look, address: str, next_nonce: 
             counts = answered(
                 endpoint.batch([("eth_getTransactionCount", [address, tag]) for tag in ("latest", "pending")])
             )
-            asked += 1
-            if max(int(count, 16) for count in counts) > next_nonce:
-                return True
+            found.append(max(int(count, 16) for count in counts))
         except (Unanswered, RpcError, TypeError, ValueError):
             endpoints.failed(endpoint)
-    return asked == 0
+    return found
 
 
 def _sees(endpoint: Endpoint, look: Look, endings: Sequence[Ending]) -> dict[str, bool]:

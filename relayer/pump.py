@@ -18,7 +18,7 @@ from apps.common.ethereum import ChainUnavailable
 from relayer.assign import assign
 from relayer.chain import Look, OpenMessage, look_at_chain
 from relayer.context import RelayerContext
-from relayer.inquiry import ahead_elsewhere
+from relayer.inquiry import nonces_elsewhere
 from relayer.models import OPEN, Attempt, Message, Signer
 from relayer.replace import replace_due
 from relayer.send import send_due
@@ -144,21 +144,19 @@ def _check_signers(context: RelayerContext, look: Look) -> None:
     for address, view in look.signers.items():
         row = known.get(address)
         seen = max(view.latest, view.pending)
-        if row is None and view.latest == view.pending and not _ahead(context, look, address, view.latest):
+        if row is None and view.latest == view.pending:
+            if set(nonces_elsewhere(context.endpoints, look, address)) - {view.latest}:
+                log.warning("endpoints_disagree", address=address)
+                continue
             values = {"chain_id": chain_id, "address": address, "next_nonce": view.latest, "state": "active"}
             with transaction(context.sessions) as session:
                 session.execute(insert(Signer).values(**values).on_conflict_do_nothing())
         elif row is not None and row.state != "quarantined" and seen > row.next_nonce:
-            if not ahead_elsewhere(context.endpoints, look, address, row.next_nonce):
+            others = nonces_elsewhere(context.endpoints, look, address)
+            if others and max(others) <= row.next_nonce:
                 log.warning("endpoints_disagree", address=address)
                 continue
             with transaction(context.sessions) as session:
                 quarantine(session, chain_id, address)
             counts = {"latest": view.latest, "pending": view.pending, "ours": row.next_nonce}
             log.error("signer_quarantined", address=address, **counts)
-
-
-def _ahead(context: RelayerContext, look: Look, address: str, nonce: int) -> bool:
-    """Whether another endpoint knows a higher nonce of a key that is about to be used for the first time."""
-    several = len(context.endpoints.awake()) > 1
-    return several and ahead_elsewhere(context.endpoints, look, address, nonce)

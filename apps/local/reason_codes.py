@@ -46,10 +46,20 @@ WALK = {
 }
 RELAYER = {
     "call_not_allowed": ("The policy does not sign this function, or not with this value.", "Send what it allows."),
+    "cancel_requested": ("An empty transaction races it for its nonce.", "Wait: whichever is mined decides."),
     "cancelled_by_caller": ("Taken back before it was signed.", "Nothing."),
+    "daily_gas_over_cap": ("`MAX_GAS_PER_DAY_WEI` would be passed.", "Wait, or raise the cap; it goes on by itself."),
     "daily_value_over_cap": ("`MAX_VALUE_PER_DAY_WEI` would be passed.", "Wait, or raise the cap."),
-    "deadline_passed": ("It could no longer be signed in time.", "Send it under a new message_id."),
+    "deadline_passed": (
+        "It was not signed in time; or it was, and an empty transaction now races it for its nonce.",
+        "Once it is `expired`, send it under a new message_id.",
+    ),
     "destination_not_allowed": ("The policy signs nothing to this address.", "A payout names `purpose: payout`."),
+    "fee_capped": (
+        "A higher price is held by a cap or the balance; the stored bytes are sent again.",
+        "Wait until gas is cheaper, raise the cap, or cancel.",
+    ),
+    "fee_over_cap": ("Gas costs more than `MAX_GAS_PER_TX_WEI` allows.", "Wait, or raise the cap."),
     "gas_limit_too_low": ("The gas limit does not suffice for the call.", "Name a higher one in a new message."),
     "insufficient_funds": ("The signer lacks the wei named for value and gas.", "Send them; it goes on by itself."),
     "malformed_calldata": ("The calldata is not the plain encoding of its function.", "Use a builder of protocols."),
@@ -58,7 +68,12 @@ RELAYER = {
     "not_configured": ("An address that the policy needs is not set.", "Set the name given."),
     "owner_not_operator": ("Withdrawal NFTs must belong to the operator.", "Use a builder of protocols."),
     "recipient_not_custody": ("Claims pay custody only.", "Use a builder of protocols."),
+    "refused_by_nodes": (
+        "Nodes call the transaction invalid; an empty one takes its nonce.",
+        "Read the message's events; once it is `rejected`, send it under a new message_id.",
+    ),
     "replaced": ("An empty transaction of the same nonce was mined instead.", "Send it under a new message_id."),
+    "signer_failed": ("The signer did not sign, or signed something else.", "Look at the signer; " + BY_ITSELF),
     "signer_not_active": ("Nothing is signed with this key now.", "See `/v1/signers`."),
     "simulation_failed": ("The node could not simulate the call.", BY_ITSELF),
     "simulation_reverted": ("The call would revert; the detail holds the revert.", "Read the detail."),

@@ -20,6 +20,7 @@ from migrations import runner
 from relayer.models import FINAL
 from tests.support.anvil import start_anvil
 from tests.support.chaos import SEND, chaos_proxy
+from tests.support.postgres import Server
 from tests.support.relayer import OPERATOR, House, Node, make_house
 from tests.support.relayer_stack import relayer_stack
 from tests.support.workers import Worker, pump_forever, worker_environment
@@ -119,7 +120,7 @@ def test_postgres__killed_again_and_again__every_payload_once() -> None:
     with killable_server() as server, start_anvil() as anvil:
         node = Node(anvil.url)
         node.mine_by_hand()
-        database_url = server.postgres.url("relayer")
+        database_url = Server(server.postgres).create("relayer")
         runner.upgrade("relayer", database_url)
         house = make_house(database_url, node)
         names = [f"m:{number}" for number in range(20)]

@@ -196,7 +196,7 @@ def test_relayer__anything_in_any_order__told_is_true(machine: type[RelayerMachi
 
 @pytest.mark.prove
 def test_relayer__anything_in_any_order_for_long__told_is_true(machine: type[RelayerMachine]) -> None:
-    check(machine, examples=25, steps=30)
+    check(machine, examples=20, steps=25)
 
 
 def test_control__naive_relayer_and_a_receipt_kept_back__executes_twice(make_database: Any) -> None:

@@ -56,7 +56,7 @@ def explain_waiting(context: PoolContext, statuses: Sequence[dict[str, Any]]) ->
         for due, ids in by_time.items():
             session.execute(
                 update(Request)
-                .where(Request.id.in_(ids))
+                .where(Request.id.in_(ids), Request.context["expected_at"].astext.is_distinct_from(due))
                 .values(context=Request.context.op("||")(cast({"expected_at": due}, JSONB))),
                 execution_options={"synchronize_session": False},
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 from web3 import Web3
+from web3.exceptions import Web3Exception
 
 from apps.common.errors import NotConfigured, ServiceError
 from apps.common.ethereum import ChainUnavailable, make_web3
@@ -44,7 +45,8 @@ class AddressCheck:
 
     def status(self) -> dict[str, Any]:
         """For the status page: looks anew, since a node may be replaced by another chain's at any time."""
-        check_settings(self.chain)
+        self._right = False  # until this look finds it so: a node that was down may come back as another chain's
+        self.require()
         return {"chain_id": self.chain.chain_id, "block_number": self.chain.block().number}
 
 
@@ -66,7 +68,7 @@ def _check_chain_ids(chain: Chain) -> None:
     for url in chain.settings.rpc_urls:
         try:
             found.add(int(make_web3([url], chain.settings.rpc_timeout_sec).eth.chain_id))
-        except ChainUnavailable:
+        except (ChainUnavailable, Web3Exception):
             continue  # a node that is down is no reason: the next one answers
     if not found:
         raise ChainUnavailable
@@ -90,7 +92,7 @@ def _check_locator(chain: Chain, block: Block) -> None:
         ("LIDO_STETH_ADDRESS", lido, chain.steth.address),
         ("LIDO_WITHDRAWAL_QUEUE_ADDRESS", queue, chain.queue.address),
     ):
-        if found is not None and Web3.to_checksum_address(found) != ours:
+        if found is not None and int(found, 16) != 0 and Web3.to_checksum_address(found) != ours:
             raise NotConfigured(
                 f"{name} is {ours}, and the protocol's locator names {Web3.to_checksum_address(found)}."
             )

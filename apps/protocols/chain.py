@@ -20,6 +20,7 @@ from apps.protocols.lido_abi import ERRORS, QUEUE, STETH
 from apps.protocols.settings import ProtocolsSettings
 
 REVERTED = 3
+WORD_CHARS = 66  # 0x and 32 bytes
 # A revert, and what nodes call the servers' own errors: no funds, or more gas than a block holds.
 ESTIMATE_REFUSALS = frozenset({REVERTED, -32000, -32003})
 
@@ -185,9 +186,9 @@ def _decode(call: Call, answer: Any) -> Any:
         return result
     if call.types == ("wei",):
         return int(result, 16)
+    if call.optional and len(result) < WORD_CHARS:
+        return None
     if result == "0x":
-        if call.optional:
-            return None
         raise _not_lido(call)
     values = abi_decode(call.types, bytes.fromhex(str(result)[2:]))
     return values[0] if len(values) == 1 else values

@@ -89,15 +89,16 @@ def _row(
 
 def _requests(moves: list[Any], requested: list[Any]) -> dict[tuple[int, int], Any]:
     """Each WithdrawalRequested with the share transfer before it in its transaction that carried its shares."""
+    by_transaction: dict[str, list[Any]] = {}
+    for move in moves:
+        by_transaction.setdefault(move["transactionHash"], []).append(move)
     found: dict[tuple[int, int], Any] = {}
     for request in requested:
         shares = words(request)[1]
         before = [
             move
-            for move in moves
-            if move["transactionHash"] == request["transactionHash"]
-            and place(move) < place(request)
-            and place(move) not in found
+            for move in by_transaction.get(request["transactionHash"], [])
+            if place(move) < place(request) and place(move) not in found
         ]
         if before:
             found[place(max(before, key=lambda move: (words(move)[0] == shares, place(move))))] = request

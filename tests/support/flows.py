@@ -17,6 +17,7 @@ from apps.devnet.deployment import set_balance
 from apps.pool.context import PoolContext, make_context
 from apps.pool.leases import claim
 from apps.pool.models import Batch, Request, Walk
+from apps.pool.reads import PoolReads
 from apps.pool.reserving import run_request
 from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings
@@ -52,6 +53,7 @@ class Flows:
     context: PoolContext
     relayer: RelayerContext
     service: PoolService
+    reads: PoolReads
     made: int = field(default=0)
 
     @property
@@ -90,7 +92,7 @@ class Flows:
         return receipt
 
     def request(self, made: dict[str, Any]) -> dict[str, Any]:
-        return self.service.request(made["id"])
+        return self.reads.request(made["id"])
 
     def position(self, user: str) -> dict[str, Any]:
         return self.context.rewards.position(POOL, user)
@@ -252,4 +254,4 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
         set_balance(desk.web3, operator, PURSE_WEI)
         desk.oracle.mine()
         books.post("gas", "gas_float", PURSE_WEI)
-        yield Flows(desk, context, relayer_context, PoolService(context))
+        yield Flows(desk, context, relayer_context, PoolService(context), PoolReads(context))

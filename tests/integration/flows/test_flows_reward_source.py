@@ -67,6 +67,7 @@ def test_total_pooled_ether__the_protocol_takes_a_fee__refused_by_halting_and_no
         assert accrued(flows) == 0
 
 
+@pytest.mark.prove
 def test_total_pooled_ether__a_stranger_comes_later__halts_at_the_first_rebase_after(flows: Flows) -> None:
     flows.desk.oracle.set_fee(0)
     flows.stake("ann", 50 * ETHER)

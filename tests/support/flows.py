@@ -29,7 +29,8 @@ from relayer.context import RelayerContext
 from relayer.models import FINAL, Message
 from relayer.pump import pump_once
 from relayer.service import RelayerService
-from relayer.signing import parse_keys
+from relayer.signers import parse_keys
+from relayer.signing import Keyring
 from tasks.batches import STEPS
 from tasks.batching import open_batches
 from tasks.claims import poll_open
@@ -219,7 +220,7 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
         relayer_settings = make_relayer_settings(
             url["relayer"],
             (desk.rpc_url,),
-            keyring=parse_keys(OPERATOR_KEY),
+            keyring=Keyring([parse_keys(OPERATOR_KEY)]),
             confirmations=1,
             custody_address=operator,
             operator_address=operator,

@@ -169,6 +169,21 @@ def rolled_back(desk: Desk) -> Iterator[Desk]:
         desk.rpc("evm_revert", snapshot)
 
 
+def signatures(contract: str, kind: str) -> dict[str, str]:
+    """Selector or topic, in hex, by signature: of everything of a kind in a contract's ABI."""
+    items = [item for item in artifact(contract)["abi"] if item["type"] == kind]
+    return {_signature(item): _signature_hash(item).hex() for item in items}
+
+
+def _signature(item: dict[str, Any]) -> str:
+    return f"{item['name']}({','.join(map(_kind, item['inputs']))})"
+
+
+def _kind(part: dict[str, Any]) -> str:
+    if part["type"].startswith("tuple"):
+        return f"({','.join(map(_kind, part['components']))}){part['type'].removeprefix('tuple')}"
+    return str(part["type"])
+
+
 def _signature_hash(item: dict[str, Any]) -> bytes:
-    kinds = ",".join(part["type"] for part in item["inputs"])
-    return bytes(Web3.keccak(text=f"{item['name']}({kinds})"))
+    return bytes(Web3.keccak(text=_signature(item)))

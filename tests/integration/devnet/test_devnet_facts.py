@@ -5,11 +5,9 @@ from typing import Any
 
 import pytest
 from eth_account import Account
-from web3 import Web3
 
 from apps.common.wei import ETHER
-from apps.devnet.deployment import artifact
-from tests.support.lido import ZERO, Desk
+from tests.support.lido import ZERO, Desk, signatures
 from tests.support.relayer import OPERATOR_KEY
 
 RATE = 10**27
@@ -73,22 +71,6 @@ ERRORS = {
     "CantSendValueRecipientMayHaveReverted()": "0f0b498d",
     "NotEnoughEther()": "8a0d3779",
 }
-
-
-def signatures(contract: str, kind: str) -> dict[str, str]:
-    """Selector or topic by signature, of everything of a kind in a contract's ABI."""
-    found = {}
-    for item in artifact(contract)["abi"]:
-        if item["type"] == kind:
-            text = f"{item['name']}({','.join(map(_kind, item['inputs']))})"
-            found[text] = bytes(Web3.keccak(text=text)).hex()
-    return found
-
-
-def _kind(part: dict[str, Any]) -> str:
-    if part["type"].startswith("tuple"):
-        return f"({','.join(map(_kind, part['components']))}){part['type'].removeprefix('tuple')}"
-    return str(part["type"])
 
 
 @pytest.mark.parametrize("contract", ["Lido", "WithdrawalQueue"])

@@ -9,9 +9,8 @@ from apps.common.errors import ServiceError
 from apps.common.wei import ETHER
 from apps.protocols.chain import decode_revert
 from apps.protocols.lido_abi import ERRORS
-from tests.integration.devnet.test_devnet_facts import signatures
 from tests.support.flows import Flows
-from tests.support.lido import Desk
+from tests.support.lido import Desk, signatures
 from tests.support.protocols import POOL, House, make_house
 
 

@@ -4,7 +4,7 @@ Whatever happens in whatever order: each accrual is what the operator's stETH ga
 the reconciliation agrees; and one wei too many, put anywhere, is seen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 
 import pytest
@@ -21,7 +21,7 @@ HISTORIES = 10  # one after the other on one chain, so that dust and history pil
 
 
 @pytest.fixture(scope="module")
-def deployed() -> Desk:  # type: ignore[misc]
+def deployed() -> Iterator[Desk]:
     with start_desk() as desk:
         yield desk
 

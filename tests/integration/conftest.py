@@ -1,4 +1,4 @@
-"""One node with one deployment for the whole tier; every test finds it as it was deployed."""
+"""A protocol on a node for whoever asks: one deployment for a module, found as it was deployed by every test."""
 
 from collections.abc import Iterator
 

@@ -53,7 +53,7 @@ def confirm_submit(context: PoolContext, walk: Walk, item: dict[str, Any]) -> No
         )
         with transaction(context.sessions) as session:
             _pass(context, session, walk, item, shares=shares, submitted_wei=walk.submitted_wei + amount, operations=1)
-            _complete(session, batch)
+            _complete(session, batch, item)
             move_members(session, batch, "completed", settled_wei=Request.amount_wei, reason=None)
 
 
@@ -84,7 +84,7 @@ def store_withdrawal(context: PoolContext, walk: Walk, item: dict[str, Any]) -> 
         requested_wei = walk.requested_wei + int(log["amount_wei"])
         _pass(context, session, walk, item, shares=-int(item["shares"]), requested_wei=requested_wei, operations=1)
         if last:
-            _complete(session, batch)
+            _complete(session, batch, item)
             move_members(session, batch, "waiting", reason=None)
 
 
@@ -112,7 +112,7 @@ def settle_claim(context: PoolContext, walk: Walk, item: dict[str, Any]) -> None
         context.ledger.post_batch([entry for entry in rows if int(entry["amount_wei"]) > 0])
         with transaction(context.sessions) as session:
             _pass(context, session, walk, item, operations=1)
-            _pay(session, row, paid)
+            _pay(session, row, paid, item)
 
 
 def accrue_rebase(context: PoolContext, walk: Walk, item: dict[str, Any]) -> None:
@@ -213,7 +213,7 @@ def _receipt(context: PoolContext, item: dict[str, Any]) -> dict[str, Any]:
     return receipt
 
 
-def _complete(session: Session, batch: Batch) -> None:
+def _complete(session: Session, batch: Batch, item: dict[str, Any]) -> None:
     """End a batch whatever its own step is doing: that step's checkpoint then finds its lease gone."""
     session.execute(
         update(Batch)
@@ -235,6 +235,17 @@ def _complete(session: Session, batch: Batch) -> None:
             BatchTransaction.status.in_(("queued", "signed", "broadcast", "mined")),
         )
         .values(status="confirmed"),
+        execution_options={"synchronize_session": False},
+    )
+    # The walk may be quicker than the batch's own look at the relayer: the item knows the hash.
+    session.execute(
+        update(BatchTransaction)
+        .where(
+            BatchTransaction.batch_id == batch.id,
+            BatchTransaction.purpose == item["kind"],
+            BatchTransaction.tx_hash.is_(None),
+        )
+        .values(tx_hash=item["tx_hash"]),
         execution_options={"synchronize_session": False},
     )
     session.add(flow_event(batch, "completed", "completed", None))
@@ -259,7 +270,7 @@ def _book_cuts(context: PoolContext, walk: Walk, batch: Batch) -> None:
     context.ledger.post_batch(rows)
 
 
-def _pay(session: Session, row: Withdrawal, paid: int) -> None:
+def _pay(session: Session, row: Withdrawal, paid: int, item: dict[str, Any]) -> None:
     """Note what an NFT paid; its request is completed with the last one, its claim batch likewise."""
     batch = None
     if row.claim_batch_id is not None:
@@ -282,7 +293,7 @@ def _pay(session: Session, row: Withdrawal, paid: int) -> None:
         claimed_by_it = Withdrawal.claim_batch_id == batch.id
         left = session.scalar(select(func.count()).where(claimed_by_it, Withdrawal.paid_wei.is_(None)))
         if left == 0:
-            _complete(session, batch)
+            _complete(session, batch, item)
     if siblings.open == 0:
         set_requests(session, [row.request_id], status="completed", settled_wei=exact_int(siblings.paid), reason=None)
         record_events(session, [row.request_id])

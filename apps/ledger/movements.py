@@ -18,7 +18,7 @@ from apps.common.database import Sessions, transaction
 from apps.common.errors import NotFound
 from apps.common.idempotency import dumps
 from apps.common.wei import exact_int
-from apps.common.wire import integer_cursor, page, time_text
+from apps.common.wire import MESSAGE_ID, integer_cursor, page, time_text
 from apps.ledger.kinds import BUCKETS
 from apps.ledger.models import Balance, Movement, SystemCheckpoint
 
@@ -43,8 +43,10 @@ def render(row: Any) -> dict[str, Any]:
 
 def find_movement(sessions: Sessions, message_id: str) -> dict[str, Any]:
     """The movement of a message_id; raises `NotFound`."""
-    with transaction(sessions) as session:
-        row = session.execute(select(*_COLUMNS).where(Movement.message_id == message_id)).one_or_none()
+    row = None
+    if MESSAGE_ID.fullmatch(message_id):
+        with transaction(sessions) as session:
+            row = session.execute(select(*_COLUMNS).where(Movement.message_id == message_id)).one_or_none()
     if row is None:
         raise NotFound("There is no movement with this message_id.")
     return render(row)

@@ -111,3 +111,14 @@ def test_batches__that_share_names__are_posted_once(ledger: LedgerHouse) -> None
     assert sum(answer["posted"] for answer in answers) == len(names) == len(ledger.pages())
     assert all(answer["posted"] + answer["replayed"] == 30 for answer in answers)
     ledger.assert_books_agree()
+
+
+def test_audits__many_at_once_while_others_write__are_all_clean(ledger: LedgerHouse) -> None:
+    ledger.move("deposit", 5, "alice")
+    with ThreadPoolExecutor(8) as threads:
+        writers = [threads.submit(ledger.move, "gas_float", 1) for _ in range(20)]
+        audits = [threads.submit(ledger.differences) for _ in range(16)]
+        assert {frozenset(audit.result(timeout=60)) for audit in audits} == {frozenset()}
+        assert all(writer.result(timeout=60) for writer in writers)
+    assert ledger.read("/v1/totals")["system"] == {"@custody": "-25", "@gas": "20"}
+    ledger.assert_books_agree()

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.ledger import LedgerHouse
+from tests.support.ledger import LedgerHouse, wait_until_blocked
 from tests.support.ledger_model import KINDS
 
 CONNECTIONS = 8
@@ -75,6 +75,24 @@ def test_reversals__of_one_movement_by_many_at_once__are_one(
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 15
     assert {answer.get_json()["code"] for answer in answers if answer.status_code == 409} == {"already_reversed"}
     assert ledger.read("/v1/totals")["system"]["@custody"] == "0"
+    ledger.assert_books_agree()
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_reversal__while_another_of_the_same_is_not_committed__waits_and_is_told(
+    ledger: LedgerHouse, *, batched: bool
+) -> None:
+    original = ledger.move("gas_float", 5)["message_id"]
+    body = ledger.body("reversal", 5, reference=original)
+    with ThreadPoolExecutor(1) as threads:
+        with ledger.connection(autocommit=False) as other, other.cursor() as cursor:
+            post = "SELECT code FROM post_movement('first', 'reversal', 'eth_native', NULL, NULL, NULL, 5, %s, '')"
+            cursor.execute(post, (original,))
+            call = threads.submit(lambda: ledger.batch([body]) if batched else ledger.post("/v1/movements", body))
+            wait_until_blocked(ledger)
+            other.commit()
+        answer = call.result(timeout=60)
+    assert (answer.status_code, answer.get_json()["code"]) == (409, "already_reversed")
     ledger.assert_books_agree()
 
 

@@ -121,9 +121,13 @@ def run_audit(sessions: Sessions, pool_id: str) -> dict[str, Any]:
         session.add(audit)
         session.flush()
         session.refresh(audit)
-        if audit.ok and through > 0:
-            _store_checkpoint(session, pool_id, through)
-        return _render(audit)
+        checkpoint = _checkpoint(session, pool_id, through) if audit.ok else []
+    if checkpoint:
+        # Two audits at once may have come to the same id, and then to the same sums. Not in the snapshot's transaction:
+        # there, a row that came meanwhile would be a conflict.
+        with transaction(sessions) as session:
+            session.execute(insert(SystemCheckpoint).values(checkpoint).on_conflict_do_nothing())
+    return _render(audit)
 
 
 def list_audits(sessions: Sessions, limit: int, after: str | None) -> dict[str, Any]:
@@ -151,16 +155,13 @@ def _differences(session: Session, pool_id: str) -> Iterator[Difference]:
         yield _difference(f"pool:{pool_id}", "sum_wei", 0, sum(told.values()))
 
 
-def _store_checkpoint(session: Session, pool_id: str, through: int) -> None:
+def _checkpoint(session: Session, pool_id: str, through: int) -> list[dict[str, Any]]:
     later = system_sums_since(session, pool_id, through)
     everything = system_sums_since(session, pool_id, 0)
-    rows = [
+    return [
         {"pool_id": pool_id, "through_id": through, "account": account, "sum_wei": total - later.get(account, 0)}
         for account, total in everything.items()
     ]
-    if rows:
-        # Two audits at once may have come to the same id, and then to the same sums.
-        session.execute(insert(SystemCheckpoint).values(rows).on_conflict_do_nothing())
 
 
 def _difference(subject: str, field: str, expected: int, found: int) -> Difference:

@@ -18,8 +18,8 @@ from apps.common.database import Sessions, transaction
 from apps.common.errors import NotFound
 from apps.common.idempotency import dumps
 from apps.common.wei import exact_int
-from apps.common.wire import integer_cursor, page, time_text
-from apps.ledger.kinds import BUCKETS
+from apps.common.wire import MESSAGE_ID, integer_cursor, page, time_text
+from apps.ledger.kinds import BUCKETS, SYSTEM_ACCOUNTS
 from apps.ledger.models import Balance, Movement, SystemCheckpoint
 
 EXPORT_PAGE = 5_000
@@ -43,8 +43,10 @@ def render(row: Any) -> dict[str, Any]:
 
 def find_movement(sessions: Sessions, message_id: str) -> dict[str, Any]:
     """The movement of a message_id; raises `NotFound`."""
-    with transaction(sessions) as session:
-        row = session.execute(select(*_COLUMNS).where(Movement.message_id == message_id)).one_or_none()
+    row = None
+    if MESSAGE_ID.fullmatch(message_id):
+        with transaction(sessions) as session:
+            row = session.execute(select(*_COLUMNS).where(Movement.message_id == message_id)).one_or_none()
     if row is None:
         raise NotFound("There is no movement with this message_id.")
     return render(row)
@@ -111,7 +113,7 @@ def totals(sessions: Sessions, pool_id: str) -> dict[str, Any]:
     return {
         "pool_id": pool_id,
         **{f"{name}_wei": str(sums[name]) for name in BUCKETS},
-        "system": {name: str(value) for name, value in sums.items() if name.startswith("@")},
+        "system": {name: str(sums.get(name, 0)) for name in SYSTEM_ACCOUNTS},
         "sum_wei": str(sum(sums.values())),
         "last_movement_id": last,
     }

@@ -102,6 +102,7 @@ def _call(engine: Engine, given: tuple[Any, ...]) -> Posted:
         lost = bool(getattr(connection.dbapi_connection, "closed", True))
         if lost:
             connection.invalidate()
+            engine.dispose()  # the others of the pool were made before this one broke, and are as likely dead
         # As everywhere else, so that whoever answers callers knows it.
         raise DBAPIError.instance(
             _POST, None, error, psycopg2.Error, connection_invalidated=lost, dialect=engine.dialect

@@ -6,7 +6,7 @@ from flask import Response, current_app, g, jsonify
 from flask_smorest import Blueprint
 
 from apps.common.idempotency import REPLAY_HEADER
-from apps.common.wire import PageQuerySchema, check_user_id
+from apps.common.wire import check_user_id
 from apps.ledger import audits, balances, movements, schemas
 from apps.ledger.posting import NewMovement
 from apps.ledger.service import LedgerService
@@ -98,7 +98,7 @@ def post_audit(body: dict[str, Any]) -> tuple[Response, int]:
 
 
 @blueprint.get("/audits")
-@blueprint.arguments(PageQuerySchema, location="query")
+@blueprint.arguments(schemas.ListQuerySchema, location="query")
 @blueprint.response(200)
 def list_audits(query: dict[str, Any]) -> Response:
     """Audits, newest first."""

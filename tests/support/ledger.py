@@ -1,6 +1,7 @@
 """A real ledger for tests: the app on a database of its own, its HTTP face, and direct connections beside it."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -103,6 +104,15 @@ class LedgerHouse:
         with self.connection() as connection, connection.cursor() as cursor:
             cursor.execute(statement, values or None)
             return list(cursor.fetchall()) if cursor.description else []
+
+
+def wait_until_blocked(ledger: LedgerHouse) -> None:
+    """Until a session of the ledger's database waits for a lock."""
+    deadline = time.monotonic() + 60
+    query = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT granted AND datname = %s"
+    (name,) = ledger.sql("SELECT current_database()")[0]
+    while ledger.sql(query, (name,))[0][0] == 0:
+        assert time.monotonic() < deadline, "nobody came to wait"
 
 
 def make_ledger(database_url: str) -> LedgerHouse:

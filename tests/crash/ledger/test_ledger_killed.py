@@ -95,3 +95,22 @@ def test_posting__whose_backend_is_killed_half_way__is_posted_once(ledger: Ledge
     assert again.status_code == (201 if batched else 200)
     assert ledger.buckets("alice") == (2, 3, 0, 0)
     ledger.assert_books_agree()
+
+
+def test_movements__after_every_connection_of_the_pool_died__go_on(ledger: LedgerHouse) -> None:
+    ledger.move("deposit", 1, "alice")
+    bodies = [ledger.body("deposit", 1, "alice") for _ in range(4)]
+    name = ledger.sql("SELECT current_database()")[0]
+    of_the_service = "FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+    with ThreadPoolExecutor(4) as threads:
+        with ledger.connection(autocommit=False) as other, other.cursor() as cursor:
+            cursor.execute("SELECT FROM balances WHERE user_id = 'alice' FOR UPDATE")
+            calls = [threads.submit(ledger.post, "/v1/movements", body) for body in bodies]
+            deadline = time.monotonic() + 60
+            while ledger.sql(f"SELECT count(*) {of_the_service} AND wait_event_type = 'Lock'", name) != [(4,)]:
+                assert time.monotonic() < deadline, "the postings never came to wait"
+        assert [call.result(timeout=60).status_code for call in calls] == [201] * 4
+    ledger.sql(f"SELECT pg_terminate_backend(pid) {of_the_service}", name)
+    for _ in range(4):
+        ledger.move("deposit", 1, "alice")
+    ledger.assert_books_agree()

@@ -11,7 +11,9 @@ import pytest
 
 from apps.common.append_only import NotAppendOnly
 from apps.ledger import create_app
+from migrations import runner
 from tests.support.ledger import POOL, LedgerHouse, ledger_settings, make_ledger
+from tests.support.postgres import Server
 
 GUARDED = ("message_keys", "refusals", "movements", "system_checkpoints", "audits")
 DROP_GUARDS = "; ".join(f"DROP TRIGGER append_only ON {table}" for table in GUARDED)
@@ -202,6 +204,25 @@ def test_service__whose_database_accepts_changes__does_not_start(
     ledger.sql(sabotage)
     with pytest.raises(NotAppendOnly):
         create_app(ledger_settings(url))
+
+
+def test_service__of_an_ordinary_owner__proves_it_and_posts(postgres: Server) -> None:
+    """As in production: the role owns its database and is no superuser, so it may not even become a replica."""
+    url = postgres.create("ordinary")
+    name = url.rsplit("/", 1)[1]
+    admin = psycopg2.connect(url, connect_timeout=10)
+    with admin, admin.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'ordinary'; ALTER DATABASE {name} OWNER TO {name}")
+    admin.close()
+    own = f"postgresql://{name}:ordinary@{url.split('@', 1)[1]}"
+    runner.upgrade("ledger", own)
+    ledger = make_ledger(own)
+    ledger.move("deposit", 5, "alice")
+    ledger.assert_books_agree()
+    assert len(ledger.pages()) == 1
+    ledger.sql("DROP TRIGGER kept ON balances")
+    with pytest.raises(NotAppendOnly):
+        make_ledger(own)
 
 
 def test_service__that_starts_while_others_post__waits_for_nobody(ledger: LedgerHouse) -> None:

@@ -98,3 +98,20 @@ def test_user__missing_or_too_many__is_422(ledger: LedgerHouse) -> None:
     for row in (ledger.body("deposit", 1), ledger.body("gas_float", 1, "alice"), ledger.body("deposit", 1, "@gas")):
         assert ledger.post("/v1/movements", row).status_code == 422
         assert ledger.batch([row]).status_code == 422
+
+
+@pytest.mark.parametrize("reference", ["", "\0", "a\0b", "\ud800", "x" * 201, 5])
+def test_reference__that_cannot_be_kept__is_422(ledger: LedgerHouse, reference: object) -> None:
+    row = {**ledger.body("deposit", 1, "alice"), "reference": reference}
+    for answer in (ledger.post("/v1/movements", row), ledger.batch([row])):
+        assert (answer.status_code, answer.get_json()["code"]) == (422, "invalid_input")
+
+
+@pytest.mark.parametrize("path", ["/v1/movements", "/v1/balances", "/v1/audits"])
+def test_cursor__that_nobody_gave__is_422(ledger: LedgerHouse, path: str) -> None:
+    assert ledger.get(path, after="\0").status_code == 422
+
+
+def test_movement__of_a_name_that_cannot_be__is_404(ledger: LedgerHouse) -> None:
+    assert ledger.get("/v1/movements/a%00b").status_code == 404
+    assert ledger.get("/v1/movements/nothing").get_json()["code"] == "not_found"

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.ledger import LedgerHouse
+from tests.support.ledger import LedgerHouse, wait_until_blocked
 from tests.support.ledger_model import KINDS
 
 CONNECTIONS = 8
@@ -78,6 +78,24 @@ def test_reversals__of_one_movement_by_many_at_once__are_one(
     ledger.assert_books_agree()
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_reversal__while_another_of_the_same_is_not_committed__waits_and_is_told(
+    ledger: LedgerHouse, *, batched: bool
+) -> None:
+    original = ledger.move("gas_float", 5)["message_id"]
+    body = ledger.body("reversal", 5, reference=original)
+    with ThreadPoolExecutor(1) as threads:
+        with ledger.connection(autocommit=False) as other, other.cursor() as cursor:
+            post = "SELECT code FROM post_movement('first', 'reversal', 'eth_native', NULL, NULL, NULL, 5, %s, '')"
+            cursor.execute(post, (original,))
+            call = threads.submit(lambda: ledger.batch([body]) if batched else ledger.post("/v1/movements", body))
+            wait_until_blocked(ledger)
+            other.commit()
+        answer = call.result(timeout=60)
+    assert (answer.status_code, answer.get_json()["code"]) == (409, "already_reversed")
+    ledger.assert_books_agree()
+
+
 def test_withdrawals__of_the_same_money_by_many_at_once__are_as_many_as_there_is_money_for(ledger: LedgerHouse) -> None:
     ledger.move("deposit", 50, "alice")
     bodies = [ledger.body("withdrawal", 10, "alice") for _ in range(20)]
@@ -110,4 +128,15 @@ def test_batches__that_share_names__are_posted_once(ledger: LedgerHouse) -> None
     names = {body["message_id"] for batch in shuffled for body in batch}
     assert sum(answer["posted"] for answer in answers) == len(names) == len(ledger.pages())
     assert all(answer["posted"] + answer["replayed"] == 30 for answer in answers)
+    ledger.assert_books_agree()
+
+
+def test_audits__many_at_once_while_others_write__are_all_clean(ledger: LedgerHouse) -> None:
+    ledger.move("deposit", 5, "alice")
+    with ThreadPoolExecutor(8) as threads:
+        writers = [threads.submit(ledger.move, "gas_float", 1) for _ in range(20)]
+        audits = [threads.submit(ledger.differences) for _ in range(16)]
+        assert {frozenset(audit.result(timeout=60)) for audit in audits} == {frozenset()}
+        assert all(writer.result(timeout=60) for writer in writers)
+    assert ledger.read("/v1/totals")["system"] == {"@custody": "-25", "@gas": "20"}
     ledger.assert_books_agree()

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.ledger import BUCKETS, LedgerHouse
+from tests.support.ledger import BUCKETS, LedgerHouse, wait_until_blocked
 
 SQL = "SELECT * FROM post_movement(%s, %s, 'eth_native', %s, %s, %s, %s, NULL, '')"
 
@@ -24,15 +23,6 @@ def under_way(ledger: LedgerHouse, message_id: str, user: str | None, wei: int) 
     with ledger.connection(autocommit=False) as other, other.cursor() as cursor:
         cursor.execute(SQL, (message_id, kind, user, "@custody", target, wei))
         yield other.commit
-
-
-def wait_until_blocked(ledger: LedgerHouse) -> None:
-    """Until a session of the ledger's database waits for a lock."""
-    deadline = time.monotonic() + 60
-    query = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT granted AND datname = %s"
-    (name,) = ledger.sql("SELECT current_database()")[0]
-    while ledger.sql(query, (name,))[0][0] == 0:
-        assert time.monotonic() < deadline, "nobody came to wait"
 
 
 def in_background(work: Callable[[], Any]) -> Future[Any]:

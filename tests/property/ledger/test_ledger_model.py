@@ -253,4 +253,4 @@ def test_four_ledgers__on_any_history__are_one(ledger: LedgerHouse) -> None:
 
 @pytest.mark.prove
 def test_four_ledgers__on_many_long_histories__are_one(ledger: LedgerHouse) -> None:
-    explore(ledger, examples=100, steps=50)
+    explore(ledger, examples=40, steps=40)

@@ -21,7 +21,7 @@ _REFUSED = {"23001", "42501"}  # restrict_violation, of our trigger; insufficien
 _AS_REPLICA = "SET LOCAL session_replication_role = replica"  # under which ordinary triggers sleep
 _PROBE = (
     "INSERT INTO reward_events (pool_id, kind, message_id, acc_reward_per_share)"
-    " VALUES ('@probe', 'claim', '@probe', 0)"
+    " VALUES ('@probe', 'claim', gen_random_uuid(), 0)"  # a name of its own: nobody's message stands in its way
 )
 _UPDATE = "UPDATE reward_events SET claimed_wei = 1 WHERE pool_id = '@probe'"
 _DELETE = "DELETE FROM reward_events WHERE pool_id = '@probe'"

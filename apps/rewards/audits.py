@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from apps.common.database import Sessions, transaction
 from apps.common.wire import new_id, page, time_text
 from apps.rewards.index_math import PoolState
-from apps.rewards.models import RewardAudit, RewardEvent, RewardPool, RewardPosition
+from apps.rewards.models import MessageKey, RewardAudit, RewardEvent, RewardPool, RewardPosition
 from apps.rewards.replay import Difference, Replay
 from apps.rewards.store import allow_long_statements, pool_state, position_state
 
@@ -90,8 +90,9 @@ def _unmatched(session: Session, pool_id: str) -> list[Difference]:
 
 
 def _pool_ids(session: Session) -> list[str]:
-    """Every pool that has a row or an event: a row that was lost is a finding, too."""
-    known = select(RewardPool.pool_id).union(select(RewardEvent.pool_id), select(RewardPosition.pool_id))
+    """Every pool that has a row, an event or a message: what was lost is a finding, too."""
+    asked = select(MessageKey.request["pool_id"].astext).where(MessageKey.status == 201)
+    known = select(RewardPool.pool_id).union(select(RewardEvent.pool_id), select(RewardPosition.pool_id), asked)
     return sorted(session.scalars(known))
 
 

@@ -76,6 +76,7 @@ def test_start__log_could_be_changed__refused_and_says_how(database_url: str, we
 
 
 def test_start__many_times__leaves_no_trace(lived: House, database_url: str) -> None:
+    lived.claim("@probe", "ann")
     before = state(lived)
     make_house(database_url)
     assert state(lived) == before
@@ -112,6 +113,12 @@ def test_log__entry_removed_with_the_triggers_off__found_by_name(lived: House, m
     )
     found = {difference["subject"] for difference in lived.differences()}
     assert f"eth_native message {message_id}" in found
+
+
+def test_log__everything_removed_with_the_triggers_off__found_by_name(lived: House) -> None:
+    lived.sql("ALTER TABLE reward_events DISABLE TRIGGER USER; TRUNCATE reward_events, reward_positions, reward_pools")
+    found = {difference["subject"] for difference in lived.differences()}
+    assert found == {f"eth_native message {message_id}" for message_id in ("s:1", "s:2", "a:1", "c:1", "c:2")}
 
 
 def test_log__entry_edited_with_the_triggers_off__found_by_name(lived: House) -> None:

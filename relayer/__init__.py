@@ -12,6 +12,7 @@ from relayer.operations import RelayerOperations
 from relayer.routes import blueprint
 from relayer.service import RelayerService
 from relayer.settings import RelayerSettings, load_settings
+from relayer.waker import Waker
 
 LOOPBACK = ("127.", "::1", "::ffff:127.")
 FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
@@ -33,7 +34,7 @@ def create_app(settings: RelayerSettings | None = None) -> Flask:
         allow=lambda: no_key_set and _from_loopback(),
     )
     app.extensions["settings"] = settings
-    wake = partial(hints.send, "relayer.tasks.pump", queue="relayer")
+    wake = Waker(partial(hints.send, "relayer.tasks.pump", queue="relayer"))
     app.extensions["service"] = RelayerService(context, wake)
     app.extensions["operations"] = RelayerOperations(context, wake)
     return app

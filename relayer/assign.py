@@ -53,13 +53,15 @@ def assign(context: RelayerContext, look: Look, messages: Sequence[OpenMessage])
     candidates, next_nonces = _candidates(context)
     signed = 0
     for address, rows in candidates.items():
-        view, nonce = look.signers.get(address), next_nonces.get(address)
-        if view is None or nonce is None:
+        nonce = next_nonces.get(address)
+        # A key that was taken out of the settings may still be looked at, for what it has under way.
+        if address not in context.settings.keyring:
             for row in rows:
-                if view is None:
-                    ended += reject(context, row, Refusal("unknown_signer", f"No key of {address} is held here."))
-                else:
-                    note(context, row, "signer_not_active", "Nothing is signed with this key now; see /v1/signers.")
+                ended += reject(context, row, Refusal("unknown_signer", f"No key of {address} is held here."))
+            continue
+        if nonce is None:
+            for row in rows:
+                note(context, row, "signer_not_active", "Nothing is signed with this key now; see /v1/signers.")
             continue
         purse = _purse(context, look, messages, address)
         ready, refused = preflight(context, look, rows, purse.room, purse.oldest_in_flight)

@@ -14,9 +14,12 @@ from apps.common.wei import ETHER
 from apps.devnet.deployment import connect, contract_at, deploy
 from relayer.events import digest
 from relayer.models import MessageEvent, Slot
+from relayer.signers import parse_keys
+from relayer.signing import Keyring
 from tests.support.relayer import (
     CHAIN_ID,
     CUSTODY,
+    CUSTODY_KEY,
     OPERATOR,
     OPERATOR_KEY,
     STRANGER,
@@ -82,6 +85,17 @@ def test_sender__key_not_held__rejected(house: House) -> None:
     house.post("m:1", **{"from": STRANGER})
     house.pump()
     assert house.message("m:1")["reason"]["code"] == "unknown_signer"
+
+
+def test_sender__key_taken_out_while_in_flight__new_ones_rejected_and_old_ones_end(
+    database_url: str, node: Node
+) -> None:
+    make_house(database_url, node).post("m:1")
+    make_house(database_url, node).pump()
+    without = make_house(database_url, node, keyring=Keyring([parse_keys(CUSTODY_KEY)]))
+    without.post("m:2", value_wei="5", **{"from": OPERATOR})
+    assert without.run("m:1")["status"] == "confirmed"
+    assert without.message("m:2")["reason"]["code"] == "unknown_signer"
 
 
 def test_value__over_the_days_cap__rejected_and_moves_inside_the_house_are_free(database_url: str, node: Node) -> None:

@@ -62,6 +62,10 @@ class LedgerHouse:
     def batch(self, movements: Sequence[dict[str, Any]]) -> TestResponse:
         return self.post("/v1/movements/batch", {"movements": movements})
 
+    def system(self) -> dict[str, int]:
+        """Signed wei of the system accounts that hold or owe anything."""
+        return {name: int(wei) for name, wei in self.read("/v1/totals")["system"].items() if wei != "0"}
+
     def buckets(self, user: str, **query: Any) -> tuple[int, ...]:
         """available, reserved, staked, unstaking."""
         balance = self.read(f"/v1/balances/{user}", **query)

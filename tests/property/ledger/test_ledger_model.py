@@ -143,7 +143,8 @@ class FourLedgers(RuleBasedStateMachine):
         assert sum(self.model.accounts.values()) == 0
         totals = self.house.read("/v1/totals", pool_id=pool)
         assert totals["sum_wei"] == "0"
-        assert {name: int(wei) for name, wei in totals["system"].items()} == self.model.system()
+        found = {name: int(wei) for name, wei in totals["system"].items() if wei != "0"}
+        assert found == {name: wei for name, wei in self.model.system().items() if wei != 0}
         self.house.assert_books_agree(pool)
         self.house.assert_books_agree(f"sql-{self.run}")
         items = self.house.pages(limit=3, pool_id=pool)

@@ -1,7 +1,7 @@
 """Writing movements: one in one call to the database, or a batch in a fixed number of set-based statements."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -181,7 +181,7 @@ def post_many(session: Session, new: Sequence[NewMovement]) -> tuple[int, int]:
 
     Raises the first refusal; the caller's transaction then rolls back.
     """
-    kinds = _resolve(session, new)
+    kinds = _kinds(new, *_lock_originals(session, new))
     held = _lock_balances(session, {item.owner for item in new if item.owner is not None})
     not_before = max((row["updated_at"] for row in held.values() if row["updated_at"] is not None), default=None)
     after = {owner: {name: exact_int(row[f"{name}_wei"]) for name in BUCKETS} for owner, row in held.items()}
@@ -264,19 +264,21 @@ _REVERSED = text(
 )
 
 
-def _resolve(session: Session, new: Sequence[NewMovement]) -> list[Kind]:
-    """Source and target of each; a reversal swaps those of its original, which may stand earlier in the batch.
+Originals = dict[str | None, tuple[dict[str, Any], Kind]]
 
-    The originals are locked, so that of two reversals at once the second sees the first.
-    """
-    originals: dict[str | None, tuple[dict[str, Any], Kind]] = {}
-    reversed_before: set[str | None] = set()
+
+def _lock_originals(session: Session, new: Sequence[NewMovement]) -> tuple[Originals, set[str | None]]:
+    """What is to be reversed, locked, and which of it was before: of two reversals at once the second sees the first."""
     ids = {"ids": json.dumps([item.reference for item in new if item.kind == REVERSAL])}
-    if ids["ids"] != "[]":
-        for row in session.execute(_ORIGINALS, ids):
-            originals[row.message_id] = (_reversible(row), Kind(row.source, row.target))
-        reversed_before = set(session.scalars(_REVERSED, ids))
-    kinds = []
+    if ids["ids"] == "[]":
+        return {}, set()
+    rows = session.execute(_ORIGINALS, ids).all()
+    originals: Originals = {row.message_id: (_reversible(row), Kind(row.source, row.target)) for row in rows}
+    return originals, set(session.scalars(_REVERSED, ids))
+
+
+def _kinds(new: Sequence[NewMovement], originals: Originals, reversed_before: set[str | None]) -> Iterator[Kind]:
+    """Source and target of each in its turn; a reversal swaps those of its original, which may stand earlier here."""
     for item in new:
         if item.kind != REVERSAL:
             kind = KINDS[item.kind]
@@ -289,8 +291,7 @@ def _resolve(session: Session, new: Sequence[NewMovement]) -> list[Kind]:
                 raise AlreadyReversed
             reversed_before.add(item.reference)
             kind = found[1].swapped()
-        kinds.append(kind)
-    return kinds
+        yield kind
 
 
 def _reversible(row: Any) -> dict[str, Any]:

@@ -58,6 +58,12 @@ def test_batch__that_spends_before_it_earns__is_refused_as_one_by_one(ledger: Le
     assert ledger.buckets("alice") == (0, 0, 0, 0)
 
 
+def test_batch__with_two_items_to_refuse__names_the_first(ledger: LedgerHouse) -> None:
+    lacking, groundless = ledger.body("withdrawal", 5, "alice"), ledger.body("reversal", 5, "alice", reference="none")
+    assert ledger.batch([lacking, groundless]).get_json()["code"] == "insufficient_balance"
+    assert ledger.batch([groundless, lacking]).get_json()["code"] == "not_reversible"
+
+
 def test_batch__with_one_name_twice__is_422(ledger: LedgerHouse) -> None:
     row = ledger.body("deposit", 5, "alice")
     assert ledger.batch([row, row]).get_json()["code"] == "invalid_input"

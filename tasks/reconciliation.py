@@ -12,7 +12,7 @@ from apps.common.wei import exact_int
 from apps.common.wire import new_id
 from apps.pool.context import PoolContext
 from apps.pool.lanes import LaneBusy
-from apps.pool.leases import LeaseLost
+from apps.pool.leases import LeaseLost, extend
 from apps.pool.models import WHOLE_BLOCK, Batch, Request, Walk
 from tasks import celery
 from tasks.booking import WalkHalted, book_reward_events, write_walk
@@ -54,6 +54,8 @@ def reconcile_in_lane(context: PoolContext, walk: Walk) -> str | None:
     try:
         book_reward_events(context, walk)
         run_ = _reconcile_at(context, walk)
+        extend(context.sessions, walk, context.settings.lease_sec)
+        audited = bool(context.rewards.audit(pool_id)["ok"])
         users = users_that_differ(context, walk)
     except (CallFailed, CallRefused, LaneBusy, WalkHalted) as error:
         log.info("reconciliation_waits", why=type(error).__name__)
@@ -61,9 +63,10 @@ def reconcile_in_lane(context: PoolContext, walk: Walk) -> str | None:
     with transaction(context.sessions) as session:
         write_walk(context, session, walk, reconciliation_wanted=False)
     verdict = str(run_["verdict"])
-    if verdict == "ok" and not users:
+    if verdict == "ok" and audited and not users:
         return verdict
-    off = [line["name"] for line in run_["lines"] if not line["ok"]] + (["users"] if users else [])
+    off = [line["name"] for line in run_["lines"] if not line["ok"]]
+    off += [name for name, wrong in (("rewards_audit", not audited), ("users", bool(users))) if wrong]
     log.error("reconciliation_drift", pool_id=pool_id, block_number=run_["block_number"], lines=off, users=users)
     if context.settings.pause_on_drift:
         _pause(context, pool_id, off)

@@ -17,6 +17,10 @@ from apps.common.errors import Unavailable
 log = structlog.get_logger(__name__)
 
 
+# An audit replays a whole history. A reconciliation holds its lane for a hundred seconds and asks for no more than this.
+AUDIT_TIMEOUT_SEC = 40.0
+
+
 class CallFailed(Unavailable):
     """Another service did not answer; whether it acted is unknown, so the same call is repeated with the same
     message_id."""
@@ -55,8 +59,9 @@ class ServiceClient:
         given = {name: value for name, value in query.items() if value is not None}
         return self._call("GET", path, params=given)
 
-    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return self._call("POST", path, json=body)
+    def post(self, path: str, body: Mapping[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
+        """`timeout` is for what looks at a whole history; anything else keeps the client's own."""
+        return self._call("POST", path, timeout=timeout, json=body)
 
     def find(self, path: str, **query: Any) -> dict[str, Any] | None:
         """`get`, with None for 404."""
@@ -67,13 +72,13 @@ class ServiceClient:
                 return None
             raise
 
-    def _call(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+    def _call(self, method: str, path: str, *, timeout: float | None = None, **kwargs: Any) -> dict[str, Any]:
         headers = {}
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         if request_id:
             headers["X-Request-Id"] = request_id
         try:
-            response = self._send(method, path, headers, kwargs)
+            response = self._send(method, path, headers, timeout or self._timeout, kwargs)
             body = response.json()
         except (requests.RequestException, ValueError) as error:
             log.warning("call_failed", callee=self.service, path=path, kind=type(error).__name__)
@@ -87,7 +92,9 @@ class ServiceClient:
         errors = body.get("errors") if isinstance(body, dict) else None
         raise CallRefused(self.service, response.status_code, code, detail, errors)
 
-    def _send(self, method: str, path: str, headers: Mapping[str, str], kwargs: Mapping[str, Any]) -> requests.Response:
+    def _send(
+        self, method: str, path: str, headers: Mapping[str, str], timeout: float, kwargs: Mapping[str, Any]
+    ) -> requests.Response:
         """One request. A kept connection that the callee closed meanwhile breaks at once: it is sent again on a new
         one.
 
@@ -96,7 +103,7 @@ class ServiceClient:
 
         def once() -> requests.Response:
             return self._session.request(
-                method, self._base_url + path, timeout=self._timeout, headers=headers, allow_redirects=False, **kwargs
+                method, self._base_url + path, timeout=timeout, headers=headers, allow_redirects=False, **kwargs
             )
 
         try:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.clients.base import ServiceClient
+from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient
 
 
 class LedgerClient(ServiceClient):
@@ -43,7 +43,7 @@ class LedgerClient(ServiceClient):
         return self.get("/v1/totals", pool_id=pool_id)
 
     def audit(self, pool_id: str) -> dict[str, Any]:
-        return self.post("/v1/audits", {"pool_id": pool_id})
+        return self.post("/v1/audits", {"pool_id": pool_id}, timeout=AUDIT_TIMEOUT_SEC)
 
 
 def movement(

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.clients.base import ServiceClient
+from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient
+
+RECONCILIATION_TIMEOUT_SEC = AUDIT_TIMEOUT_SEC + 20.0  # the ledger is audited within it
 
 
 class ProtocolsClient(ServiceClient):
@@ -35,7 +37,8 @@ class ProtocolsClient(ServiceClient):
 
     def reconcile(self, message_id: str, block: int, owed_wei: int, weight_wei: int) -> dict[str, Any]:
         rewards = {"owed_wei": str(owed_wei), "weight_wei": str(weight_wei)}
-        return self.post("/v1/reconciliations", {"message_id": message_id, "block": block, "rewards": rewards})
+        body = {"message_id": message_id, "block": block, "rewards": rewards}
+        return self.post("/v1/reconciliations", body, timeout=RECONCILIATION_TIMEOUT_SEC)
 
     def reconciliations(self, **query: Any) -> dict[str, Any]:
         return self.get("/v1/reconciliations", **query)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.clients.base import ServiceClient
+from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient
 
 
 class RewardsClient(ServiceClient):
@@ -40,7 +40,7 @@ class RewardsClient(ServiceClient):
         return self.get("/v1/events", pool_id=pool_id, after=after, limit=limit)
 
     def audit(self, pool_id: str) -> dict[str, Any]:
-        return self.post("/v1/audits", {"pool_id": pool_id})
+        return self.post("/v1/audits", {"pool_id": pool_id}, timeout=AUDIT_TIMEOUT_SEC)
 
 
 def stake_delta(message_id: str, user_id: str, staked_delta_wei: int = 0, exiting_delta_wei: int = 0) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class Flows:
     relayer: RelayerContext
     service: PoolService
     reads: PoolReads
+    databases: dict[str, str]
     made: int = field(default=0)
 
     @property
@@ -255,4 +256,4 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
         set_balance(desk.web3, operator, PURSE_WEI)
         desk.oracle.mine()
         books.post("gas", "gas_float", PURSE_WEI)
-        yield Flows(desk, context, relayer_context, PoolService(context), PoolReads(context))
+        yield Flows(desk, context, relayer_context, PoolService(context), PoolReads(context), url)

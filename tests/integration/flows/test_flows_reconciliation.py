@@ -1,0 +1,25 @@
+"""What a reconciliation sees beyond its lines: the reward index against its own log."""
+
+import psycopg2
+import pytest
+
+from apps.common.wei import ETHER
+from tasks.reconciliation import reconcile
+from tests.support.flows import Flows
+from tests.support.protocols import POOL
+
+
+@pytest.mark.parametrize("flows_settings", [{"pause_on_drift": True}], indirect=True)
+def test_reconcile__a_fraction_of_a_wei_slipped_into_the_index__drift_though_every_line_agrees(flows: Flows) -> None:
+    flows.stake("ann", 5 * ETHER)
+    assert flows.reconcile()["verdict"] == "ok"
+    assert flows.walk().batches_paused is None
+    connection = psycopg2.connect(flows.databases["rewards"])
+    with connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE reward_positions SET pending_scaled = pending_scaled + 1")
+    connection.close()
+    assert reconcile(flows.context, POOL) == "drift"
+    assert flows.reconcile()["verdict"] == "ok"  # the run's own lines do not see it
+    why = flows.walk().batches_paused
+    assert why is not None
+    assert "rewards_audit" in why["detail"]

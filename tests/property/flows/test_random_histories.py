@@ -165,12 +165,15 @@ def tamper(flows: Flows, number: int) -> None:
 def run(desk: Desk, make_database: Callable[[str], str], seed: int, histories: int) -> None:
     random = Random(seed)
     with rolled_back(desk), running_flows(desk, make_database) as flows:
+        # Somebody stays: where the company's own stETH is more than all stake, a slashing may exceed what users hold, and
+        # the index refuses to take from them what they do not have.
+        flows.stake("eve", 2 * ETHER)
         for number in range(histories):
             past = Past(flows, random)
             before = int(flows.context.rewards.pool(POOL)["accrued_wei"]) if number else 0
             try:
                 past.live()
-                accrued = int(flows.context.rewards.pool(POOL)["accrued_wei"]) - before if past.reports or number else 0
+                accrued = int(flows.context.rewards.pool(POOL)["accrued_wei"]) - before
                 assert accrued == past.gained()
                 assert flows.drifts() == {}
                 if number % 3 == 2:

@@ -33,7 +33,6 @@ _CUSTOM = (
     "ZeroRecipient()",
     "CantSendValueRecipientMayHaveReverted()",
     "NotEnoughEther()",
-    "OnlyProtocol()",
 )
 _SELECTORS = {function_signature_to_4byte_selector(signature): signature for signature in _CUSTOM}
 

@@ -121,6 +121,8 @@ def _build_request(context: PoolContext, batch: Batch) -> Outcome:
         if refusal.code in PASSING:
             return _restore(context, batch, refusal.code, refusal.detail)
         return Park(reason(refusal.code, refusal.detail))
+    if stored(batch, "approve") is not None:
+        follow(context, batch, "approve")  # mined, or the request could not be built: its hash is kept with the batch
     return Advance(
         "requesting",
         {"context": with_transaction(batch, "request", unsigned, elements=unsigned["elements"])},

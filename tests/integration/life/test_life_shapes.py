@@ -48,6 +48,7 @@ def test_ledger__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any]) ->
     check(shapes.TOTALS, ledger.totals(bff.pool_id))
     check(shapes.AUDIT, ledger.post("/v1/audits", {}))
     check({"items": [shapes.AUDIT], "next": "text?"}, ledger.get("/v1/audits"))
+    bff.oracle.fund(bff.custody, 1)
     check(
         {"posted": "I", "replayed": "I", "first_id": "I?", "last_id": "I?"},
         ledger.post("/v1/movements/batch", {"movements": [_deposit("shape-batch")]}),
@@ -123,7 +124,11 @@ def test_relayer__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any]) -
     page = relayer.transactions(limit=200)
     check({"items": [shapes.RELAYER_TRANSACTION], "next": "text?"}, page)
     assert {item["status"] for item in page["items"]} <= {"confirmed", "broadcast", "mined", "signed", "queued"}
-    check(shapes.RELAYER_TRANSACTION, relayer.transaction(lived["stake"]["transactions"][0]["message_id"]))
+    for sent in [sent for request in lived.values() for sent in request["transactions"]]:
+        found = relayer.transaction(sent["message_id"])
+        check(shapes.RELAYER_TRANSACTION, found)
+        assert found is not None
+        assert (sent["status"], sent["tx_hash"]) == ("confirmed", found["tx_hash"])
     check([shapes.SIGNER], relayer.signers())
 
 

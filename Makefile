@@ -32,8 +32,8 @@ status: $(SETUP) ## Show what runs and where
 test: $(SETUP) ## Run all tests on real servers (PostgreSQL, Valkey, anvil)
 	$(PY) -m pytest -m "not prove"
 
-prove: $(SETUP) ## Run the long proofs: repeated kills in the middle of whole lives
-	$(PY) -m pytest -m prove
+prove: $(SETUP) ## Run the long proofs (crash matrices, long histories, lives under fire), or some: PROVE=tests/property
+	$(PY) -m pytest -m prove $(PROVE)
 
 bench: $(SETUP) ## Measure a subject: NAME=stack (the default), or another module of tests/bench
 	$(PY) -m tests.bench.$(NAME)

@@ -72,6 +72,7 @@ def live(bff: Bff, users: list[str], turn: int) -> None:
 
 
 @pytest.mark.prove
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [1])
 def test_life__every_part_killed_again_and_again__every_balance_equals_the_chain(seed: int) -> None:
     with running_stack({"CLAIM_POLL_INTERVAL_SEC": "2"}) as stack:

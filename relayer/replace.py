@@ -7,7 +7,7 @@ can ever be executed. Under the caps the stored bytes simply go out again, for a
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import func, select, true
+from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
@@ -73,17 +73,8 @@ def _why(slot: _Slot, look: Look) -> str | None:
 def _note_deadlines(context: RelayerContext) -> None:
     """Ask for the empty transaction of every message whose deadline has passed, by the database's clock."""
     reason = {"code": "deadline_passed", "detail": "The deadline passed; an empty transaction races it for its nonce."}
-    with transaction(context.sessions) as session:
-        rows = session.scalars(
-            select(Message)
-            .where(Message.status.in_(UNMINED), Message.intent == "none", Message.deadline <= func.clock_timestamp())
-            .order_by(Message.seq)
-            .with_for_update(skip_locked=True)
-        ).all()
-        for row in rows:
-            row.intent, row.reason = "expire", reason
-            session.flush()
-            record(session, row.message_id, "expire_requested", reason)
+    late = Message.deadline <= func.clock_timestamp()
+    _ask_for_noop(context, "expire", reason, Message.status.in_(UNMINED), late)
 
 
 def _note_refusals(context: RelayerContext) -> None:
@@ -102,17 +93,24 @@ def _note_refusals(context: RelayerContext) -> None:
         .exists()
     )
     reason = {"code": "refused_by_nodes", "detail": "Nodes call it invalid; an empty transaction takes its nonce."}
+    _ask_for_noop(context, "reject", reason, Message.status == "signed", hopeless)
+
+
+def _ask_for_noop(
+    context: RelayerContext, intent: str, reason: dict[str, str], *which: ColumnElement[bool]
+) -> None:  # fmt: skip
+    """Note on each of these messages, unless one is noted already, why an empty transaction is to take its nonce."""
     with transaction(context.sessions) as session:
         rows = session.scalars(
             select(Message)
-            .where(Message.status == "signed", Message.intent == "none", hopeless)
+            .where(Message.intent == "none", *which)
             .order_by(Message.seq)
             .with_for_update(skip_locked=True)
         ).all()
         for row in rows:
-            row.intent, row.reason = "reject", reason
+            row.intent, row.reason = intent, reason
             session.flush()
-            record(session, row.message_id, "reject_requested", reason)
+            record(session, row.message_id, f"{intent}_requested", reason)
 
 
 def _slots(context: RelayerContext, look: Look) -> list[_Slot]:

@@ -22,8 +22,8 @@ from apps.pool.routes import blueprint
 from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings
 from apps.rewards import create_app as create_rewards
-from apps.rewards.settings import RewardsSettings
 from tests.support.protocols import KEY, NOBODY, POOL, running_ledger, serving
+from tests.support.rewards import make_settings as reward_settings
 
 
 def pool_settings(database_url: str, **changes: Any) -> PoolSettings:
@@ -124,17 +124,7 @@ class FullHouse:
 @contextmanager
 def full_house(make_database: Callable[[str], str], **changes: Any) -> Iterator[FullHouse]:
     """A pool, a ledger and a reward index, each on a database of its own; no chain, so no batch is ever opened."""
-    rewards = create_rewards(
-        RewardsSettings(
-            app_env="test",
-            http_port=8103,
-            internal_keys=(KEY,),
-            database_url=normalise_database_url(make_database("rewards")),
-            broker_url="redis://127.0.0.1:1/0",
-            pool_id=POOL,
-            reward_fee_bps=0,
-        )
-    )
+    rewards = create_rewards(reward_settings(make_database("rewards")))
     with running_ledger(make_database("ledger")) as books, serving(rewards) as rewards_url:
         urls = {"ledger_url": books.url, "rewards_url": rewards_url}
         pool = pool_house(make_database("pool"), **{**urls, **changes})

@@ -35,7 +35,8 @@ def create_app(settings: RelayerSettings | None = None) -> Flask:
     )
     app.extensions["settings"] = settings
     wake = Waker(partial(hints.send, "relayer.tasks.pump", queue="relayer"))
-    app.extensions["service"] = RelayerService(context, wake)
+    writer = make_engine(settings.database_url, autocommit=True)
+    app.extensions["service"] = RelayerService(context, writer, wake)
     app.extensions["operations"] = RelayerOperations(context, wake)
     return app
 

@@ -6,11 +6,12 @@ transaction commits: a crash before it leaves queued messages, and a crash after
 No reply, error or time-out ever leads to another nonce.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
@@ -20,9 +21,9 @@ from relayer.context import RelayerContext
 from relayer.daily import DailySums
 from relayer.events import Event, record_all
 from relayer.fees import Fees, within
-from relayer.models import Attempt, Message, Signer, Slot
+from relayer.models import Message, Signer
 from relayer.policy import Refusal
-from relayer.preflight import Queued, end, expire_queued, lock_queued, note, preflight, reject
+from relayer.preflight import Queued, end, expire_queued, lock_queued, note, preflight, reject, set_reason
 from relayer.signing import SignatureMismatch, Signed, SignerUnavailable, Unsigned
 
 log = structlog.get_logger(__name__)
@@ -80,8 +81,8 @@ def _candidates(context: RelayerContext) -> tuple[dict[str, list[Queued]], dict[
         select(Message.message_id, place).where(Message.status == "queued", Message.chain_id == chain_id).subquery()
     )
     with transaction(context.sessions) as session:
-        rows = session.scalars(
-            select(Message)
+        rows = session.execute(
+            select(*Queued.columns())
             .join(oldest, oldest.c.message_id == Message.message_id)
             .where(oldest.c.place <= CANDIDATES_PER_SIGNER)
             .order_by(Message.seq)
@@ -166,7 +167,7 @@ def _store(context: RelayerContext, look: Look, planned: Sequence[_Planned]) -> 
     sender, first = planned[0].unsigned.sender, planned[0].unsigned.nonce
     ended: list[str] = []
     with transaction(context.sessions) as session:
-        rows = lock_queued(session, [plan.queued.message_id for plan in planned])
+        queued = lock_queued(session, [plan.queued.message_id for plan in planned])
         sums = DailySums(session, context)
         signer = session.scalars(
             select(Signer)
@@ -175,20 +176,23 @@ def _store(context: RelayerContext, look: Look, planned: Sequence[_Planned]) -> 
         ).one_or_none()
         if signer is None or signer.next_nonce != first:
             return 0, ended
-        borne: list[tuple[Message, _Planned]] = []
+        borne: list[_Planned] = []
         for plan in planned:
-            row = rows.get(plan.queued.message_id)
-            if row is None:
+            message_id = plan.queued.message_id
+            if message_id not in queued:
                 break
             if not sums.bear_value(plan.queued.proposal):
                 cap = settings.max_value_per_day_wei
-                end(session, row, "rejected", Refusal("daily_value_over_cap", f"The day's sum passes {cap} wei."))
-                ended.append(row.message_id)
+                end(
+                    session, message_id, "rejected", Refusal("daily_value_over_cap", f"The day's sum passes {cap} wei.")
+                )
+                ended.append(message_id)
                 break
             if not sums.bear_gas(plan.unsigned.gas_limit * plan.unsigned.max_fee_wei):
-                row.reason = {"code": "daily_gas_over_cap", "detail": "The day's gas would pass MAX_GAS_PER_DAY_WEI."}
+                detail = "The day's gas would pass MAX_GAS_PER_DAY_WEI."
+                set_reason(session, message_id, {"code": "daily_gas_over_cap", "detail": detail})
                 break
-            borne.append((row, plan))
+            borne.append(plan)
         _give_slots(session, look, borne)
         signer.next_nonce = first + len(borne)
         signer.updated_at = func.clock_timestamp()
@@ -197,51 +201,54 @@ def _store(context: RelayerContext, look: Look, planned: Sequence[_Planned]) -> 
     return len(borne), ended
 
 
-def _give_slots(session: Session, look: Look, borne: Sequence[tuple[Message, _Planned]]) -> None:
-    session.add_all(
-        Slot(
-            chain_id=plan.unsigned.chain_id,
-            address=plan.unsigned.sender,
-            nonce=plan.unsigned.nonce,
-            message_id=row.message_id,
-            state="open",
-        )
-        for row, plan in borne
+# The slots, the signed bytes in them, and the messages that own them: one statement, however many they are. None of
+# these messages existed for the chain when it was looked at, so they are in no block up to the horizon of that look.
+_GIVE_SLOTS = text(
+    """
+    WITH new AS MATERIALIZED (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+            message_id text, nonce bigint, gas_limit bigint, tx_hash text, raw text, max_fee wei, tip wei)
+    ), given AS (
+        INSERT INTO slots (chain_id, address, nonce, message_id)
+        SELECT :chain_id, :address, nonce, message_id FROM new
+    ), stored AS (
+        INSERT INTO attempts (tx_hash, chain_id, address, nonce, number, kind, raw, max_fee_per_gas_wei,
+            max_priority_fee_per_gas_wei, gas_limit, head)
+        SELECT tx_hash, :chain_id, :address, nonce, 1, 'payload', decode(raw, 'hex'), max_fee, tip, gas_limit, :head
+        FROM new
     )
-    session.flush()
-    now = session.scalars(select(func.clock_timestamp())).one()
-    for row, plan in borne:
-        unsigned = plan.unsigned
-        session.add(
-            Attempt(
-                chain_id=unsigned.chain_id,
-                address=unsigned.sender,
-                nonce=unsigned.nonce,
-                tx_hash=plan.signed.tx_hash,
-                number=1,
-                kind="payload",
-                raw=plan.signed.raw,
-                max_fee_per_gas_wei=unsigned.max_fee_wei,
-                max_priority_fee_per_gas_wei=unsigned.tip_wei,
-                gas_limit=unsigned.gas_limit,
-                head=look.head,
-            )
-        )
-        row.status = "signed"
-        row.reason = None
-        row.nonce = unsigned.nonce
-        row.gas_limit = unsigned.gas_limit
-        row.tx_hash = plan.signed.tx_hash
-        # It did not exist when the chain was looked at, so it is in no block up to the horizon of that look.
-        row.observed_block = look.horizon
-        row.observed_head = look.head
-        row.signed_at = row.updated_at = now
+    UPDATE messages SET status = 'signed', reason = NULL, nonce = new.nonce, gas_limit = new.gas_limit,
+        tx_hash = new.tx_hash, observed_block = :horizon, observed_head = :head, signed_at = clock_timestamp(),
+        updated_at = clock_timestamp()
+    FROM new WHERE messages.message_id = new.message_id
+    """
+)
+
+
+def _give_slots(session: Session, look: Look, borne: Sequence[_Planned]) -> None:
+    if not borne:
+        return
+    rows = [
+        {
+            "message_id": plan.queued.message_id,
+            "nonce": plan.unsigned.nonce,
+            "gas_limit": plan.unsigned.gas_limit,
+            "tx_hash": plan.signed.tx_hash,
+            "raw": plan.signed.raw.hex(),
+            "max_fee": plan.unsigned.max_fee_wei,
+            "tip": plan.unsigned.tip_wei,
+        }
+        for plan in borne
+    ]
+    first = borne[0].unsigned
+    values = {"chain_id": first.chain_id, "address": first.sender, "head": look.head, "horizon": look.horizon}
+    session.execute(_GIVE_SLOTS, {**values, "rows": json.dumps(rows)})
     events = [
         Event(
-            row.message_id,
+            plan.queued.message_id,
             "signed",
             {"nonce": plan.unsigned.nonce, "tx_hash": plan.signed.tx_hash, **plan.unsigned.price()},
         )
-        for row, plan in borne
+        for plan in borne
     ]
     record_all(session, events)

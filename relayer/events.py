@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ARRAY, Text, any_, literal, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -25,44 +25,51 @@ def record(session: Session, message_id: str, kind: str, body: Mapping[str, Any]
     record_all(session, [Event(message_id, kind, body or {})])
 
 
-def record_first(session: Session, event: Event) -> None:
-    """Begin the history of a message that was just inserted."""
-    _append(session, [event], {})
+def first_digest(event: Event) -> str:
+    """The digest of the event that begins a history."""
+    return digest("", event.message_id, 1, event.type, event.body)
+
+
+_APPEND = text(
+    """
+    INSERT INTO message_events (message_id, number, type, body, previous_digest, digest)
+    SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS new(
+        message_id text, number integer, type text, body jsonb, previous_digest text, digest text)
+    """
+)
 
 
 def record_all(session: Session, events: Sequence[Event]) -> None:
-    """Append events in the given order. The caller holds the messages' rows, or has just inserted them."""
+    """Append events in the given order. The caller holds the messages' rows, which have a history already."""
     if not events:
         return
-    rows = session.execute(
+    session.flush()
+    found = session.execute(
         select(MessageEvent.message_id, MessageEvent.number, MessageEvent.digest)
-        .where(MessageEvent.message_id.in_({event.message_id for event in events}))
+        .where(MessageEvent.message_id == any_(literal([event.message_id for event in events], ARRAY(Text))))
         .ext(distinct_on(MessageEvent.message_id))
         .order_by(MessageEvent.message_id, MessageEvent.number.desc())
     )
-    _append(session, events, {row.message_id: (row.number, row.digest) for row in rows})
+    last = {row.message_id: (row.number, row.digest) for row in found}
+    rows = []
+    for event in events:
+        number, previous = last[event.message_id]
+        entry = digest(previous, event.message_id, number + 1, event.type, event.body)
+        last[event.message_id] = (number + 1, entry)
+        rows.append(
+            {
+                "message_id": event.message_id,
+                "number": number + 1,
+                "type": event.type,
+                "body": dict(event.body),
+                "previous_digest": previous,
+                "digest": entry,
+            }
+        )
+    session.execute(_APPEND, {"rows": json.dumps(rows)})
 
 
 def digest(previous: str, message_id: str, number: int, kind: str, body: Mapping[str, Any]) -> str:
     """SHA-256 over the previous digest and the entry, as sorted JSON."""
     text = json.dumps([previous, message_id, number, kind, dict(body)], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _append(session: Session, events: Sequence[Event], last: dict[str, tuple[int, str]]) -> None:
-    for event in events:
-        number, previous = last.get(event.message_id, (0, ""))
-        content = dict(event.body)
-        entry = digest(previous, event.message_id, number + 1, event.type, content)
-        last[event.message_id] = (number + 1, entry)
-        session.add(
-            MessageEvent(
-                message_id=event.message_id,
-                number=number + 1,
-                type=event.type,
-                body=content,
-                previous_digest=previous,
-                digest=entry,
-            )
-        )
-    session.flush()

@@ -5,12 +5,15 @@ and nonce), for life; all attempts of a slot share its nonce, so at most one of 
 message asks for, its nonce, its attempts and its history are never changed, and an end is final: triggers see to it.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
+    ColumnElement,
     DateTime,
     ForeignKey,
     ForeignKeyConstraint,
@@ -20,7 +23,9 @@ from sqlalchemy import (
     LargeBinary,
     Text,
     UniqueConstraint,
+    any_,
     func,
+    literal,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -178,3 +183,8 @@ class MessageEvent(Base):
     previous_digest: Mapped[str] = mapped_column(Text)
     digest: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+def named(message_ids: Sequence[str]) -> ColumnElement[bool]:
+    """The messages of these ids, as one parameter however many they are."""
+    return Message.message_id == any_(literal(list(message_ids), ARRAY(Text)))

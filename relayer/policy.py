@@ -6,6 +6,7 @@ inside the house, and pay out when told that it is a payout.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from eth_abi.abi import decode, encode
 from eth_utils.abi import function_signature_to_4byte_selector
@@ -151,6 +152,7 @@ def _address(name: str, value: str | None) -> str:
     return known
 
 
+@lru_cache(maxsize=64)  # a checksum is a hash, and these few addresses are looked at for every message
 def _known(value: str | None) -> str | None:
     if not value or not is_address(value) or int(value, 16) == 0:
         return None

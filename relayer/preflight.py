@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.orm import Session
 
 from apps.common.database import transaction
@@ -14,7 +14,7 @@ from relayer.chain import Look, call_fields, simulate
 from relayer.context import RelayerContext
 from relayer.events import record
 from relayer.gas import MAX_GAS_LIMIT, least_gas, with_margin
-from relayer.models import Message
+from relayer.models import Message, named
 from relayer.policy import Proposal, Refusal, judge
 from relayer.replies import Reply, classify
 from relayer.reverts import decode_revert
@@ -39,7 +39,16 @@ class Queued:
     reason: dict[str, Any] | None
 
     @classmethod
-    def of(cls, row: Message) -> Self:
+    def columns(cls) -> tuple[Any, ...]:
+        """What `of` reads."""
+        return (
+            Message.message_id, Message.seq, Message.from_address, Message.to_address, Message.data, Message.value_wei,
+            Message.gas_limit, Message.request["gas_limit"].astext.is_not(None).label("gas_named"), Message.purpose,
+            Message.reason,
+        )  # fmt: skip
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Self:
         return cls(
             message_id=row.message_id,
             seq=row.seq,
@@ -48,7 +57,7 @@ class Queued:
             data=bytes(row.data),
             value_wei=row.value_wei,
             gas_limit=row.gas_limit,
-            gas_named=row.request["gas_limit"] is not None,
+            gas_named=row.gas_named,
             purpose=row.purpose,
             reason=row.reason,
         )
@@ -89,40 +98,39 @@ def preflight(
 def expire_queued(context: RelayerContext) -> list[str]:
     """End queued messages whose deadline has passed, by the database's clock."""
     with transaction(context.sessions) as session:
-        rows = session.scalars(
-            select(Message)
+        rows = session.execute(
+            select(Message.message_id, Message.deadline)
             .where(Message.status == "queued", Message.deadline <= func.clock_timestamp())
             .order_by(Message.seq)
             .with_for_update(skip_locked=True)
         ).all()
         for row in rows:
             detail = f"The deadline {format_time(row.deadline)} passed before it was signed."
-            end(session, row, "expired", Refusal("deadline_passed", detail))
+            end(session, row.message_id, "expired", Refusal("deadline_passed", detail))
         return [row.message_id for row in rows]
 
 
-def lock_queued(session: Session, message_ids: Sequence[str]) -> dict[str, Message]:
+def lock_queued(session: Session, message_ids: Sequence[str]) -> set[str]:
     """Lock those that are still queued and in time, in order of acceptance; what another holds is left out."""
-    rows = session.scalars(
-        select(Message)
+    query = (
+        select(Message.message_id)
         .where(
-            Message.message_id.in_(message_ids),
+            named(message_ids),
             Message.status == "queued",
             (Message.deadline.is_(None)) | (Message.deadline > func.clock_timestamp()),
         )
         .order_by(Message.seq)
         .with_for_update(skip_locked=True)
     )
-    return {row.message_id: row for row in rows}
+    return set(session.scalars(query))
 
 
 def reject(context: RelayerContext, row: Queued, refusal: Refusal) -> list[str]:
     """End a queued message without a nonce; returns its id, unless somebody else has moved it meanwhile."""
     with transaction(context.sessions) as session:
-        locked = lock_queued(session, [row.message_id]).get(row.message_id)
-        if locked is None:
+        if not lock_queued(session, [row.message_id]):
             return []
-        end(session, locked, "rejected", refusal)
+        end(session, row.message_id, "rejected", refusal)
     log.warning("message_rejected", message_id=row.message_id, code=refusal.code)
     return [row.message_id]
 
@@ -133,29 +141,39 @@ def note(context: RelayerContext, row: Queued, code: str, detail: str) -> None:
     if row.reason == reason:
         return
     with transaction(context.sessions) as session:
-        locked = lock_queued(session, [row.message_id]).get(row.message_id)
-        if locked is not None:
-            locked.reason = reason
+        if lock_queued(session, [row.message_id]):
+            set_reason(session, row.message_id, reason)
             if row.reason is None or row.reason["code"] != code:
                 record(session, row.message_id, "waiting", reason)
 
 
-def end(session: Session, row: Message, status: str, refusal: Refusal) -> None:
+def end(session: Session, message_id: str, status: str, refusal: Refusal) -> None:
     """End a locked message that has no nonce."""
-    row.status = status
-    row.reason = {"code": refusal.code, "detail": refusal.detail}
-    row.updated_at = func.clock_timestamp()
-    session.flush()
-    record(session, row.message_id, status, row.reason)
+    reason = {"code": refusal.code, "detail": refusal.detail}
+    session.execute(
+        update(Message)
+        .where(Message.message_id == message_id)
+        .values(status=status, reason=reason, updated_at=func.clock_timestamp()),
+        execution_options={"synchronize_session": False},
+    )
+    record(session, message_id, status, reason)
+
+
+def set_reason(session: Session, message_id: str, reason: dict[str, str]) -> None:
+    """Say on a locked message why it waits; nothing else of it changes."""
+    session.execute(
+        update(Message).where(Message.message_id == message_id).values(reason=reason),
+        execution_options={"synchronize_session": False},
+    )
 
 
 def _simulate(look: Look, rows: Sequence[Queued]) -> list[Any]:
     """What running each would give: an estimate where the caller named no gas limit, else a call with the one named."""
     results: list[Any] = [None] * len(rows)
-    for named, method in ((True, "eth_call"), (False, "eth_estimateGas")):
-        places = [place for place, row in enumerate(rows) if row.gas_named is named]
+    for gas_named, method in ((True, "eth_call"), (False, "eth_estimateGas")):
+        places = [place for place, row in enumerate(rows) if row.gas_named is gas_named]
         calls = [
-            call_fields(row.sender, row.to, row.data, row.value_wei, row.gas_limit if named else MAX_GAS_LIMIT)
+            call_fields(row.sender, row.to, row.data, row.value_wei, row.gas_limit if gas_named else MAX_GAS_LIMIT)
             for row in (rows[place] for place in places)
         ]
         try:

@@ -4,13 +4,13 @@ Ticks run one at a time where they can, for less work; two at once are harmless,
 lock. A tick that dies anywhere is finished by the next one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import Engine, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Engine, func, select, text
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.exc import OperationalError
 
 from apps.common.database import transaction
@@ -90,45 +90,41 @@ def _alone(context: RelayerContext) -> Iterator[bool]:
 
 
 def _open_messages(context: RelayerContext) -> list[OpenMessage]:
+    attempts = (Attempt.chain_id == Message.chain_id) & (Attempt.address == Message.from_address)
     query = (
-        select(Message, Attempt.tx_hash.label("attempt"), Attempt.max_fee_per_gas_wei)
-        .join(
-            Attempt,
-            (Attempt.chain_id == Message.chain_id)
-            & (Attempt.address == Message.from_address)
-            & (Attempt.nonce == Message.nonce),
+        select(
+            Message.message_id, Message.seq, Message.from_address, Message.nonce, Message.status, Message.to_address,
+            Message.data, Message.value_wei, Message.gas_limit, Message.block_number, Message.block_hash,
+            Message.observed_block,
+            func.max(Attempt.max_fee_per_gas_wei).label("max_fee_wei"),
+            func.array_agg(aggregate_order_by(Attempt.tx_hash, Attempt.number)).label("attempts"),
         )
+        .join(Attempt, attempts & (Attempt.nonce == Message.nonce))
         .where(Message.status.in_(OPEN), Message.chain_id == context.settings.chain_id)
-        .order_by(Message.seq, Attempt.number)
-    )
+        .group_by(Message.message_id)
+        .order_by(Message.seq)
+    )  # fmt: skip
     with transaction(context.sessions) as session:
         rows = session.execute(query).all()
-    attempts: dict[str, list[tuple[str, int]]] = {}
-    for row, tx_hash, fee in rows:
-        attempts.setdefault(row.message_id, []).append((tx_hash, fee))
-    messages = {row.message_id: row for row, _, _ in rows}
-    return [_open_message(row, attempts[row.message_id]) for row in messages.values()]
-
-
-def _open_message(row: Message, attempts: Sequence[tuple[str, int]]) -> OpenMessage:
-    if row.nonce is None:
-        raise ValueError("a signed message has a nonce: a constraint says so")
-    return OpenMessage(
-        message_id=row.message_id,
-        seq=row.seq,
-        address=row.from_address,
-        nonce=row.nonce,
-        status=row.status,
-        to=row.to_address,
-        data=bytes(row.data),
-        value_wei=row.value_wei,
-        gas_limit=row.gas_limit,
-        max_fee_wei=max(fee for _, fee in attempts),
-        block_number=row.block_number,
-        block_hash=row.block_hash,
-        observed_block=row.observed_block or 0,
-        attempts=tuple(tx_hash for tx_hash, _ in attempts),
-    )
+    return [
+        OpenMessage(
+            message_id=row.message_id,
+            seq=row.seq,
+            address=row.from_address,
+            nonce=row.nonce,
+            status=row.status,
+            to=row.to_address,
+            data=bytes(row.data),
+            value_wei=row.value_wei,
+            gas_limit=row.gas_limit,
+            max_fee_wei=int(row.max_fee_wei),
+            block_number=row.block_number,
+            block_hash=row.block_hash,
+            observed_block=row.observed_block or 0,
+            attempts=tuple(row.attempts),
+        )
+        for row in rows
+    ]
 
 
 def _check_signers(context: RelayerContext, look: Look) -> None:

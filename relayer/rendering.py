@@ -42,23 +42,13 @@ def render_messages(session: Session, messages: Sequence[Message]) -> list[dict[
                 }
             )
     return [
-        _render(row, attempts.get((row.chain_id, row.from_address, row.nonce), []) if row.nonce is not None else [])
+        render(row, attempts.get((row.chain_id, row.from_address, row.nonce), []) if row.nonce is not None else [])
         for row in messages
     ]
 
 
-def render_event(row: MessageEvent) -> dict[str, Any]:
-    return {
-        "number": row.number,
-        "type": row.type,
-        "body": row.body,
-        "previous_digest": row.previous_digest,
-        "digest": row.digest,
-        "at": format_time(row.at),
-    }
-
-
-def _render(row: Message, attempts: list[dict[str, Any]]) -> dict[str, Any]:
+def render(row: Message, attempts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Render a message with these attempts of its slot."""
     return {
         "message_id": row.message_id,
         "purpose": row.purpose,
@@ -81,6 +71,17 @@ def _render(row: Message, attempts: list[dict[str, Any]]) -> dict[str, Any]:
         "attempts": attempts,
         "created_at": format_time(row.created_at),
         "updated_at": format_time(row.updated_at),
+    }
+
+
+def render_event(row: MessageEvent) -> dict[str, Any]:
+    return {
+        "number": row.number,
+        "type": row.type,
+        "body": row.body,
+        "previous_digest": row.previous_digest,
+        "digest": row.digest,
+        "at": format_time(row.at),
     }
 
 

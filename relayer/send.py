@@ -4,13 +4,13 @@ That a node was asked is written down before it is asked. Whatever the node answ
 error does not mean that no node has the bytes.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import structlog
-from sqlalchemy import Select, and_, case, false, func, insert, or_, select, text, true, update
+from sqlalchemy import Select, and_, case, false, func, or_, select, text, true
 from sqlalchemy.orm import aliased
 
 from apps.common.crashpoint import crashpoint
@@ -18,13 +18,13 @@ from apps.common.database import transaction
 from relayer.chain import Look
 from relayer.context import RelayerContext
 from relayer.events import Event, record_all
-from relayer.models import FINAL, UNMINED, Attempt, Message, Send, Signer, Slot
+from relayer.models import FINAL, UNMINED, Attempt, Message, Send, Signer, Slot, named
 from relayer.replies import DELIVERED, Reply, classify
 from relayer.rpc import Endpoint, RpcError, Unanswered
 
 log = structlog.get_logger(__name__)
 
-BATCH = 50
+BATCH = 100
 # A node that took bytes is given them again once a block, or after this time where no block comes: it may have dropped
 # them. Only the first in line, for what stands behind them cannot be mined yet.
 FIRST_IN_LINE = 16
@@ -117,9 +117,9 @@ def _due_query(
 
 def _send(context: RelayerContext, endpoint: Endpoint, due: Sequence[_Due], head: int) -> bool:
     """Send a batch once; False when the node did not answer."""
-    values = [{"tx_hash": one.tx_hash, "endpoint": endpoint.number, "head": head} for one in due]
+    values = {"hashes": [one.tx_hash for one in due], "endpoint": endpoint.number, "head": head}
     with transaction(context.sessions) as session:
-        numbers = session.scalars(insert(Send).returning(Send.id, sort_by_parameter_order=True), values).all()
+        numbers = {row.tx_hash: row.id for row in session.execute(_BEGIN, values)}
     crashpoint("relayer.sending")
     answered = True
     try:
@@ -146,29 +146,51 @@ def _reply(due: _Due, result: object) -> tuple[Reply, str]:
     return Reply.AMBIGUOUS, "the node answered another hash"
 
 
+_BEGIN = text(
+    """
+    INSERT INTO sends (tx_hash, endpoint, head) SELECT hash, :endpoint, :head FROM unnest(CAST(:hashes AS text[])) hash
+    RETURNING id, tx_hash
+    """
+)
+_COMPLETE = text(
+    """
+    UPDATE sends SET reply = new.reply, reply_text = new.reply_text, finished_at = clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS new(id bigint, reply text, reply_text text)
+    WHERE sends.id = new.id
+    """
+)
+_CHANGE = text(
+    """
+    UPDATE messages SET status = new.status, reason = new.reason,
+        updated_at = CASE WHEN messages.status = new.status THEN messages.updated_at ELSE clock_timestamp() END
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS new(message_id text, status text, reason jsonb)
+    WHERE messages.message_id = new.message_id
+    """
+)
+
+
 def _record(
     context: RelayerContext,
     endpoint: Endpoint,
     due: Sequence[_Due],
-    numbers: Sequence[int],
+    numbers: Mapping[str, int],
     replies: Sequence[tuple[Reply, str]],
 ) -> None:
     """Complete the evidence, and move to `broadcast` what a node took. A reply is put into the history when it is
     another one than the last, so that a message that is sent again for hours keeps a readable one."""
     reply_of = {one.message_id: (one, reply, said) for one, (reply, said) in zip(due, replies, strict=True)}
+    evidence = [
+        {"id": numbers[one.tx_hash], "reply": reply.value, "reply_text": said} for one, reply, said in reply_of.values()
+    ]
     with transaction(context.sessions) as session:
-        for (reply, said), same in groupby(sorted(zip(replies, numbers, strict=True)), key=lambda pair: pair[0]):
-            session.execute(
-                update(Send)
-                .where(Send.id.in_([number for _, number in same]))
-                .values(reply=reply.value, reply_text=said, finished_at=func.clock_timestamp()),
-                execution_options={"synchronize_session": False},
-            )
-        rows = session.scalars(
-            select(Message).where(Message.message_id.in_(list(reply_of))).order_by(Message.seq).with_for_update()
+        session.execute(_COMPLETE, {"rows": json.dumps(evidence)})
+        rows = session.execute(
+            select(Message.message_id, Message.status, Message.intent, Message.reason)
+            .where(named(list(reply_of)))
+            .order_by(Message.seq)
+            .with_for_update()
         ).all()
-        events = []
-        now = session.scalars(select(func.clock_timestamp())).one()
+        events, changes = [], []
         for row in rows:
             one, reply, said = reply_of[row.message_id]
             body = {"tx_hash": one.tx_hash, "endpoint": endpoint.number, "reply": reply.value, "text": said}
@@ -178,14 +200,15 @@ def _record(
                     events.append(Event(row.message_id, "sent_again_after_deep_reorg", body))
                 continue
             if row.status == "signed" and reply in DELIVERED:
-                row.status = "broadcast"
-                row.reason = row.reason if row.intent != "none" else None
-                row.updated_at = now
+                reason = row.reason if row.intent != "none" else None
+                changes.append({"message_id": row.message_id, "status": "broadcast", "reason": reason})
                 events.append(Event(row.message_id, "broadcast", body))
             elif one.last_reply != reply.value:
                 events.append(Event(row.message_id, "reply", body))
             if reply not in DELIVERED and row.status == "signed" and row.intent == "none":
-                row.reason = {"code": f"node_{reply.value}", "detail": said}
+                reason = {"code": f"node_{reply.value}", "detail": said}
+                changes.append({"message_id": row.message_id, "status": row.status, "reason": reason})
                 log.warning("send_refused", message_id=row.message_id, endpoint=endpoint.number, reply=reply.value)
-        session.flush()
+        if changes:
+            session.execute(_CHANGE, {"rows": json.dumps(changes)})
         record_all(session, events)

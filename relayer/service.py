@@ -1,32 +1,52 @@
 """Accepting and reading messages. Signing and sending are the pump's, in another process."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Engine, select
 
 from apps.common.crashpoint import crashpoint
-from apps.common.database import transaction
+from apps.common.database import run_statement, transaction
 from apps.common.errors import InvalidInput
 from apps.common.idempotency import differing_fields, raise_reused
 from apps.common.wire import format_time, integer_cursor, page
 from relayer.context import RelayerContext
 from relayer.errors import TransactionNotFound
-from relayer.events import Event, record_first
+from relayer.events import Event, first_digest
 from relayer.models import FINAL, Message, MessageEvent
-from relayer.rendering import render_event, render_messages
+from relayer.rendering import render, render_event, render_messages
 
 # A waiting call holds one of the web server's threads; the others must stay free for calls that do something.
 MAX_WAITERS = 4
 POLL_SEC = 0.2
 
 
+# A message and the beginning of its history, in one round trip; no row where the message_id is known already.
+_ACCEPT = """
+WITH accepted AS (
+    INSERT INTO messages (message_id, request, purpose, status, chain_id, from_address, to_address, data, value_wei,
+        gas_limit, deadline)
+    VALUES (%(message_id)s, %(request)s, %(purpose)s, %(status)s, %(chain_id)s, %(from_address)s, %(to_address)s,
+        %(data)s, %(value_wei)s, %(gas_limit)s, %(deadline)s)
+    ON CONFLICT (message_id) DO NOTHING
+    RETURNING message_id, request, created_at, updated_at
+), noted AS (
+    INSERT INTO message_events (message_id, number, type, body, previous_digest, digest)
+    SELECT message_id, 1, 'accepted', request, '', %(digest)s FROM accepted
+)
+SELECT created_at, updated_at FROM accepted
+"""
+
+
 class RelayerService:
-    def __init__(self, context: RelayerContext, wake: Callable[[], None]) -> None:
+    """`writer` is in autocommit: accepting a message is one statement."""
+
+    def __init__(self, context: RelayerContext, writer: Engine, wake: Callable[[], None]) -> None:
         self.context = context
+        self._writer = writer
         self._wake = wake
         self._waiters = threading.BoundedSemaphore(MAX_WAITERS)
 
@@ -37,40 +57,28 @@ class RelayerService:
         is compared as it was given, so that a changed default does not turn a replay into a reuse.
         """
         request = _canonical(body)
-        message_id = body["message_id"]
-        with transaction(self.context.sessions) as session:
-            row = session.scalars(
-                insert(Message)
-                .values(
-                    message_id=message_id,
-                    request=request,
-                    purpose=body["purpose"],
-                    status="queued",
-                    chain_id=self.context.settings.chain_id,
-                    from_address=body["sender"] or self._default_sender(),
-                    to_address=body["to"],
-                    data=bytes.fromhex(body["data"][2:]),
-                    value_wei=body["value_wei"],
-                    gas_limit=body["gas_limit"] or self.context.settings.gas_limit,
-                    deadline=body["deadline"],
-                )
-                .on_conflict_do_nothing(index_elements=["message_id"])
-                .returning(Message)
-            ).one_or_none()
-            inserted = row is not None
-            if row is None:
-                row = session.scalars(select(Message).where(Message.message_id == message_id)).one()
-            else:
-                record_first(session, Event(message_id, "accepted", request))
-                crashpoint("relayer.accepting")
-            fields = differing_fields(request, row.request)
-            if fields:
-                raise_reused(fields)
-            rendered = render_messages(session, [row])[0]
-        if inserted:
-            crashpoint("relayer.accepted")
-            self._wake()
-        return rendered, not inserted
+        settings = self.context.settings
+        values = {
+            "message_id": body["message_id"],
+            "purpose": body["purpose"],
+            "status": "queued",
+            "chain_id": settings.chain_id,
+            "from_address": body["sender"] or self._default_sender(),
+            "to_address": body["to"],
+            "data": bytes.fromhex(body["data"][2:]),
+            "value_wei": body["value_wei"],
+            "gas_limit": body["gas_limit"] or settings.gas_limit,
+            "deadline": body["deadline"],
+        }
+        first = first_digest(Event(body["message_id"], "accepted", request))
+        crashpoint("relayer.accepting")
+        stored = run_statement(self._writer, _ACCEPT, {**values, "request": json.dumps(request), "digest": first})
+        if stored is None:
+            return self._known(body["message_id"], request), True
+        crashpoint("relayer.accepted")
+        self._wake()
+        created_at, updated_at = stored
+        return render(Message(**values, created_at=created_at, updated_at=updated_at), []), False
 
     def read(self, message_id: str, wait_sec: float = 0.0) -> dict[str, Any]:
         """A message as it stands; with `wait_sec`, once its status changes or is final, or the time is over.
@@ -125,6 +133,14 @@ class RelayerService:
                 raise TransactionNotFound
             rows = session.scalars(query).all()
         return page([render_event(row) for row in rows], limit, lambda item: str(item["number"]))
+
+    def _known(self, message_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        with transaction(self.context.sessions) as session:
+            row = session.scalars(select(Message).where(Message.message_id == message_id)).one()
+            fields = differing_fields(request, row.request)
+            if fields:
+                raise_reused(fields)
+            return render_messages(session, [row])[0]
 
     def _read(self, message_id: str) -> dict[str, Any]:
         with transaction(self.context.sessions) as session:

@@ -11,12 +11,13 @@ it never will be, whatever `block_number` says provisionally. It never goes down
 signing on. Of a final message: the horizon at which it ended.
 """
 
+import json
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
@@ -25,13 +26,27 @@ from relayer.chain import Look, OpenMessage, Receipt
 from relayer.context import RelayerContext
 from relayer.events import Event, record_all
 from relayer.inquiry import Ending, agreed, find_occupant, why_reverted
-from relayer.models import OPEN, Attempt, Message, Signer, Slot
+from relayer.models import OPEN, Attempt, Message, Signer, Slot, named
 from relayer.reverts import UNKNOWN, Revert
 
 log = structlog.get_logger(__name__)
 
 ROWS_PER_TRANSACTION = 200
 _OF_INTENT = {"expire": "expired", "reject": "rejected"}
+
+
+@dataclass
+class _Change:
+    """How a message stands from now on; what is not named is null."""
+
+    message_id: str
+    status: str
+    tx_hash: str | None
+    block_number: int | None = None
+    block_hash: str | None = None
+    gas_cost_wei: int | None = None
+    reason: dict[str, Any] | None = None
+    revert: dict[str, Any] | None = None
 
 
 def settle(context: RelayerContext, look: Look, messages: Sequence[OpenMessage]) -> list[str]:
@@ -87,21 +102,20 @@ def _finish(context: RelayerContext, look: Look, endings: Sequence[Ending]) -> l
     }
     by_id = {ending.message.message_id: ending for ending in endings}
     with transaction(context.sessions) as session:
-        rows = _lock(session, list(by_id))
-        now = session.scalars(select(func.clock_timestamp())).one()
         hashes = [ending.receipt.tx_hash for ending in endings if ending.receipt is not None]
         kinds = session.execute(select(Attempt.tx_hash, Attempt.kind).where(Attempt.tx_hash.in_(hashes))).all()
         kind_of = {row.tx_hash: row.kind for row in kinds}
-        events = []
-        for row in rows:
+        changes, events = [], []
+        for row in _lock(session, list(by_id)):
             ending = by_id[row.message_id]
-            _look_was(row, look, now)
             if ending.receipt is not None:
-                kind = kind_of[ending.receipt.tx_hash]
-                events.append(_end_by_receipt(row, look, ending.receipt, kind, reverts.get(ending.receipt.tx_hash)))
+                revert = reverts.get(ending.receipt.tx_hash)
+                change, event = _end_by_receipt(row, look, ending.receipt, kind_of[ending.receipt.tx_hash], revert)
             else:
-                events.append(_end_by_stranger(session, row, look, ending))
-        session.flush()
+                change, event = _end_by_stranger(session, row, look, ending)
+            changes.append(change)
+            events.append(event)
+        _change(session, look, changes)
         _close_slots(session, [event.message_id for event in events if event.type == "settled"])
         record_all(session, events)
         crashpoint("relayer.settling")
@@ -111,36 +125,32 @@ def _finish(context: RelayerContext, look: Look, endings: Sequence[Ending]) -> l
     return [event.message_id for event in events]
 
 
-def _end_by_receipt(row: Message, look: Look, receipt: Receipt, kind: str, revert: Revert | None) -> Event:
+def _end_by_receipt(
+    row: Row[Any], look: Look, receipt: Receipt, kind: str, revert: Revert | None
+) -> tuple[_Change, Event]:  # fmt: skip
     """The slot's own receipt stands at the horizon: this is the outcome."""
-    row.tx_hash = receipt.tx_hash
-    row.block_number = receipt.block_number
-    row.block_hash = receipt.block_hash
-    row.gas_cost_wei = receipt.gas_cost_wei
-    row.reason = None
+    change = _Change(
+        row.message_id, "confirmed", receipt.tx_hash, receipt.block_number, receipt.block_hash,
+        gas_cost_wei=receipt.gas_cost_wei,
+    )  # fmt: skip
     if kind == "noop":
-        row.status = _OF_INTENT.get(row.intent, "cancelled")
-        row.reason = {"code": "replaced", "detail": "An empty transaction of the same nonce was mined instead."}
-    elif receipt.success:
-        row.status = "confirmed"
-    else:
+        change.status = _OF_INTENT.get(row.intent, "cancelled")
+        change.reason = {"code": "replaced", "detail": "An empty transaction of the same nonce was mined instead."}
+    elif not receipt.success:
         found = revert or UNKNOWN
-        row.status = "reverted"
-        row.revert = {"name": found.name, "detail": found.detail}
-    body = {"status": row.status, "tx_hash": receipt.tx_hash, "block_number": receipt.block_number}
-    return Event(row.message_id, "settled", {**body, "block_hash": receipt.block_hash, **_proof(look)})
+        change.status = "reverted"
+        change.revert = {"name": found.name, "detail": found.detail}
+    body = {"status": change.status, "tx_hash": receipt.tx_hash, "block_number": receipt.block_number}
+    return change, Event(row.message_id, "settled", {**body, "block_hash": receipt.block_hash, **_proof(look)})
 
 
-def _end_by_stranger(session: Session, row: Message, look: Look, ending: Ending) -> Event:
+def _end_by_stranger(session: Session, row: Row[Any], look: Look, ending: Ending) -> tuple[_Change, Event]:
     """Somebody else's transaction is in the nonce's place for ever. It is found and named, never guessed."""
     occupant = ending.occupant
     if occupant is None:
         raise ValueError("an ending without receipt has an occupant")
     what = f"transaction {occupant.tx_hash}" if occupant.tx_hash else "no transaction of the signer's"
     detail = f"Nonce {row.nonce} of {row.from_address} was used in block {occupant.block_number} by {what}."
-    row.status = "conflict"
-    row.reason = {"code": "nonce_taken", "detail": detail}
-    row.block_number = row.block_hash = None
     session.execute(
         update(Slot)
         .where(Slot.message_id == row.message_id, Slot.state == "open")
@@ -148,7 +158,9 @@ def _end_by_stranger(session: Session, row: Message, look: Look, ending: Ending)
         execution_options={"synchronize_session": False},
     )
     quarantine(session, row.chain_id, row.from_address)
-    return Event(row.message_id, "conflict", {"detail": detail, "block_hash": occupant.block_hash, **_proof(look)})
+    change = _Change(row.message_id, "conflict", row.tx_hash, reason={"code": "nonce_taken", "detail": detail})
+    body = {"detail": detail, "block_hash": occupant.block_hash, **_proof(look)}
+    return change, Event(row.message_id, "conflict", body)
 
 
 def _proof(look: Look) -> dict[str, Any]:
@@ -160,27 +172,21 @@ def _move(context: RelayerContext, look: Look, moved: Sequence[tuple[OpenMessage
     transactions of such a block back, so the same bytes go out again."""
     by_id = {message.message_id: (message, receipt) for message, receipt in moved}
     with transaction(context.sessions) as session:
-        events = []
-        now = session.scalars(select(func.clock_timestamp())).one()
+        changes, events = [], []
         for row in _lock(session, list(by_id)):
             message, receipt = by_id[row.message_id]
             if receipt is not None:
-                row.status = "mined"
-                row.tx_hash = receipt.tx_hash
-                row.block_number = receipt.block_number
-                row.block_hash = receipt.block_hash
-                row.reason = row.reason if row.intent != "none" else None
+                reason = row.reason if row.intent != "none" else None
+                place = (receipt.tx_hash, receipt.block_number, receipt.block_hash)
+                changes.append(_Change(row.message_id, "mined", *place, reason=reason))
                 body = {"tx_hash": receipt.tx_hash, "block_number": receipt.block_number}
                 events.append(Event(row.message_id, "mined", {**body, "block_hash": receipt.block_hash}))
             elif row.status == "mined":
                 body = {"block_number": row.block_number or 0, "block_hash": row.block_hash or ""}
+                changes.append(_Change(row.message_id, "broadcast", message.attempts[-1], reason=row.reason))
                 events.append(Event(row.message_id, "reorged", body))
-                row.status = "broadcast"
-                row.block_number = row.block_hash = None
-                row.tx_hash = message.attempts[-1]
                 log.warning("message_reorged", message_id=row.message_id, **body)
-            _look_was(row, look, now)
-        session.flush()
+        _change(session, look, changes)
         record_all(session, events)
         crashpoint("relayer.moving")
     crashpoint("relayer.moved")
@@ -196,10 +202,12 @@ def _observe(context: RelayerContext, look: Look, message_ids: Sequence[str]) ->
     # Locked in one order and without waiting: another pump may be at the same rows.
     free = (
         select(Message.message_id)
-        .where(Message.message_id.in_(message_ids), Message.status.in_(OPEN), behind)
+        .where(
+            named(message_ids), Message.status.in_(OPEN), behind
+        )
         .order_by(Message.seq)
         .with_for_update(skip_locked=True)
-    )
+    )  # fmt: skip
     values: dict[Any, Any] = {
         Message.observed_block: func.greatest(func.coalesce(Message.observed_block, 0), look.horizon),
         Message.observed_head: func.greatest(func.coalesce(Message.observed_head, 0), look.head),
@@ -208,26 +216,43 @@ def _observe(context: RelayerContext, look: Look, message_ids: Sequence[str]) ->
         locked = session.scalars(free).all()
         if locked:
             session.execute(
-                update(Message).where(Message.message_id.in_(locked)).values(values),
+                update(Message).where(named(locked)).values(values),
                 execution_options={"synchronize_session": False},
             )
 
 
-def _lock(session: Session, message_ids: Sequence[str]) -> Sequence[Message]:
+def _lock(session: Session, message_ids: Sequence[str]) -> Sequence[Row[Any]]:
     """Those rows that are still open, in order of acceptance; another pump may have been quicker."""
-    return session.scalars(
-        select(Message)
-        .where(Message.message_id.in_(message_ids), Message.status.in_(OPEN))
+    return session.execute(
+        select(
+            Message.message_id, Message.chain_id, Message.from_address, Message.nonce, Message.status, Message.intent,
+            Message.reason, Message.tx_hash, Message.block_number, Message.block_hash,
+        )
+        .where(named(message_ids), Message.status.in_(OPEN))
         .order_by(Message.seq)
         .with_for_update()
-    ).all()
+    ).all()  # fmt: skip
 
 
-def _look_was(row: Message, look: Look, now: datetime) -> None:
-    """Note what was looked at. Only callers that know the nonce unused at the horizon, or the message ended, may."""
-    row.observed_block = max(row.observed_block or 0, look.horizon)
-    row.observed_head = look.head
-    row.updated_at = now
+_CHANGE = text(
+    """
+    UPDATE messages SET status = new.status, tx_hash = new.tx_hash, block_number = new.block_number,
+        block_hash = new.block_hash, gas_cost_wei = new.gas_cost_wei, reason = new.reason, revert = new.revert,
+        observed_block = greatest(messages.observed_block, :horizon), observed_head = :head,
+        updated_at = clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS new(message_id text, status text, tx_hash text,
+        block_number bigint, block_hash text, gas_cost_wei wei, reason jsonb, revert jsonb)
+    WHERE messages.message_id = new.message_id
+    """
+)
+
+
+def _change(session: Session, look: Look, changes: Sequence[_Change]) -> None:
+    """Write all changes, and note what was looked at. So only messages may be changed whose nonce is certainly unused
+    at the horizon, or that end here."""
+    if changes:
+        rows = json.dumps([asdict(change) for change in changes])
+        session.execute(_CHANGE, {"rows": rows, "horizon": look.horizon, "head": look.head})
 
 
 def _close_slots(session: Session, message_ids: Sequence[str]) -> None:

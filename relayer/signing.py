@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import rlp
 from eth_keys.datatypes import Signature
-from web3 import Web3
+from eth_typing import Hash32
+from eth_utils.crypto import keccak
 
 
 class SignatureMismatch(Exception):
@@ -33,20 +34,6 @@ class Unsigned:
     gas_limit: int
     max_fee_wei: int
     tip_wei: int
-
-    def fields(self) -> dict[str, Any]:
-        """As eth-account takes it."""
-        return {
-            "type": 2,
-            "chainId": self.chain_id,
-            "nonce": self.nonce,
-            "to": self.to,
-            "value": self.value_wei,
-            "data": self.data,
-            "gas": self.gas_limit,
-            "maxFeePerGas": self.max_fee_wei,
-            "maxPriorityFeePerGas": self.tip_wei,
-        }
 
     def price(self) -> dict[str, str]:
         """For a message's history."""
@@ -101,7 +88,7 @@ class Keyring:
         """
         raw = self._signers[unsigned.sender].sign(unsigned)
         verify(raw, unsigned)
-        return Signed(tx_hash=Web3.to_hex(Web3.keccak(raw)), raw=raw)
+        return Signed(tx_hash="0x" + keccak(raw).hex(), raw=raw)
 
 
 def verify(raw: bytes, unsigned: Unsigned) -> None:
@@ -109,20 +96,29 @@ def verify(raw: bytes, unsigned: Unsigned) -> None:
     asked = f"nonce {unsigned.nonce} of {unsigned.sender}"
     try:
         fields = rlp.decode(raw[1:])
-        body, (parity, r, s) = fields[:9], [int.from_bytes(item, "big") for item in fields[9:]]
-        if raw[:1] != _EIP_1559 or body != _body(unsigned) or rlp.encode(fields) != raw[1:] or s > _HALF_OF_ORDER:
+        parity, r, s = (int.from_bytes(item, "big") for item in fields[9:])
+        if fields[:9] != body(unsigned) or raw != encode(unsigned, (parity, r, s)) or s > _HALF_OF_ORDER:
             raise SignatureMismatch(asked)
-        digest = Web3.keccak(_EIP_1559 + rlp.encode(body))
-        sender = Signature(vrs=(parity, r, s)).recover_public_key_from_msg_hash(digest).to_checksum_address()
+        key = Signature(vrs=(parity, r, s)).recover_public_key_from_msg_hash(signing_hash(unsigned))
     except SignatureMismatch:
         raise
     except Exception:  # noqa: BLE001  # what cannot be decoded is not what was asked for
         raise SignatureMismatch(f"{asked}: undecodable") from None
-    if sender != unsigned.sender:
+    if key.to_canonical_address() != bytes.fromhex(unsigned.sender[2:]):
         raise SignatureMismatch(asked)
 
 
-def _body(unsigned: Unsigned) -> list[Any]:
+def signing_hash(unsigned: Unsigned) -> Hash32:
+    """What a key signs: keccak-256 of the type and the nine fields (EIP-1559)."""
+    return Hash32(keccak(_EIP_1559 + rlp.encode(body(unsigned))))
+
+
+def encode(unsigned: Unsigned, signature: tuple[int, int, int]) -> bytes:
+    """The transaction with its signature (y parity, r, s), as it is sent."""
+    return bytes(_EIP_1559 + rlp.encode([*body(unsigned), *(_big_endian(part) for part in signature)]))
+
+
+def body(unsigned: Unsigned) -> list[Any]:
     """The nine fields that are signed, as EIP-1559 orders and RLP encodes them; the access list is empty."""
     prices = (unsigned.tip_wei, unsigned.max_fee_wei)
     numbers = [_big_endian(value) for value in (unsigned.chain_id, unsigned.nonce, *prices, unsigned.gas_limit)]

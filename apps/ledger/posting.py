@@ -7,11 +7,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-import psycopg2
 from sqlalchemy import Engine, RowMapping, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from apps.common.database import run_statement
 from apps.common.errors import InProgress
 from apps.common.wei import MAX_WEI, exact_int
 from apps.ledger.errors import AlreadyReversed, BalanceTooLarge, NotReversible, refusal
@@ -73,42 +73,16 @@ _POST = "SELECT * FROM post_movement(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 
 def post_one(engine: Engine, new: NewMovement, request_id: str) -> Posted:
-    """Post a movement in one round trip, its transaction included. Raises `InProgress`.
-
-    A connection that was lost meanwhile is no answer: the call is made again, once; under its message_id it still
-    happens once.
-    """
+    """Post a movement in one round trip, its transaction included. Raises `InProgress`."""
     kind = KINDS.get(new.kind)
     sides = (kind.source, kind.target) if kind else (None, None)
     given = (new.message_id, new.kind, new.pool_id, new.user_id, *sides, new.amount_wei, new.reference, request_id)
     try:
-        return _call(engine, given)
+        row: Any = run_statement(engine, _POST, given)
     except DBAPIError as error:
-        if error.connection_invalidated:
-            return _call(engine, given)
         raise_if_in_progress(error)
         raise
-
-
-def _call(engine: Engine, given: tuple[Any, ...]) -> Posted:
-    """The driver itself: half of a movement's time in Python would else be spent on describing one known row."""
-    connection = engine.raw_connection()
-    try:
-        cursor = connection.cursor()
-        cursor.execute(_POST, given)
-        row: Any = cursor.fetchone()
-        return Posted(*row)
-    except psycopg2.Error as error:
-        lost = bool(getattr(connection.dbapi_connection, "closed", True))
-        if lost:
-            connection.invalidate()
-            engine.dispose()  # the others of the pool were made before this one broke, and are as likely dead
-        # As everywhere else, so that whoever answers callers knows it.
-        raise DBAPIError.instance(
-            _POST, None, error, psycopg2.Error, connection_invalidated=lost, dialect=engine.dialect
-        ) from error
-    finally:
-        connection.close()
+    return Posted(*row)
 
 
 def raise_if_in_progress(error: DBAPIError) -> None:

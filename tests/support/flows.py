@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import func, select, text, update
 
 from apps.clients.ledger import LedgerClient
-from apps.common.database import transaction
+from apps.common.database import make_engine, transaction
 from apps.common.settings import normalise_database_url
 from apps.devnet.deployment import set_balance
 from apps.pool.context import PoolContext, make_context
@@ -231,7 +231,9 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
         )
         relayer = create_relayer(relayer_settings)
         relayer_context = relayer.extensions["service"].context
-        relayer.extensions["service"] = RelayerService(relayer_context, wake=lambda: None)
+        relayer.extensions["service"] = RelayerService(
+            relayer_context, make_engine(relayer_settings.database_url, autocommit=True), wake=lambda: None
+        )
         settings = PoolSettings(
             **base,
             http_port=8104,

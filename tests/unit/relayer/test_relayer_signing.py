@@ -1,8 +1,12 @@
 """Signatures are what was asked for, and keys are in no text."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import rlp
+from eth_account import Account
+from hypothesis import given, settings, strategies
 
 from relayer.signers import parse_keys
 from relayer.signing import Keyring, SignatureMismatch, Unsigned, verify
@@ -10,6 +14,7 @@ from relayer.signing import Keyring, SignatureMismatch, Unsigned, verify
 KEY = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
 ADDRESS = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 UNSIGNED = Unsigned(31337, ADDRESS, 7, "0x70997970C51812dc3A010C7d01b50e0d17dc79C8", 5, b"\x01\x02", 21_000, 30, 2)
+KEYRING = Keyring([parse_keys(KEY)])
 
 
 @pytest.mark.parametrize("text", [KEY, "0x" + KEY, f" {KEY} ,", KEY.upper()])
@@ -46,3 +51,42 @@ def test_repr__keyring_and_signed__addresses_and_hashes_only() -> None:
     signed = keyring.sign(UNSIGNED)
     assert KEY not in f"{keyring!r}{keyring}{signed!r}"
     assert signed.raw.hex() not in f"{signed!r}{signed}"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    chain_id=strategies.sampled_from([1, 560_048, 31_337, 2**63 - 1]),
+    nonce=strategies.integers(0, 2**64 - 2),
+    value_wei=strategies.integers(0, 2**256 - 1),
+    data=strategies.binary(max_size=200),
+    gas_limit=strategies.integers(21_000, 16_777_216),
+    max_fee_wei=strategies.integers(0, 2**128),
+    tip_wei=strategies.integers(0, 2**128),
+)
+def test_sign__any_fields__the_bytes_of_eth_account(**fields: Any) -> None:
+    unsigned = Unsigned(sender=ADDRESS, to="0x70997970C51812dc3A010C7d01b50e0d17dc79C8", **fields)
+    theirs = Account.sign_transaction(
+        {
+            "type": 2,
+            "chainId": unsigned.chain_id,
+            "nonce": unsigned.nonce,
+            "to": unsigned.to,
+            "value": unsigned.value_wei,
+            "data": unsigned.data,
+            "gas": unsigned.gas_limit,
+            "maxFeePerGas": unsigned.max_fee_wei,
+            "maxPriorityFeePerGas": unsigned.tip_wei,
+        },
+        "0x" + KEY,
+    )
+    ours = KEYRING.sign(unsigned)
+    assert ours.raw == bytes(theirs.raw_transaction)
+    assert ours.tx_hash == theirs.hash.to_0x_hex()
+
+
+def test_verify__signature_with_a_leading_zero__mismatch() -> None:
+    fields = rlp.decode(KEYRING.sign(UNSIGNED).raw[1:])
+    for place in (9, 10, 11):
+        padded = [b"\0" + field if number == place else field for number, field in enumerate(fields)]
+        with pytest.raises(SignatureMismatch):
+            verify(b"\x02" + rlp.encode(padded), UNSIGNED)

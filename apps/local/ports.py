@@ -1,7 +1,12 @@
 """Which port each part listens on: the standard one, another when that is taken, or exactly the one asked for."""
 
+import fcntl
 import os
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from apps.local.errors import LocalError, PortInUse
 
@@ -40,6 +45,19 @@ def choose_ports(names: list[str], remembered: dict[str, int]) -> tuple[dict[str
             notes.append(f"port {notes_port} is in use: {name} listens on {port} instead (choose with {variable})")
         chosen[name] = port
     return chosen, notes
+
+
+@contextmanager
+def one_start_at_a_time() -> Iterator[None]:
+    """Held from choosing ports until their parts listen: else two stacks of one user that start together may choose the
+    same ones. A second start waits; a process that dies lets go."""
+    path = Path(tempfile.gettempdir()) / f"staking-ports-{os.getuid()}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def is_free(port: int) -> bool:

@@ -19,7 +19,7 @@ from apps.devnet.oracle import Oracle
 from apps.local import chain, postgres
 from apps.local.errors import NotRunning, StartFailed
 from apps.local.home import Home, State
-from apps.local.ports import choose_ports
+from apps.local.ports import choose_ports, one_start_at_a_time
 from apps.local.programs import WEB, WORKERS, Program, Programs
 from apps.local.supervision import Supervisor
 from migrations import runner
@@ -38,7 +38,7 @@ class Stack:
 
     def up(self, *, separate_custody: bool = False) -> None:
         """Start every part that does not run yet. Raises a `LocalError` that names what is missing and the remedy."""
-        with self.home.locked():
+        with self.home.locked(), one_start_at_a_time():
             state = self.home.create(separate_custody=separate_custody)
             supervisor = Supervisor(self.home, state)
             if not (state.ports and supervisor.running()):

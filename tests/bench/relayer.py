@@ -138,7 +138,9 @@ def _in_flight(node: Node, database_url: str) -> tuple[float, float, float]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     house = make_house(database_url, node, max_in_flight=IN_FLIGHT, max_gas_per_day_wei=100 * ETHER)
     house.pump()  # the signer is met
-    service = RelayerService(house.context, make_engine(house.context.settings.database_url, autocommit=True), wake=lambda: None)
+    service = RelayerService(
+        house.context, make_engine(house.context.settings.database_url, autocommit=True), wake=lambda: None
+    )
     for number in range(IN_FLIGHT):
         body = NewTransactionSchema().load(_body(f"flight:{number}", number + 1))
         service.accept(body)

@@ -1,12 +1,15 @@
 """Ports of the local stack: the standard one, a free one, or exactly the one asked for."""
 
+import fcntl
 import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from apps.local.errors import LocalError, PortInUse
-from apps.local.ports import any_free_port, choose_ports
+from apps.local.ports import any_free_port, choose_ports, one_start_at_a_time
 
 
 @pytest.fixture
@@ -51,3 +54,15 @@ def test_ports__two_parts_remember_the_same__they_get_two() -> None:
     port = any_free_port()
     chosen, _ = choose_ports(["pool", "ledger"], {"pool": port, "ledger": port})
     assert len(set(chosen.values())) == 2
+
+
+def test_ports__a_stack_is_starting__another_start_finds_the_lock_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with one_start_at_a_time():
+        (path,) = tmp_path.iterdir()
+        with path.open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with path.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -33,9 +33,9 @@ class Server:
         connection = psycopg2.connect(self.url("postgres"), connect_timeout=10)
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-            )
+            # By files: half the time of copying through the log, which a server without syncs has no use for.
+            create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+            cursor.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
         connection.close()
         return self.url(name)
 

@@ -65,7 +65,7 @@ def tapped(upstream: str) -> Iterator[Tap]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     tap.url = f"http://127.0.0.1:{server.server_address[1]}"
     try:

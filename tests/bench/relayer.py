@@ -42,7 +42,7 @@ RAW_KEY = "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a"
 
 
 def main() -> int:
-    with start_postgres() as server, start_anvil() as anvil:
+    with start_postgres(durable=True) as server, start_anvil() as anvil:
         node = Node(anvil.url)
         raw_per_sec = _raw(node)
         _tell("raw sends, signed beforehand, one after another", f"{raw_per_sec:.0f} / s")

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from tests.support.chaos import SEND, chaos_proxy
 from tests.support.postgres import Server
 from tests.support.relayer import OPERATOR, House, Node, make_house
 from tests.support.relayer_stack import relayer_stack
+from tests.support.scratch import scratch
 from tests.support.workers import Worker, pump_forever, worker_environment
 
 LIMIT = 2_400  # looks, some 50 ms apart
@@ -74,8 +74,8 @@ def test_worker__frozen_while_sending__another_takes_over_and_its_late_send_is_h
 class KillableServer:
     """A PostgreSQL that is killed with SIGKILL and started again on the same data, on one port."""
 
-    def __init__(self, directory: str) -> None:
-        self.postgres = Postgres(Path(directory) / "postgres", any_free_port(), "test")
+    def __init__(self, directory: Path) -> None:
+        self.postgres = Postgres(directory / "postgres", any_free_port(), "test")
         self.postgres.prepare()
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -106,8 +106,7 @@ class KillableServer:
 
 @contextmanager
 def killable_server() -> Iterator[KillableServer]:
-    with tempfile.TemporaryDirectory(prefix="staking-tests-") as directory:
-        Path(directory).chmod(0o711)
+    with scratch() as directory:
         server = KillableServer(directory)
         server.start()
         try:

@@ -2,11 +2,9 @@
 
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg2
 from psycopg2 import sql
@@ -14,6 +12,7 @@ from psycopg2 import sql
 from apps.local import postgres as local
 from apps.local.ports import any_free_port
 from apps.local.postgres import Postgres, unprivileged_account
+from tests.support.scratch import scratch
 
 
 class Server:
@@ -44,9 +43,8 @@ class Server:
 def start_postgres(*, durable: bool = False) -> Iterator[Server]:
     """Start a server. `durable` is for measurements: tests throw the data away, and only a crash of the machine would
     need the syncs."""
-    with tempfile.TemporaryDirectory(prefix="staking-tests-") as directory:
-        Path(directory).chmod(0o711)
-        postgres = Postgres(Path(directory) / "postgres", any_free_port(), "test")
+    with scratch(on_disk=durable) as directory:
+        postgres = Postgres(directory / "postgres", any_free_port(), "test")
         postgres.prepare()
         account = unprivileged_account()
         process = subprocess.Popen(

@@ -1,13 +1,12 @@
 """A whole stack for tests: real databases, broker, chain, services and workers."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from apps.local.home import Home
 from apps.local.stack import Stack
+from tests.support.scratch import scratch
 
 RHYTHM = {"RECONCILIATION_INTERVAL_SEC": "2", "STAKE_BATCH_THRESHOLD_WEI": str(10**18), "STAKE_BATCH_MAX_WAIT_SEC": "3"}
 
@@ -15,10 +14,8 @@ RHYTHM = {"RECONCILIATION_INTERVAL_SEC": "2", "STAKE_BATCH_THRESHOLD_WEI": str(1
 @contextmanager
 def running_stack(settings: dict[str, str] | None = None, *, separate_custody: bool = False) -> Iterator[Stack]:
     """Start a stack with settings of its own, on whatever ports are free; stop and erase it whatever happens."""
-    with tempfile.TemporaryDirectory(prefix="staking-tests-") as directory:
-        # As root, PostgreSQL runs as somebody else, who must be able to walk down to its data.
-        Path(directory).chmod(0o711)
-        stack = Stack(Home(Path(directory) / "home"))
+    with scratch() as directory:
+        stack = Stack(Home(directory / "home"))
         try:
             with environment({**RHYTHM, **(settings or {})}):
                 stack.up(separate_custody=separate_custody)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import rlp
-from eth_keys.datatypes import Signature
-from eth_typing import Hash32
+from coincurve import PublicKey
 from eth_utils.crypto import keccak
 
 
@@ -95,30 +94,30 @@ def verify(raw: bytes, unsigned: Unsigned) -> None:
     """Raise `SignatureMismatch` unless the bytes are exactly `unsigned`, signed by its sender, as nodes take it."""
     asked = f"nonce {unsigned.nonce} of {unsigned.sender}"
     try:
-        fields = rlp.decode(raw[1:])
-        parity, r, s = (int.from_bytes(item, "big") for item in fields[9:])
-        if fields[:9] != body(unsigned) or raw != encode(unsigned, (parity, r, s)) or s > _HALF_OF_ORDER:
+        parity, r, s = (int.from_bytes(item, "big") for item in rlp.decode(raw[1:])[9:])
+        if raw != encode(unsigned, (parity, r, s)) or s > _HALF_OF_ORDER:
             raise SignatureMismatch(asked)
-        key = Signature(vrs=(parity, r, s)).recover_public_key_from_msg_hash(signing_hash(unsigned))
+        signature = r.to_bytes(32, "big") + s.to_bytes(32, "big") + bytes([parity])
+        key = PublicKey.from_signature_and_message(signature, signing_hash(unsigned), hasher=None)
     except SignatureMismatch:
         raise
     except Exception:  # noqa: BLE001  # what cannot be decoded is not what was asked for
         raise SignatureMismatch(f"{asked}: undecodable") from None
-    if key.to_canonical_address() != bytes.fromhex(unsigned.sender[2:]):
+    if keccak(key.format(compressed=False)[1:])[-20:] != bytes.fromhex(unsigned.sender[2:]):
         raise SignatureMismatch(asked)
 
 
-def signing_hash(unsigned: Unsigned) -> Hash32:
+def signing_hash(unsigned: Unsigned) -> bytes:
     """What a key signs: keccak-256 of the type and the nine fields (EIP-1559)."""
-    return Hash32(keccak(_EIP_1559 + rlp.encode(body(unsigned))))
+    return keccak(_EIP_1559 + rlp.encode(_body(unsigned)))
 
 
 def encode(unsigned: Unsigned, signature: tuple[int, int, int]) -> bytes:
     """The transaction with its signature (y parity, r, s), as it is sent."""
-    return bytes(_EIP_1559 + rlp.encode([*body(unsigned), *(_big_endian(part) for part in signature)]))
+    return bytes(_EIP_1559 + rlp.encode([*_body(unsigned), *(_big_endian(part) for part in signature)]))
 
 
-def body(unsigned: Unsigned) -> list[Any]:
+def _body(unsigned: Unsigned) -> list[Any]:
     """The nine fields that are signed, as EIP-1559 orders and RLP encodes them; the access list is empty."""
     prices = (unsigned.tip_wei, unsigned.max_fee_wei)
     numbers = [_big_endian(value) for value in (unsigned.chain_id, unsigned.nonce, *prices, unsigned.gas_limit)]

@@ -131,9 +131,9 @@ def test_release__restored_backup__what_was_done_is_never_done_again(house: Hous
     house.pump()
     house.post("queued", value_wei="11")
     backup = copy_of(house, postgres)
-    for number, value in enumerate((12, 13, 13)):
+    for number, value in enumerate((12, 13, 13, 14)):
         house.post(f"lost:{number}", value_wei=str(value))
-    assert house.run("lost:2")["status"] == "confirmed"
+    assert house.run("lost:3")["status"] == "confirmed"
 
     old = make_house(backup, house.node)
     past = {"deadline": "2020-01-01T00:00:00Z"}
@@ -150,12 +150,13 @@ def test_release__restored_backup__what_was_done_is_never_done_again(house: Hous
             session.execute(text("UPDATE messages SET status = :status, nonce = 0"), {"status": status})
     assert old.client.post("/v1/transactions/queued/cancel").get_json()["code"] == "already_final"
     assert ask(old, "resume")[0] == "active"
+    old.post("lost:3", value_wei="14")
     old.mine_and_pump(3)
 
-    told = [old.message(name) for name in ("queued", "lost:0", "lost:1", "lost:2")]
-    assert [(item["status"], item["nonce"], item["attempts"]) for item in told] == [("conflict", None, [])] * 4
+    told = [old.message(name) for name in ("queued", "lost:0", "lost:1", "lost:2", "lost:3")]
+    assert [(item["status"], item["nonce"], item["attempts"]) for item in told] == [("conflict", None, [])] * 5
     assert {item["reason"]["code"] for item in told} == {"done_by_foreign_transaction"}
-    assert house.node.executions() == {11: 1, 12: 1, 13: 2}
+    assert house.node.executions() == {11: 1, 12: 1, 13: 2, 14: 1}
     for item in told:
         made = house.message(item["message_id"])
         assert f"Transaction {made['tx_hash']} " in item["reason"]["detail"]
@@ -163,8 +164,8 @@ def test_release__restored_backup__what_was_done_is_never_done_again(house: Hous
 
     old.post("new", value_wei="13")
     found = old.run("new")
-    assert (found["status"], found["nonce"]) == ("confirmed", 4)
-    assert house.node.executions() == {11: 1, 12: 1, 13: 3}
+    assert (found["status"], found["nonce"]) == ("confirmed", 5)
+    assert house.node.executions() == {11: 1, 12: 1, 13: 3, 14: 1}
 
 
 def test_release__foreign_transaction_reverted__an_equal_message_passes(house: House) -> None:

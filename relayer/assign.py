@@ -21,6 +21,7 @@ from relayer.context import RelayerContext
 from relayer.daily import DailySums
 from relayer.events import Event, record_all
 from relayer.fees import Fees, within
+from relayer.foreign import end_done
 from relayer.models import Message, Signer
 from relayer.policy import Refusal
 from relayer.preflight import Queued, end, expire_queued, lock_queued, note, preflight, reject, set_reason
@@ -50,7 +51,7 @@ class _Planned:
 
 def assign(context: RelayerContext, look: Look, messages: Sequence[OpenMessage]) -> tuple[int, list[str]]:
     """Sign what may be signed; returns how many were signed, and the messages that ended (rejected, expired)."""
-    ended = expire_queued(context)
+    ended = [*end_done(context), *expire_queued(context)]
     candidates, next_nonces = _candidates(context)
     signed = 0
     for address, rows in candidates.items():

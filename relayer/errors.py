@@ -34,6 +34,30 @@ class BeingReplaced(Conflict):
 
 
 class SignerQuarantined(Conflict):
-    """Somebody else has used this key: what they signed nobody here knows, so it never signs again. Use a new key."""
+    """Somebody else has used this key, and what they signed is not recorded here. Once the cause is known, release it."""
 
     code = "signer_quarantined"
+
+
+class NotQuarantined(Conflict):
+    """Only a quarantined key can be released."""
+
+    code = "not_quarantined"
+
+
+class SignerNotAtRest(Conflict):
+    """The key has something under way, or too few endpoints agree that it has not; the detail says what."""
+
+    code = "signer_not_at_rest"
+
+
+class OccupantUnknown(Conflict):
+    """What used a nonce of this key cannot be told for certain, so nothing was changed; ask a node with older state."""
+
+    code = "occupant_unknown"
+
+
+class ReleaseUnfinished(Conflict):
+    """More nonces were lost than one call looks up; what was found is recorded. Call again."""
+
+    code = "release_unfinished"

@@ -1,7 +1,8 @@
 """Questions that only an ending raises: why it reverted, who took a nonce, and whether another node agrees."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import structlog
 
@@ -11,6 +12,8 @@ from relayer.rpc import Endpoint, Endpoints, Request, RpcError, Unanswered
 from relayer.settings import RelayerSettings
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,54 +49,86 @@ def why_reverted(endpoint: Endpoint, message: OpenMessage, receipt: Receipt) -> 
 
 
 def find_occupant(look: Look, message: OpenMessage) -> Occupant | None:
-    """Binary search for the block in which the nonce was used, from the block at which it certainly was not.
+    """Search for the block in which the nonce was used, from the block at which it certainly was not.
 
     None where the node could not tell; that proves nothing.
     """
-    low, high = message.observed_block, look.horizon
+    nonce, low, high = message.nonce, message.observed_block, look.horizon
     try:
-        while high - low > 1:
-            middle = (low + high) // 2
-            count = int(look.endpoint.call("eth_getTransactionCount", [message.address, hex(middle)]), 16)
-            low, high = (low, middle) if count > message.nonce else (middle, high)
-        block = look.endpoint.call("eth_getBlockByNumber", [hex(high), True])
-        for transaction in block["transactions"]:
-            if (
-                transaction["from"].lower() == message.address.lower()
-                and int(transaction["nonce"], 16) == message.nonce
-            ):
-                return Occupant(high, block["hash"], transaction["hash"])
-        return Occupant(high, block["hash"], None)
+        number = blocks_using(look.endpoint, message.address, [nonce], low, high)[nonce]
+        block = look.endpoint.call("eth_getBlockByNumber", [hex(number), True])
+        transaction = transaction_in(block, message.address, nonce)
+        return Occupant(number, block["hash"], transaction["hash"] if transaction else None)
     except (RpcError, Unanswered, KeyError, TypeError, ValueError) as error:
         log.warning("occupant_not_found", message_id=message.message_id, kind=type(error).__name__)
         return None
 
 
-def agreed(settings: RelayerSettings, endpoints: Endpoints, look: Look, endings: Sequence[Ending]) -> list[Ending]:
-    """Those endings that enough endpoints see alike, at the same block hashes.
+def blocks_using(endpoint: Endpoint, address: str, nonces: Iterable[int], low: int, high: int) -> dict[int, int]:
+    """In which block each nonce was used: a binary search for all of them in step, one batch a round. At block `low`
+    none of them was used, at `high` all are.
 
-    Two must where two answer; one that has long been silent is not waited for, unless SETTLE_QUORUM says so. One that
-    answers something else counts as a voice that is missing: nothing is lost by waiting.
+    Raises `Unanswered`, `RpcError` (a node without the state of those blocks), `TypeError` or `ValueError`.
+    """
+    bounds = dict.fromkeys(nonces, (low, high))
+    while numbers := sorted({(below + above) // 2 for below, above in bounds.values() if above - below > 1}):
+        counts = answered(endpoint.batch([("eth_getTransactionCount", [address, hex(number)]) for number in numbers]))
+        used = dict(zip(numbers, (int(count, 16) for count in counts), strict=True))
+        for nonce, (below, above) in bounds.items():
+            middle = (below + above) // 2
+            if above - below > 1:
+                bounds[nonce] = (below, middle) if used[middle] > nonce else (middle, above)
+    return {nonce: above for nonce, (_, above) in bounds.items()}
+
+
+def transaction_in(block: Mapping[str, Any], address: str, nonce: int) -> Mapping[str, Any] | None:
+    """The sender's transaction of this nonce in a block read with its transactions."""
+    for transaction in block["transactions"]:
+        if transaction["from"].lower() == address.lower() and int(transaction["nonce"], 16) == nonce:
+            found: Mapping[str, Any] = transaction
+            return found
+    return None
+
+
+def elsewhere(
+    settings: RelayerSettings, endpoints: Endpoints, look: Look, ask: Callable[[Endpoint], T]
+) -> tuple[list[T], int]:
+    """What the other endpoints answer to `ask`, and how many must be alike, the look's own among them.
+
+    Two must where two answer; one that has long been silent is not waited for, unless SETTLE_QUORUM says so. `ask`
+    raises `Unanswered` or `RpcError` for silence, and for nothing else.
     """
     others = [one for one in endpoints.all if one is not look.endpoint]
-    votes = dict.fromkeys((ending.message.message_id for ending in endings), 1)
+    answers: list[T] = []
     silent = 0
     for endpoint in others:
-        if not endings or (endpoints.out(endpoint) and endpoint not in endpoints.awake()):
-            silent += endpoints.out(endpoint)
+        if endpoints.out(endpoint) and endpoint not in endpoints.awake():
+            silent += 1
             continue
         try:
-            seen = _sees(endpoint, look, endings)
+            answers.append(ask(endpoint))
         except (Unanswered, RpcError):
             endpoints.failed(endpoint)
             silent += endpoints.out(endpoint)
             continue
         endpoints.answered(endpoint)
+    return answers, settings.settle_quorum or min(2, 1 + len(others) - silent)
+
+
+def agreed(settings: RelayerSettings, endpoints: Endpoints, look: Look, endings: Sequence[Ending]) -> list[Ending]:
+    """Those endings that enough endpoints see alike, at the same block hashes; see `elsewhere`.
+
+    One that answers something else counts as a voice that is missing: nothing is lost by waiting.
+    """
+    if not endings:
+        return []
+    answers, needed = elsewhere(settings, endpoints, look, lambda one: (one.number, _sees(one, look, endings)))
+    votes = dict.fromkeys((ending.message.message_id for ending in endings), 1)
+    for number, seen in answers:
         for message_id, alike in seen.items():
             votes[message_id] += alike
             if not alike:
-                log.warning("endpoints_disagree", message_id=message_id, endpoint=endpoint.number)
-    needed = settings.settle_quorum or min(2, 1 + len(others) - silent)
+                log.warning("endpoints_disagree", message_id=message_id, endpoint=number)
     return [ending for ending in endings if votes[ending.message.message_id] >= needed]
 
 

@@ -49,7 +49,8 @@ class Base(DeclarativeBase):
 
 class Signer(Base):
     """A key's next nonce. `state`: ``active``; ``draining``: what has a nonce goes on, nothing else gets one;
-    ``paused``: nothing is signed or sent; ``quarantined``: somebody else used the key, and it never signs again."""
+    ``paused``: nothing is signed or sent; ``quarantined``: somebody else used the key, and nothing new is signed until
+    what they did is recorded."""
 
     __tablename__ = "signers"
 
@@ -183,6 +184,48 @@ class MessageEvent(Base):
     previous_digest: Mapped[str] = mapped_column(Text)
     digest: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class ForeignTransaction(Base):
+    """What used a nonce of a key and is none of the relayer's attempts, as found on the chain at a release.
+
+    `tx_hash`, `value_wei`, `data` and `success` are null where no transaction of the key's used the nonce (EIP-7702);
+    `to_address` also where a contract was made. `message_id`: the message whose slot it took, where it took one.
+    """
+
+    __tablename__ = "foreign_transactions"
+    __table_args__ = (ForeignKeyConstraint(["chain_id", "address"], ["signers.chain_id", "signers.address"]),)
+
+    chain_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    address: Mapped[str] = mapped_column(Text, primary_key=True)
+    nonce: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    tx_hash: Mapped[str | None] = mapped_column(Text)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    block_hash: Mapped[str] = mapped_column(Text)
+    to_address: Mapped[str | None] = mapped_column(Text)
+    value_wei: Mapped[int | None] = mapped_column(WeiColumn)
+    data: Mapped[bytes | None] = mapped_column(LargeBinary)
+    success: Mapped[bool | None] = mapped_column(Boolean)
+    message_id: Mapped[str | None] = mapped_column(ForeignKey("messages.message_id"))
+    found_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class ForeignClaim(Base):
+    """The message whose effect a foreign transaction was. Each takes the other's place once."""
+
+    __tablename__ = "foreign_claims"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["chain_id", "address", "nonce"],
+            ["foreign_transactions.chain_id", "foreign_transactions.address", "foreign_transactions.nonce"],
+        ),
+    )
+
+    chain_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    address: Mapped[str] = mapped_column(Text, primary_key=True)
+    nonce: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    message_id: Mapped[str] = mapped_column(ForeignKey("messages.message_id"), unique=True)
+    claimed_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
 
 
 def named(message_ids: Sequence[str]) -> ColumnElement[bool]:

@@ -18,7 +18,9 @@ from relayer.errors import (
     TransactionNotFound,
 )
 from relayer.events import record
+from relayer.foreign import end_done
 from relayer.models import FINAL, OPEN, Message, Signer
+from relayer.release import release
 from relayer.rendering import render_messages
 from relayer.rpc import Endpoint
 
@@ -38,13 +40,18 @@ class RelayerOperations:
         """Take a message back; returns it, and whether that is decided already.
 
         A queued one is cancelled at once. A signed one may be mined at any time, so an empty transaction is sent in its
-        place, and the one that is mined decides. Cancelling twice is one cancelling. Raises `AlreadyFinal`.
+        place, and the one that is mined decides. Cancelling twice is one cancelling. Raises `AlreadyFinal`, or
+        `SignerQuarantined` for a queued one: what else used its key may have executed it, and that is not known yet.
         """
+        end_done(self._context)
         with transaction(self._context.sessions) as session:
             row = _locked(session, message_id)
             if row.status in FINAL and row.status != "cancelled":
                 raise AlreadyFinal(f"The message has ended {row.status}, and an end is final.")
             if row.status == "queued":
+                signer = session.get(Signer, (row.chain_id, row.from_address))
+                if signer is not None and signer.state == "quarantined":
+                    raise SignerQuarantined
                 row.status = "cancelled"
                 row.reason = {"code": "cancelled_by_caller", "detail": "Taken back before it was signed."}
                 row.updated_at = func.clock_timestamp()
@@ -97,6 +104,12 @@ class RelayerOperations:
             row.state = state
             row.updated_at = func.clock_timestamp()
             known = row.address
+        self._wake()
+        return next(item for item in self.signers()["items"] if item["address"] == known)
+
+    def release_signer(self, address: str) -> dict[str, Any]:
+        """Lift a quarantine, see `relayer.release.release`; the key is left paused."""
+        known = release(self._context, address)
         self._wake()
         return next(item for item in self.signers()["items"] if item["address"] == known)
 

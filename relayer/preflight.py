@@ -14,7 +14,7 @@ from relayer.chain import Look, call_fields, simulate
 from relayer.context import RelayerContext
 from relayer.events import record
 from relayer.gas import MAX_GAS_LIMIT, least_gas, with_margin
-from relayer.models import Message, named
+from relayer.models import Message, Signer, named
 from relayer.policy import Proposal, Refusal, judge
 from relayer.replies import Reply, classify
 from relayer.reverts import decode_revert
@@ -96,11 +96,17 @@ def preflight(
 
 
 def expire_queued(context: RelayerContext) -> list[str]:
-    """End queued messages whose deadline has passed, by the database's clock."""
+    """End queued messages whose deadline has passed, by the database's clock.
+
+    Not while their key is quarantined: a transaction of it that is not recorded yet may have executed them.
+    """
+    quarantined = select(Signer.address).where(
+        Signer.chain_id == Message.chain_id, Signer.address == Message.from_address, Signer.state == "quarantined"
+    )
     with transaction(context.sessions) as session:
         rows = session.execute(
             select(Message.message_id, Message.deadline)
-            .where(Message.status == "queued", Message.deadline <= func.clock_timestamp())
+            .where(Message.status == "queued", Message.deadline <= func.clock_timestamp(), ~quarantined.exists())
             .order_by(Message.seq)
             .with_for_update(skip_locked=True)
         ).all()

@@ -103,8 +103,15 @@ def drain_signer(address: str) -> Response:
 @blueprint.post("/signers/<address>/resume")
 @blueprint.response(200, schemas.SignerSchema)
 def resume_signer(address: str) -> Response:
-    """Sign and send again; a quarantined key never does."""
+    """Sign and send again; a quarantined key must be released first."""
     return jsonify(_operations().set_signer_state(address, "active"))
+
+
+@blueprint.post("/signers/<address>/release")
+@blueprint.response(200, schemas.SignerSchema)
+def release_signer(address: str) -> Response:
+    """Lift a quarantine: record what else used the key, as the chain tells it, and leave the key paused."""
+    return jsonify(_operations().release_signer(address))
 
 
 def _service() -> RelayerService:

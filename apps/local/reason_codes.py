@@ -55,6 +55,10 @@ RELAYER = {
         "Once it is `expired`, send it under a new message_id.",
     ),
     "destination_not_allowed": ("The policy signs nothing to this address.", "A payout names `purpose: payout`."),
+    "done_by_foreign_transaction": (
+        "A transaction that is none of ours did the same, as after a restored backup; nothing was signed.",
+        "The status is `conflict`: see what that transaction was, then decide by hand.",
+    ),
     "fee_capped": (
         "A higher price is held by a cap or the balance; the stored bytes are sent again.",
         "Wait until gas is cheaper, raise the cap, or cancel.",

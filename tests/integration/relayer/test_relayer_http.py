@@ -128,7 +128,7 @@ def test_signer__draining__ends_what_it_has_and_begins_nothing(house: House) -> 
     assert house.message("m:2")["status"] == "queued"
 
 
-def test_signer__quarantined__never_signs_again(house: House) -> None:
+def test_signer__quarantined__not_resumed_before_its_release(house: House) -> None:
     house.pump()
     house.node.rpc("anvil_setNonce", OPERATOR, "0x5")
     house.node.mine()

@@ -121,6 +121,12 @@ class RelayerMachine(RuleBasedStateMachine):
         self.node.rpc("eth_sendRawTransaction", signed.raw_transaction.to_0x_hex())
         self.stranger_came = True
 
+    @rule()
+    def release(self) -> None:
+        """Ops lift a quarantine where that is allowed, and go on."""
+        if self.house.client.post(f"/v1/signers/{OPERATOR}/release").status_code == 200:
+            assert self.house.client.post(f"/v1/signers/{OPERATOR}/resume").get_json()["state"] == "active"
+
     @invariant()
     def told_is_true(self) -> None:
         executed = self.node.executions()

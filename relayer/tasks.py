@@ -21,7 +21,7 @@ from relayer.pump import pump_once
 from relayer.settings import load_settings
 
 # Each ended message wakes the flow that waits for it; beyond this many at once the pool's sweep is quicker.
-MAX_HINTS = 50
+MAX_HINTS = 10
 SAME_NEWS_SEC = 0.2
 
 celery = Celery("relayer", set_as_current=False)

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg2
 import pytest
 from eth_account import Account
-from sqlalchemy import Engine, select, text
+from sqlalchemy import make_url, select, text
 from sqlalchemy.exc import DBAPIError
 
 from apps.common.database import transaction
@@ -119,12 +120,12 @@ def test_release__nonces_raised_without_a_transaction__recorded_without_a_hash_i
 
 
 def copy_of(house: House, postgres: Server) -> str:
-    """A backup: the URL of a copy of the house's database as it is now."""
-    with house.context.sessions() as session:
-        engine = session.get_bind()
-    assert isinstance(engine, Engine)
-    engine.dispose()  # a database that is copied may have no other session
-    return postgres.create("relayer", template=str(engine.url.database))
+    """A backup: the URL of a copy of the house's database as it is now. One that is copied may have no session."""
+    name = make_url(house.context.settings.database_url).database
+    with psycopg2.connect(postgres.url("postgres")) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+    connection.close()
+    return postgres.create("relayer", template=str(name))
 
 
 def test_release__restored_backup__what_was_done_is_never_done_again(house: House, postgres: Server) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Self
 
 import structlog
@@ -36,6 +37,7 @@ class Queued:
     gas_limit: int
     gas_named: bool
     purpose: str | None
+    deadline: datetime | None
     reason: dict[str, Any] | None
 
     @classmethod
@@ -50,6 +52,7 @@ class Queued:
             gas_limit=row.gas_limit,
             gas_named=row.request["gas_limit"] is not None,
             purpose=row.purpose,
+            deadline=row.deadline,
             reason=row.reason,
         )
 

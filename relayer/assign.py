@@ -117,7 +117,7 @@ def _funded(
         if look.market is None:
             note(context, row, "no_fees", "The node tells no base fee.")
             continue
-        fees = within(look.market.fees, row.gas_limit, context.settings.max_gas_per_tx_wei)
+        fees = within(look.market.fees_by(row.deadline), row.gas_limit, context.settings.max_gas_per_tx_wei)
         cost = row.value_wei + row.gas_limit * fees.max_fee_wei
         if fees.max_fee_wei < look.market.base_fee_wei:
             note(context, row, "fee_over_cap", "Gas costs more than MAX_GAS_PER_TX_WEI allows for this gas limit.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from apps.common.ethereum import PUBLIC_CHAINS
 from relayer.context import RelayerContext
-from relayer.fees import Market, market
+from relayer.fees import PERCENTILES, Market, market
 from relayer.rpc import Endpoint, Request, RpcError, Unanswered
 
 
@@ -115,7 +115,7 @@ def read_receipt(value: Any) -> Receipt | None:
 def read_market(endpoint: Endpoint, fallback_tip_wei: int) -> Market | None:
     """What gas costs now; raises `Unanswered` or `RpcError`."""
     latest, history, proposed = endpoint.batch([("eth_getBlockByNumber", ["latest", False]), *_FEES])
-    return market(answered([latest])[0].get("baseFeePerGas"), history, proposed, fallback_tip_wei)
+    return market(answered([latest])[0], history, proposed, fallback_tip_wei)
 
 
 def answered(results: list[Any]) -> list[Any]:
@@ -126,7 +126,10 @@ def answered(results: list[Any]) -> list[Any]:
     return results
 
 
-_FEES: tuple[Request, Request] = (("eth_feeHistory", ["0xa", "latest", [50]]), ("eth_maxPriorityFeePerGas", []))
+_FEES: tuple[Request, Request] = (
+    ("eth_feeHistory", ["0xa", "latest", list(PERCENTILES)]),
+    ("eth_maxPriorityFeePerGas", []),
+)
 
 
 def _look(endpoint: Endpoint, context: RelayerContext, messages: Sequence[OpenMessage]) -> Look:
@@ -177,7 +180,7 @@ def _read(endpoint: Endpoint, context: RelayerContext, messages: Sequence[OpenMe
         head=head,
         horizon=horizon,
         horizon_hash=horizon_block["hash"],
-        market=market(latest.get("baseFeePerGas"), results[0], results[1], settings.fallback_tip_wei),
+        market=market(latest, results[0], results[1], settings.fallback_tip_wei),
         signers={
             address: SignerView(counts[3 * i], counts[3 * i + 1], counts[3 * i + 2], settled[i])
             for i, address in enumerate(addresses)

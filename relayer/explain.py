@@ -20,7 +20,8 @@ Reason = dict[str, str]
 
 
 def explain(context: RelayerContext, message_id: str) -> dict[str, Any]:
-    """Reasons, the weightiest first; the nodes' last replies to its newest bytes; and what gas costs now.
+    """Reasons, the weightiest first; the nodes' last replies to its newest bytes; and what gas costs
+    now, at its urgency.
 
     Raises `TransactionNotFound`. Without a chain the market is null and the rest is told.
     """
@@ -56,13 +57,7 @@ def explain(context: RelayerContext, message_id: str) -> dict[str, Any]:
             }
             for send in sends
         ],
-        "market": None
-        if market is None
-        else {
-            "base_fee_wei": str(market.base_fee_wei),
-            "max_fee_per_gas_wei": str(market.fees.max_fee_wei),
-            "max_priority_fee_per_gas_wei": str(market.fees.tip_wei),
-        },
+        "market": None if market is None else _market_for(row, market),
     }
 
 
@@ -82,6 +77,15 @@ def _market(context: RelayerContext) -> Market | None:
         return context.endpoints.first(lambda endpoint: read_market(endpoint, context.settings.fallback_tip_wei))
     except ChainUnavailable:
         return None
+
+
+def _market_for(row: Message, market: Market) -> dict[str, str]:
+    fees = market.fees_by(row.deadline if row.intent == "none" else None)
+    return {
+        "base_fee_wei": str(market.base_fee_wei),
+        "max_fee_per_gas_wei": str(fees.max_fee_wei),
+        "max_priority_fee_per_gas_wei": str(fees.tip_wei),
+    }
 
 
 def _reasons(

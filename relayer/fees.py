@@ -1,17 +1,28 @@
 """EIP-1559 fees, in wei per gas: pure arithmetic over what a node says and what was signed before.
 
-The fee cap is tip + 2 * next base fee: it survives five full blocks (1.125^5 = 1.80). The tip is the mean of the median
-tips of the last blocks, blocks without any left out; else what the node proposes; else the configured fallback.
+The fee cap is tip + 2 * next base fee: it survives five full blocks (1.125^5 = 1.80). The tip is the mean of the tips
+of the last blocks at a percentile, blocks without any left out; else what the node proposes; else the configured
+fallback. The percentile is the median, and rises as a deadline comes nearer.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 # Nodes replace a transaction when both fields rise by 10 %, Parity's line by 12.5 %: the higher bar passes everywhere.
 RAISE_NUMERATOR, RAISE_DENOMINATOR = 1125, 1000
 RAISE_AFTER_BLOCKS = 2
+RAISE_AFTER_BLOCKS_MOST_URGENT = 1
 RAISE_AFTER_SEC = 30  # where blocks do not come
 OLD_AFTER_BLOCKS = 10
+# Ethereum's slot. Not the spacing as seen: of the one or two blocks above a near horizon it would be noise, and a slot
+# missed now and then only makes a deadline look farther by that one block.
+BLOCK_SEC = 12
+# The percentile of tips by urgency, and the blocks left to a deadline from which on the next one is taken.
+PERCENTILES = (50, 75, 90, 99)
+URGENT_FROM_BLOCKS = (25, 10, 5)
+MOST_URGENT = len(URGENT_FROM_BLOCKS)
 
 
 @dataclass(frozen=True)
@@ -22,35 +33,66 @@ class Fees:
 
 @dataclass(frozen=True)
 class Market:
-    """What a transaction signed now should pay, and the base fee of the next block, below which none is included."""
+    """What blocks are paid now: the base fee of the next one, below which nothing is included, and for each of
+    PERCENTILES a tip, none below the one before it. `head_time`: Unix seconds of the latest block."""
 
-    fees: Fees
     base_fee_wei: int
+    tips_wei: tuple[int, ...]
+    head_time: int
+
+    def urgency(self, deadline: datetime | None) -> int:
+        """Judged by the time of the latest block, no machine's: what counts is how many blocks can still come."""
+        return urgency(None if deadline is None else deadline.timestamp() - self.head_time)
+
+    def fees(self, urgency: int) -> Fees:
+        """What a transaction signed now should pay."""
+        tip = self.tips_wei[urgency]
+        return Fees(max_fee_wei=tip + 2 * self.base_fee_wei, tip_wei=tip)
+
+    def fees_by(self, deadline: datetime | None) -> Fees:
+        """What one that is to be mined by then should pay."""
+        return self.fees(self.urgency(deadline))
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How the newest attempt of a slot stands: what it pays, for how long it has waited, what nodes said of its price,
-    and whether every lower nonce of its signer is mined."""
+    """How the newest attempt of a slot stands.
+
+    What it pays; since its signing, the blocks and seconds that went by; the blocks that came while every lower nonce of
+    its signer was mined, so that only its price was in its way; whether nodes called that price too low; its urgency.
+    """
 
     fees: Fees
     waited_blocks: int
     waited_sec: float
+    waited_blocks_next_in_line: int
     refused_by_price: bool
-    next_in_line: bool
+    urgency: int
 
 
-def market(base_fee: Any, history: Any, proposed_tip: Any, fallback_tip_wei: int) -> Market | None:
-    """The market from a node's answers, each of which may be an error; None where the chain knows no base fee."""
-    next_base = _next_base(history) or _number(base_fee)
-    if next_base is None:
+def market(latest: dict[str, Any], history: Any, proposed_tip: Any, fallback_tip_wei: int) -> Market | None:
+    """The market from a node's latest block and its answers, each of which may be an error; None where the block, and so
+    the chain, knows no base fee."""
+    next_base = _next_base(history) or _number(latest.get("baseFeePerGas"))
+    head_time = _number(latest.get("timestamp"))
+    if next_base is None or head_time is None:
         return None
-    tip = _mean_tip(history)
-    if tip is None:
-        tip = _number(proposed_tip)
-    if tip is None:
-        tip = fallback_tip_wei
-    return Market(Fees(max_fee_wei=tip + 2 * next_base, tip_wei=tip), next_base)
+    calm = _mean_tip(history, 0)
+    if calm is None:
+        calm = _number(proposed_tip)
+    if calm is None:
+        calm = fallback_tip_wei
+    # Means of blocks that paid anything: those of a higher percentile are over more blocks, and may come out lower.
+    urgent = [_mean_tip(history, place) or 0 for place in range(1, len(PERCENTILES))]
+    return Market(next_base, tuple(accumulate([calm, *urgent], max)), head_time)
+
+
+def urgency(sec_left: float | None) -> int:
+    """How urgent it is to be mined, from 0 (also without a deadline) to MOST_URGENT: a place in PERCENTILES."""
+    if sec_left is None:
+        return 0
+    blocks_left = sec_left // BLOCK_SEC
+    return sum(blocks_left <= blocks for blocks in URGENT_FROM_BLOCKS)
 
 
 def within(fees: Fees, gas_limit: int, cap_wei: int) -> Fees:
@@ -67,21 +109,30 @@ def raised(highest: Fees, now: Fees) -> Fees:
     return Fees(_raised(highest.max_fee_wei, now.max_fee_wei), _raised(highest.tip_wei, now.tip_wei))
 
 
+def raise_after_blocks(urgency: int) -> int:
+    return RAISE_AFTER_BLOCKS_MOST_URGENT if urgency == MOST_URGENT else RAISE_AFTER_BLOCKS
+
+
 def why_raise(standing: Standing, now: Market) -> str | None:
     """Why the price of an attempt should rise, or None. Not for waiting alone: who stands behind a lower nonce, or pays
-    what others pay while no block comes, gains nothing by paying more."""
-    if standing.waited_blocks < RAISE_AFTER_BLOCKS and standing.waited_sec < RAISE_AFTER_SEC:
+    what others pay while no block comes, gains nothing by paying more. In the last blocks before a deadline each one
+    that passes it by is a reason."""
+    wanted, paid = now.fees(standing.urgency), standing.fees
+    after = raise_after_blocks(standing.urgency)
+    if standing.waited_blocks < after and standing.waited_sec < RAISE_AFTER_SEC:
         return None
-    if standing.fees.max_fee_wei < now.base_fee_wei:
+    if paid.max_fee_wei < now.base_fee_wei:
         return "below_base_fee"
-    cheaper = standing.fees.max_fee_wei < now.fees.max_fee_wei or standing.fees.tip_wei < now.fees.tip_wei
+    cheaper = paid.max_fee_wei < wanted.max_fee_wei or paid.tip_wei < wanted.tip_wei
     if standing.refused_by_price and cheaper:
         return "refused_by_price"
-    if not standing.next_in_line or standing.waited_blocks < RAISE_AFTER_BLOCKS:
+    if standing.waited_blocks_next_in_line < after:
         return None
-    if min(standing.fees.tip_wei, standing.fees.max_fee_wei - now.base_fee_wei) < now.fees.tip_wei:
+    if min(paid.tip_wei, paid.max_fee_wei - now.base_fee_wei) < wanted.tip_wei:
         return "tip_below_market"
-    return "waited_long" if standing.waited_blocks >= OLD_AFTER_BLOCKS else None
+    if standing.urgency == MOST_URGENT:
+        return "deadline_near"
+    return "waited_long" if standing.waited_blocks_next_in_line >= OLD_AFTER_BLOCKS else None
 
 
 def _raised(highest: int, now: int) -> int:
@@ -94,10 +145,10 @@ def _next_base(history: Any) -> int | None:
     return _number(history["baseFeePerGas"][-1])
 
 
-def _mean_tip(history: Any) -> int | None:
+def _mean_tip(history: Any, place: int) -> int | None:
     if not isinstance(history, dict):
         return None
-    tips = [_number(rewards[0]) for rewards in history.get("reward") or [] if rewards]
+    tips = [_number(tip) for rewards in history.get("reward") or [] for tip in (rewards or [])[place : place + 1]]
     known = [tip for tip in tips if tip]
     return sum(known) // len(known) if known else None
 

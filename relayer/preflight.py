@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Self
 
 import structlog
@@ -36,6 +37,7 @@ class Queued:
     gas_limit: int
     gas_named: bool
     purpose: str | None
+    deadline: datetime | None
     reason: dict[str, Any] | None
 
     @classmethod
@@ -59,6 +61,7 @@ class Queued:
             gas_limit=row.gas_limit,
             gas_named=row.gas_named,
             purpose=row.purpose,
+            deadline=row.deadline,
             reason=row.reason,
         )
 

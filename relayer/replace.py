@@ -4,10 +4,8 @@ Signing again under the same nonce is always safe, once it is stored before it i
 can ever be executed. Under the caps the stored bytes simply go out again, for as long as it takes.
 """
 
-from dataclasses import dataclass
-
 import structlog
-from sqlalchemy import ColumnElement, func, select, true
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
@@ -16,36 +14,17 @@ from relayer.chain import Look
 from relayer.context import RelayerContext
 from relayer.daily import DailySums
 from relayer.events import record
-from relayer.fees import Fees, Standing, raised, why_raise, within
+from relayer.fees import Market, raised, why_raise, within
 from relayer.gas import TRANSFER_GAS
-from relayer.models import UNMINED, Attempt, Message, Send, Signer
+from relayer.models import UNMINED, Attempt, Message, Send
 from relayer.replies import DELIVERED, Reply
 from relayer.signing import SignatureMismatch, Signed, SignerUnavailable, Unsigned
+from relayer.standing import Unmined, may_be_due
 
 log = structlog.get_logger(__name__)
 
 REFUSED_FOR_GOOD = frozenset({Reply.BAD_TX, Reply.BAD_GAS})
 REFUSALS_BEFORE_REJECTING = 3
-_PRICE_REFUSALS = frozenset({Reply.UNDERPRICED, Reply.REPLACEMENT_UNDERPRICED})
-
-
-@dataclass(frozen=True)
-class _Slot:
-    """An unmined message with its newest attempt, as read."""
-
-    message_id: str
-    sender: str
-    nonce: int
-    to: str
-    data: bytes
-    value_wei: int
-    gas_limit: int
-    intent: str
-    raise_asked: bool
-    number: int
-    kind: str
-    highest: Fees
-    standing: Standing
 
 
 def replace_due(context: RelayerContext, look: Look) -> int:
@@ -55,19 +34,19 @@ def replace_due(context: RelayerContext, look: Look) -> int:
     _note_deadlines(context)
     _note_refusals(context)
     replaced = 0
-    for slot in _slots(context, look):
-        why = _why(slot, look)
+    for slot in may_be_due(context, look, look.market):
+        why = _why(slot, look.market)
         if why is not None:
             replaced += _replace(context, look, slot, why)
     return replaced
 
 
-def _why(slot: _Slot, look: Look) -> str | None:
+def _why(slot: Unmined, market: Market) -> str | None:
     if slot.intent != "none" and slot.kind != "noop":
         return slot.intent
     if slot.raise_asked:
         return "asked"
-    return None if look.market is None else why_raise(slot.standing, look.market)
+    return why_raise(slot.standing, market)
 
 
 def _note_deadlines(context: RelayerContext) -> None:
@@ -113,81 +92,11 @@ def _ask_for_noop(
             record(session, row.message_id, f"{intent}_requested", reason)
 
 
-def _slots(context: RelayerContext, look: Look) -> list[_Slot]:
-    chain_id = context.settings.chain_id
-    own = (
-        Attempt.chain_id == Message.chain_id,
-        Attempt.address == Message.from_address,
-        Attempt.nonce == Message.nonce,
-    )
-    newest = select(Attempt).where(*own).order_by(Attempt.number.desc()).limit(1).correlate(Message).lateral("newest")
-    highest = (
-        select(
-            func.max(Attempt.max_fee_per_gas_wei).label("max_fee"),
-            func.max(Attempt.max_priority_fee_per_gas_wei).label("tip"),
-        )
-        .where(*own)
-        .correlate(Message)
-        .lateral("highest")
-    )
-    refused = (
-        select(Send.id)
-        .where(Send.tx_hash == newest.c.tx_hash, Send.reply.in_([reply.value for reply in _PRICE_REFUSALS]))
-        .correlate(newest)
-        .exists()
-    )
-    age = func.extract("epoch", func.clock_timestamp() - newest.c.created_at)
-    query = (
-        select(
-            Message.message_id, Message.from_address, Message.nonce, Message.to_address, Message.data,
-            Message.value_wei, Message.gas_limit, Message.intent, Message.raise_asked,
-            newest.c.number, newest.c.kind, newest.c.head, newest.c.max_fee_per_gas_wei,
-            newest.c.max_priority_fee_per_gas_wei, highest.c.max_fee, highest.c.tip,
-            age.label("age"), refused.label("refused"),
-        )
-        .select_from(Message)
-        .join(newest, true())
-        .join(highest, true())
-        .join(Signer, (Signer.chain_id == Message.chain_id) & (Signer.address == Message.from_address))
-        .where(Message.chain_id == chain_id, Message.status.in_(UNMINED), Signer.state.in_(("active", "draining")))
-        .order_by(Message.from_address, Message.nonce)
-    )  # fmt: skip
-    with transaction(context.sessions) as session:
-        rows = session.execute(query).all()
-    return [
-        _Slot(
-            message_id=row.message_id,
-            sender=row.from_address,
-            nonce=row.nonce,
-            to=row.to_address,
-            data=bytes(row.data),
-            value_wei=row.value_wei,
-            gas_limit=row.gas_limit,
-            intent=row.intent,
-            raise_asked=row.raise_asked,
-            number=row.number,
-            kind=row.kind,
-            highest=Fees(int(row.max_fee), int(row.tip)),
-            standing=Standing(
-                fees=Fees(row.max_fee_per_gas_wei, row.max_priority_fee_per_gas_wei),
-                waited_blocks=look.head - row.head,
-                waited_sec=float(row.age),
-                refused_by_price=row.refused,
-                next_in_line=row.nonce == look.signers[row.from_address].latest,
-            ),
-        )
-        for row in rows
-        if row.from_address in look.signers and row.nonce >= look.signers[row.from_address].latest
-    ]
-
-
-def _replace(context: RelayerContext, look: Look, slot: _Slot, why: str) -> int:
+def _replace(context: RelayerContext, look: Look, slot: Unmined, why: str) -> int:
     """Sign, then store in one transaction. A signature whose slot has moved on meanwhile is thrown away unsent."""
-    if look.market is None:
-        return 0
     noop = slot.intent != "none"
     gas_limit = TRANSFER_GAS if noop else slot.gas_limit
-    fees = raised(slot.highest, look.market.fees)
+    fees = raised(slot.highest, slot.wanted)
     if within(fees, gas_limit, context.settings.max_gas_per_tx_wei) != fees:
         return _capped(context, slot, "MAX_GAS_PER_TX_WEI")
     unsigned = Unsigned(
@@ -214,13 +123,13 @@ def _replace(context: RelayerContext, look: Look, slot: _Slot, why: str) -> int:
     return stored if stored >= 0 else _capped(context, slot, "MAX_GAS_PER_DAY_WEI")
 
 
-def _spare(look: Look, slot: _Slot) -> int:
+def _spare(look: Look, slot: Unmined) -> int:
     """What the signer's balance bears beside this very transaction. Nodes look at one transaction at a time."""
     return look.signers[slot.sender].balance_wei - slot.value_wei - slot.gas_limit * slot.highest.max_fee_wei
 
 
 def _store(
-    context: RelayerContext, look: Look, slot: _Slot, unsigned: Unsigned, signed: Signed, why: str, more_wei: int
+    context: RelayerContext, look: Look, slot: Unmined, unsigned: Unsigned, signed: Signed, why: str, more_wei: int
 ) -> int:  # fmt: skip
     """Returns 1, 0 when the slot has moved on, or -1 when the day's cap does not bear it."""
     kind = "noop" if slot.intent != "none" else "payload"
@@ -258,7 +167,7 @@ def _store(
     return 1
 
 
-def _lock(session: Session, slot: _Slot) -> Message | None:
+def _lock(session: Session, slot: Unmined) -> Message | None:
     """The message's row, if it is as it was read; another pump, or a caller's cancel, may have been quicker."""
     row = session.scalars(
         select(Message)
@@ -277,7 +186,7 @@ def _lock(session: Session, slot: _Slot) -> Message | None:
     return row if newest == slot.number else None
 
 
-def _capped(context: RelayerContext, slot: _Slot, cap: str) -> int:
+def _capped(context: RelayerContext, slot: Unmined, cap: str) -> int:
     """Say once that the price is held by a cap; the stored bytes go on being sent."""
     reason = {"code": "fee_capped", "detail": f"A higher price is held by {cap}; the stored bytes are sent again."}
     with transaction(context.sessions) as session:

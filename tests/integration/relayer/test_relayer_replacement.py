@@ -9,9 +9,11 @@ from sqlalchemy.exc import DBAPIError
 
 from apps.common.database import transaction
 from relayer.models import Attempt
+from tests.support.chaos import SEND, chaos_proxy
 from tests.support.relayer import CUSTODY, OPERATOR, House, Node, make_house
 
-SPIKE = 10**11
+GWEI = 10**9
+SPIKE = 100 * GWEI
 
 
 def fees(attempt: dict[str, Any]) -> tuple[int, int]:
@@ -32,6 +34,29 @@ def stuck(house: House, message_id: str = "m:1") -> dict[str, Any]:
     house.pump()
     house.node.base_fee(SPIKE)
     return house.message(message_id)
+
+
+def busy_block(node: Node, lowest_tip_gwei: int) -> None:
+    """Mine a block filled by eight others, each paying a gwei more of tip than the one before."""
+    node.rpc("evm_setBlockGasLimit", hex(8 * 21_000))
+    node.rpc("anvil_setNextBlockBaseFeePerGas", hex(GWEI))
+    for place, other in enumerate(node.rpc("eth_accounts")[2:10]):
+        tip = (lowest_tip_gwei + place) * GWEI
+        fields = {"maxFeePerGas": hex(tip + 10 * GWEI), "maxPriorityFeePerGas": hex(tip)}
+        node.rpc("eth_sendTransaction", {"from": other, "to": other, "gas": hex(21_000), **fields})
+    node.mine()
+
+
+def in_blocks(node: Node, blocks: int) -> str:
+    """A deadline so many of Ethereum's blocks, and most of the next, after the latest."""
+    head_time = int(node.rpc("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+    return datetime.fromtimestamp(head_time + 12 * blocks + 10, UTC).isoformat()
+
+
+def whys(house: House, message_id: str) -> list[str]:
+    """Why each further attempt was signed."""
+    events = house.client.get(f"/v1/transactions/{message_id}/events").get_json()["items"]
+    return [item["body"]["why"] for item in events if item["type"] == "replaced"]
 
 
 def test_price__below_the_base_fee__raised_after_two_blocks_and_executed_once(house: House) -> None:
@@ -170,8 +195,85 @@ def test_deadline__passed_after_signing__expired_by_an_empty_transaction(house: 
         if house.message("m:1")["attempts"][-1]["kind"] == "noop":
             break
     done = house.run("m:1")
-    assert (done["status"], [item["kind"] for item in done["attempts"]]) == ("expired", ["payload", "noop"])
+    *payloads, last = [item["kind"] for item in done["attempts"]]
+    assert (done["status"], set(payloads), last) == ("expired", {"payload"}, "noop")
     assert house.node.executions() == {}
+
+
+def test_deadline__near__signed_at_a_higher_tip_and_raised_by_each_block_that_passes_it_by(house: House) -> None:
+    busy_block(house.node, 1)
+    house.post("m:urgent", deadline=in_blocks(house.node, 5))
+    house.post("m:calm", value_wei="2")
+    house.pump()
+    urgent, calm = house.message("m:urgent"), house.message("m:calm")
+    assert (fees(urgent["attempts"][0])[1], fees(calm["attempts"][0])[1]) == (8 * GWEI, 4 * GWEI)
+    offers = [
+        house.client.get(f"/v1/transactions/{name}/explain").get_json()["market"] for name in ("m:urgent", "m:calm")
+    ]
+    assert [offer["max_priority_fee_per_gas_wei"] for offer in offers] == [str(8 * GWEI), str(4 * GWEI)]
+    for lowest_tip_gwei in (20, 100):
+        busy_block(house.node, lowest_tip_gwei)
+        house.pump()
+        house.pump()
+    urgent = house.message("m:urgent")
+    assert whys(house, "m:urgent") == ["tip_below_market", "tip_below_market"]
+    assert_raised(urgent["attempts"])
+    assert [fees(item)[1] for item in urgent["attempts"]] == [
+        8 * GWEI,
+        (8 + 27) * GWEI // 2,
+        (8 + 27 + 107) * GWEI // 3,
+    ]
+    assert house.message("m:calm")["attempts"] == calm["attempts"]
+    assert house.run("m:urgent")["status"] == house.run("m:calm")["status"] == "confirmed"
+
+
+def test_price__next_in_line_only_now__not_raised_before_blocks_passed_it_by_there(house: House) -> None:
+    busy_block(house.node, 1)
+    house.post("m:0", value_wei="1")
+    house.post("m:1", value_wei="2")
+    house.pump()
+    for _ in range(4):
+        busy_block(house.node, 20)
+        house.pump()
+    assert whys(house, "m:0") == ["tip_below_market"] * 2
+    house.node.rpc("evm_setBlockGasLimit", hex(21_000))
+    house.node.mine()
+    house.pump()
+    assert house.message("m:0")["status"] == "mined"
+    assert whys(house, "m:1") == []
+    for expected in ([], ["tip_below_market"]):
+        busy_block(house.node, 20)
+        house.pump()
+        assert whys(house, "m:1") == expected
+    assert house.run("m:1")["status"] == "confirmed"
+    assert house.node.executions() == {1: 1, 2: 1}
+
+
+def test_price__of_those_behind__raised_where_refused_or_below_the_base_fee_only(database_url: str, node: Node) -> None:
+    with chaos_proxy(node.url) as chaos:
+        house = make_house(database_url, node, rpc_urls=(chaos.url,))
+        busy_block(node, 1)
+        house.post("m:0", value_wei="1")
+        house.pump()
+        chaos.fault("error", SEND, times=2, text="transaction underpriced")
+        house.post("m:1", value_wei="2", deadline=in_blocks(node, 5))
+        house.post("m:2", value_wei="3")
+        house.post("m:3", value_wei="4")
+        house.pump()
+        assert chaos.used == ["error", "error"]
+        node.rpc("evm_setBlockGasLimit", hex(20_999))
+        house.mine_and_pump()
+        assert [whys(house, f"m:{place}") for place in range(4)] == [[], [], [], []]
+        busy_block(node, 20)
+        house.pump()
+        refused = ["refused_by_price"]
+        assert [whys(house, f"m:{place}") for place in range(4)] == [["tip_below_market"], refused, refused, []]
+        node.base_fee(SPIKE)
+        house.pump()
+        assert whys(house, "m:3") == ["below_base_fee"]
+        for place in range(4):
+            assert house.run(f"m:{place}", ticks=12)["status"] == "confirmed"
+        assert node.executions() == {1: 1, 2: 1, 3: 1, 4: 1}
 
 
 def test_those_behind__a_stuck_one__keep_their_price_and_go_when_it_goes(house: House) -> None:

@@ -46,7 +46,7 @@ class Queued:
         return (
             Message.message_id, Message.seq, Message.from_address, Message.to_address, Message.data, Message.value_wei,
             Message.gas_limit, Message.request["gas_limit"].astext.is_not(None).label("gas_named"), Message.purpose,
-            Message.reason,
+            Message.deadline, Message.reason,
         )  # fmt: skip
 
     @classmethod

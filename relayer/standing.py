@@ -85,9 +85,11 @@ def _unmined(row: Any, address: str, look: Look, market: Market, next_since: int
 
 def _next_since(session: Session, context: RelayerContext, look: Look, address: str) -> int:
     """The block that mined the nonce before the one that is next, so that this one became next in line; 0 where the
-    first nonce ever given is next. One whose block is not known yet was mined just now, as far as anybody can tell."""
+    first nonce given here is next. A stranger's transaction mined it at `observed_block` or before; one whose block is
+    not known yet was mined just now, as far as anybody can tell."""
+    by_stranger = case((Message.status == "conflict", Message.observed_block))
     previous = (
-        select(func.coalesce(Message.block_number, look.head))
+        select(func.coalesce(Message.block_number, by_stranger, look.head))
         .join(Slot, Slot.message_id == Message.message_id)
         .where(Slot.chain_id == context.settings.chain_id, Slot.address == address)
         .where(Slot.nonce == look.signers[address].latest - 1)

@@ -1,25 +1,22 @@
-"""A chain of its own for every test, begun anew on one node: a test that reorganises it must not do it to another's."""
+"""A node of its own for every test.
+
+A test that reorganises a chain must not do it to another's, and a reset leaves clock and block gas limit as they were.
+"""
 
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.anvil import Anvil, start_anvil
+from tests.support.anvil import start_anvil
 from tests.support.relayer import House, Node, make_house
 
 
-@pytest.fixture(scope="package")
-def anvil() -> Iterator[Anvil]:
-    with start_anvil() as found:
-        yield found
-
-
 @pytest.fixture
-def node(anvil: Anvil) -> Node:
-    found = Node(anvil.url)
-    found.rpc("anvil_reset")
-    found.mine_by_hand()
-    return found
+def node() -> Iterator[Node]:
+    with start_anvil() as anvil:
+        found = Node(anvil.url)
+        found.mine_by_hand()
+        yield found
 
 
 @pytest.fixture

@@ -135,8 +135,8 @@ def _ours(session: requests.Session, url: str) -> float:
 def _in_flight(node: Node, database_url: str) -> tuple[float, float, float]:
     """Calls and round trips per block, and a tick's milliseconds, while thousands wait and some are mined."""
     node.mine_by_hand()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     house = make_house(database_url, node, max_in_flight=IN_FLIGHT, max_gas_per_day_wei=100 * ETHER)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     house.pump()  # the signer is met
     service = RelayerService(
         house.context, make_engine(house.context.settings.database_url, autocommit=True), wake=lambda: None

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from eth_abi.abi import decode
 from eth_utils.abi import function_signature_to_4byte_selector
 
+from relayer.said import readable
+
 ERROR = bytes.fromhex("08c379a0")
 PANIC = bytes.fromhex("4e487b71")
 
@@ -62,7 +64,7 @@ def decode_revert(data: bytes) -> Revert:
 def _decode(selector: bytes, arguments: bytes) -> Revert:
     if selector == ERROR:
         (text,) = decode(["string"], arguments)
-        return Revert("Error", str(text)[:500])
+        return Revert("Error", readable(str(text), 500))
     if selector == PANIC:
         (number,) = decode(["uint256"], arguments)
         return Revert("Panic", f"0x{number:02x}: {_PANICS.get(number, 'unknown')}")

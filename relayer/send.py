@@ -21,6 +21,7 @@ from relayer.events import Event, record_all
 from relayer.models import FINAL, UNMINED, Attempt, Message, Send, Signer, Slot, named
 from relayer.replies import DELIVERED, Reply, classify
 from relayer.rpc import Endpoint, RpcError, Unanswered
+from relayer.said import readable
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +130,7 @@ def _send(context: RelayerContext, endpoint: Endpoint, due: Sequence[_Due], head
         context.endpoints.answered(endpoint)
     except Unanswered as error:
         answered = endpoint_is_ready = False
-        replies = [(Reply.AMBIGUOUS, str(error)[:300])] * len(due)
+        replies = [(Reply.AMBIGUOUS, readable(str(error), 300))] * len(due)
         context.endpoints.failed(endpoint)
     crashpoint("relayer.delivered")
     _record(context, endpoint, due, numbers, replies)
@@ -139,7 +140,7 @@ def _send(context: RelayerContext, endpoint: Endpoint, due: Sequence[_Due], head
 
 def _reply(due: _Due, result: object) -> tuple[Reply, str]:
     if isinstance(result, RpcError):
-        return classify(result.message), _LONG_HEX.sub("[hex]", result.message)[:300]
+        return classify(result.message), readable(_LONG_HEX.sub("[hex]", result.message), 300)
     if str(result).lower() == due.tx_hash.lower():
         return Reply.ACCEPTED, ""
     # Some nodes answer with another hash under load; ours is computed from the bytes.

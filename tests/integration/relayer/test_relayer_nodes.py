@@ -70,6 +70,19 @@ def test_send__errors_of_every_client__though_delivered__executed_once(bad_house
     assert bad_house.node.executions() == {number + 1: 1 for number in range(len(DIALECTS))}
 
 
+def test_send__error_with_what_cannot_be_stored__noted_readably_and_executed_once(
+    bad_house: House, chaos: Chaos
+) -> None:
+    chaos.fault("error", SEND, text="nonce too\0 low \ud800\x1b[2J")
+    bad_house.post("m:1")
+    bad_house.pump()
+    assert chaos.used == ["error"]
+    said = bad_house.client.get("/v1/transactions/m:1/events").get_json()["items"][-1]["body"]["text"]
+    assert said == "nonce too� low ��[2J"
+    assert bad_house.run("m:1")["status"] == "confirmed"
+    assert len(bad_house.node.transactions_from(OPERATOR)) == 1
+
+
 @pytest.mark.parametrize("kind", ["null", "stale"])
 def test_receipt__kept_back__nothing_ends_until_it_is_shown(bad_house: House, chaos: Chaos, kind: str) -> None:
     bad_house.post("m:1")

@@ -11,6 +11,10 @@ from relayer.reverts import ERROR, PANIC, Revert, decode_revert
     ("data", "revert"),
     [
         (ERROR + encode(["string"], ["STAKE_LIMIT"]), Revert("Error", "STAKE_LIMIT")),
+        (
+            ERROR + encode(["string"], ["no\0\n"]),
+            Revert("Error", "no\N{REPLACEMENT CHARACTER}" + "\N{REPLACEMENT CHARACTER}"),
+        ),
         (PANIC + encode(["uint256"], [0x11]), Revert("Panic", "0x11: arithmetic overflow")),
         (
             bytes.fromhex("b89b87c8") + encode(["uint256"], [99]),

@@ -11,7 +11,7 @@ from flask_smorest import Api, Blueprint
 
 from apps.common.auth import require_internal_key
 from apps.common.database import Sessions, database_answers, schema_revision
-from apps.common.errors import InvalidJson, register_error_handlers
+from apps.common.errors import InvalidInput, InvalidJson, NotFound, register_error_handlers
 from apps.common.logging import configure_logging
 from apps.common.metrics import register_metrics
 from apps.common.wei import WeiField
@@ -56,6 +56,7 @@ def build_app(
     _register_request_ids(app)
     app.extensions["metrics"] = register_metrics(app, service)
     require_internal_key(app, accepted_keys, allow=allow)
+    _refuse_nul(app)
     _refuse_other_bodies(app)
     _register_status(app, service, sessions, dict(checks or {}), status_path or f"/status/{service}")
     app.add_url_rule("/docs/assets/<path:filename>", "docs_assets", _docs_asset)
@@ -80,6 +81,18 @@ def _register_request_ids(app: Flask) -> None:
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
         return response
+
+
+def _refuse_nul(app: Flask) -> None:
+    """No id, name or cursor holds a NUL character, and no statement can: said here once, for paths and queries."""
+
+    @app.before_request
+    def check_address() -> None:
+        if "\0" in request.path:
+            raise NotFound
+        names = [name for name, value in request.args.items(multi=True) if "\0" in name + value]
+        if names:
+            raise InvalidInput(errors={name.replace("\0", ""): ["Must not hold a NUL character."] for name in names})
 
 
 def _refuse_other_bodies(app: Flask) -> None:

@@ -121,3 +121,16 @@ def test_redact__values_named_like_secrets_and_urls__blotted_out() -> None:
     }
     assert "hush" not in str(redact(None, "info", dict(event)))
     assert hide_url_secrets("postgres://u:hush@h/x?sslmode=disable") == "postgres://[hidden]@h/x?sslmode=disable"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "errors"),
+    [
+        ("/v1/database/a%00b", 404, None),
+        ("/v1/busy?after=1%00", 422, {"after": ["Must not hold a NUL character."]}),
+        ("/v1/busy?a%00=1&after=x", 422, {"a": ["Must not hold a NUL character."]}),
+    ],
+)
+def test_address__with_a_nul__refused_before_any_statement(path: str, status: int, errors: Any) -> None:
+    answer = client().get(path, headers={HEADER: "one"})
+    assert (answer.status_code, answer.get_json().get("errors")) == (status, errors)

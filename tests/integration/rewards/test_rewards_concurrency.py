@@ -55,7 +55,7 @@ def test_callers__at_once_on_the_same_users__only_business_refusals_and_clean_bo
         odd = [each for answers in threads.map(lambda caller: busy(house, caller), range(CALLERS)) for each in answers]
     finished.set()
     follower.join()
-    assert set(odd) <= {(409, "insufficient_stake"), (409, "loss_exceeds_position")}
+    assert set(odd) <= {(409, "insufficient_stake")}
     assert house.differences() == []
     assert seen == [row.id for row in house.sql("SELECT id FROM reward_events ORDER BY id")]
     assert len(seen) > CALLERS * CALLS

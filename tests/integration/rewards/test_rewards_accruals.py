@@ -3,8 +3,12 @@
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import select
 
-from tests.support.rewards import House, accrual, deltas, make_house, release
+from apps.common.database import transaction
+from apps.rewards import index_math, store
+from apps.rewards.models import RewardPosition
+from tests.support.rewards import POOL, House, accrual, deltas, make_house, release
 
 P = 10**36
 GWEI = 10**9
@@ -143,6 +147,31 @@ def test_loss__empties_a_position__its_fraction_of_a_wei_returns_to_the_pool(hou
     assert house.sql("SELECT sum(pending_scaled) FROM reward_positions WHERE user_id <> 'ann'") == [(0,)]
     assert house.pool()["remainder"] > P  # two fractions of nearly one wei
     assert house.differences() == []
+
+
+def test_bearable_fall__positions_of_every_kind__the_statement_is_the_arithmetic(house: House) -> None:
+    """After every step, so that each kind is the poorest once: exiting, with pending of either sign, without weight."""
+    steps = (
+        lambda: house.stake("s:1", "ben", 3, 4),
+        lambda: house.accrue("a:1", 5),
+        lambda: house.claim("c:1", "ben"),
+        lambda: house.stake("s:2", "cat", 11),
+        lambda: house.accrue("a:2", -6),
+        lambda: house.stake("s:3", "ben", 2, 3),
+        lambda: house.accrue("a:3", 2 * GWEI),
+        lambda: house.stake("s:4", "ben", -5, -7),
+        lambda: house.stake("s:5", "dan", 0, 13),
+    )
+    seen = set()
+    for step in steps:
+        step()
+        with transaction(house.client.application.extensions["sessions"]) as session:
+            index = store.lock_pool(session, POOL).index
+            held = [store.position_state(row) for row in session.scalars(select(RewardPosition))]
+            falls = [(index_math.bearable_fall(held, each), each) for each in (index, index - P, index + P // 3)]
+            assert [(store.bearable_fall(session, POOL, each), each) for _, each in falls] == falls
+        seen.add(falls[0][0])
+    assert len(seen) >= 5
 
 
 @pytest.mark.parametrize("loss", [101, 2 * GWEI])

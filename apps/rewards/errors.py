@@ -10,7 +10,7 @@ class InsufficientStake(Conflict):
 
 
 class LossExceedsPosition(Conflict):
-    """A parked loss that was to be released is greater than what the positions of today can bear; nothing was changed."""
+    """A parked loss to be released is greater than what those who would bear it are worth; nothing was changed."""
 
     code = "loss_exceeds_position"
 

@@ -23,7 +23,6 @@ from tasks.reward_source import reward_of
 from tasks.sending import refresh_open_transactions
 
 ItemStep = Callable[[PoolContext, Walk, dict[str, Any]], None]
-GWEI = 10**9
 
 
 def confirm_submit(context: PoolContext, walk: Walk, item: dict[str, Any]) -> None:
@@ -138,8 +137,8 @@ def accrue_rebase(context: PoolContext, walk: Walk, item: dict[str, Any]) -> Non
         gain = walk.rewards_wei + int(rebase["reward_wei"])
         values: dict[str, Any] = {"rewards_wei": gain, "context": kept, "reconciliation_wanted": True}
         _pass(context, session, walk, item, operations=1, **values)
-    if reward <= -GWEI:
-        book_reward_events(context, walk)  # the index has settled the loss into all positions
+    if reward < 0:
+        book_reward_events(context, walk)  # the index may have settled the loss into all positions
 
 
 def book_donation(context: PoolContext, walk: Walk, item: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ class InsufficientStake(Conflict):
 
 
 class LossExceedsPosition(Conflict):
-    """A loss is greater than the principal that has to bear it; nothing was changed, and the books need a look."""
+    """A parked loss to be released is greater than what those who would bear it are worth; nothing was changed."""
 
     code = "loss_exceeds_position"
 

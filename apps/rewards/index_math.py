@@ -6,6 +6,9 @@ every division is Python's `divmod`, which floors, so a loss is carried as exact
 
 Words: *owed* is a position's scaled, not yet claimed reward; *pending* is its whole wei, floored. After every operation
 ``P * (accrued - parked) == P * sum(claimed) + sum(owed) + remainder``.
+
+No position ever owes more than its principal: a loss takes the index down only as far as the poorest position can bear
+(`bearable_fall`), and the rest is parked.
 """
 
 from collections.abc import Iterable
@@ -16,8 +19,6 @@ BPS = 10_000
 GWEI = 10**9
 # A loss from here on is settled into all positions before the next accrual; below it is operation dust.
 SETTLE_LOSS_WEI = GWEI
-# Dust is also small beside the pool: a loss of this part of the weight or more is checked against every position.
-_DUST_PART = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,15 @@ class PositionState:
 
 @dataclass(frozen=True, slots=True)
 class Accrued:
-    """Where an accrual went: ``new_rewards == fee + distributed + parked``."""
+    """Where an accrual went: ``new_rewards == fee + distributed + parked``.
+
+    `settles` says that all positions must claim before anything else happens.
+    """
 
     fee: int
     distributed: int
     parked: int
+    settles: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class StakeBelowZero(ValueError):
 
 
 class LossExceedsPosition(ValueError):
-    """A position owes more than it is worth."""
+    """A position would owe more than it is worth."""
 
 
 class NothingStaked(ValueError):
@@ -84,11 +89,15 @@ class NotParked(ValueError):
     """Less is parked, or of the other sign, than was to be released."""
 
 
-def accrue(pool: PoolState, new_rewards: int, fee_bps: int) -> tuple[PoolState, Accrued]:
+def accrue(pool: PoolState, new_rewards: int, fee_bps: int, fall: int | None = None) -> tuple[PoolState, Accrued]:
     """Spread a signed reward over all weight, or park it where there is none. Cost: one division.
 
     A gain first repays `deficit` (the sum of earlier losses), and only the rest bears the fee; the fee's fraction is
     carried, so that splitting a gain into pieces changes neither the fee nor the index.
+
+    A loss lowers the index by `fall` (see `bearable_fall`) at most, and what is greater is parked. All positions are
+    then settled, whatever the size: one that is worth nothing any more loses its weight, so that the next loss, or the
+    release of this one, does not find the index nailed down by it. Without `fall` a loss has no limit.
     """
     fee, deficit, fee_remainder = 0, pool.deficit, pool.fee_remainder
     if new_rewards >= 0:
@@ -98,22 +107,46 @@ def accrue(pool: PoolState, new_rewards: int, fee_bps: int) -> tuple[PoolState, 
     else:
         deficit -= new_rewards
     net = new_rewards - fee
-    after = replace(pool, accrued=pool.accrued + net, deficit=deficit, fee_remainder=fee_remainder)
+    distributed = net if pool.weight else 0
+    if distributed < 0 and fall is not None:
+        distributed = max(net, -bearable_loss(pool, fall))
+    parked = net - distributed
+    after = replace(
+        pool, accrued=pool.accrued + net, parked=pool.parked + parked, deficit=deficit, fee_remainder=fee_remainder
+    )
     if pool.weight == 0:
-        return replace(after, parked=pool.parked + net), Accrued(fee, 0, net)
-    return _distribute(after, net), Accrued(fee, net, 0)
+        return after, Accrued(fee, 0, parked)
+    settles = distributed <= -SETTLE_LOSS_WEI or parked != 0
+    return _distribute(after, distributed), Accrued(fee, distributed, parked, settles)
 
 
-def release(pool: PoolState, amount: int) -> PoolState:
+def release(pool: PoolState, amount: int, fall: int | None = None) -> tuple[PoolState, Accrued]:
     """Move parked wei, a gain or a loss, to the positions of today. Fee and deficit were reckoned when it was parked.
 
-    Raises `NothingStaked`, `NotParked`.
+    Raises `NothingStaked`, `NotParked`, and `LossExceedsPosition` for a loss that lowers the index by more than `fall`.
     """
     if pool.weight == 0:
         raise NothingStaked
     if not (0 < amount <= pool.parked or pool.parked <= amount < 0):
         raise NotParked
-    return _distribute(replace(pool, parked=pool.parked - amount), amount)
+    if amount < 0 and fall is not None and -amount > bearable_loss(pool, fall):
+        raise LossExceedsPosition
+    parts = Accrued(0, amount, -amount, settles=amount <= -SETTLE_LOSS_WEI)
+    return _distribute(replace(pool, parked=pool.parked - amount), amount), parts
+
+
+def bearable_fall(positions: Iterable[PositionState], index: int) -> int:
+    """By how much the index may fall before a position owes more than its principal: the least of
+    ``worth // weight``, both scaled, over all positions with weight; 0 where there is none."""
+    return min(
+        (max(0, P * each.weight + owed(each, index)) // each.weight for each in positions if each.weight), default=0
+    )
+
+
+def bearable_loss(pool: PoolState, fall: int) -> int:
+    """The greatest loss in wei that lowers the index by at most `fall`; what the pool carries as remainder bears, too:
+    ``ceil((loss * P - remainder) / weight) <= fall``, solved for the loss."""
+    return (fall * pool.weight + pool.remainder) // P
 
 
 def owed(position: PositionState, index: int) -> int:
@@ -182,16 +215,6 @@ def claim(pool: PoolState, position: PositionState) -> tuple[PoolState, Position
     )
     grown = replace(pool, weight=pool.weight + whole, claimed=pool.claimed + whole)
     return *_return_dust(grown, after), Claimed(whole, staked_delta, exiting_delta)
-
-
-def is_settled(loss: int) -> bool:
-    """Whether a distributed loss of so many wei is settled into all positions at once."""
-    return loss >= SETTLE_LOSS_WEI
-
-
-def may_exceed_a_position(loss: int, weight: int) -> bool:
-    """Whether a distributed loss is so great that every position must be asked whether it can bear its part."""
-    return is_settled(loss) or loss * _DUST_PART >= weight > 0
 
 
 def total_owed(pool: PoolState) -> int:

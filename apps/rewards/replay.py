@@ -101,9 +101,9 @@ class Replay:
     def _derive(self, event: Event) -> Mapping[str, int]:
         """Apply an event to the state and return what the event must have recorded."""
         if event.kind == "accrual":
-            weight = self.pool.weight
-            self.pool, parts = index_math.accrue(self.pool, event.new_rewards_wei or 0, event.fee_bps or 0)
-            self._note_loss(event, parts.distributed)
+            weight, reward = self.pool.weight, event.new_rewards_wei or 0
+            self.pool, parts = index_math.accrue(self.pool, reward, event.fee_bps or 0, self._fall(reward))
+            self._note_settles(event, parts)
             return {
                 "fee_wei": parts.fee,
                 "distributed_wei": parts.distributed,
@@ -112,9 +112,9 @@ class Replay:
             }
         if event.kind == "release":
             amount = event.distributed_wei or 0
-            self.pool = index_math.release(self.pool, amount)
-            self._note_loss(event, amount)
-            return {"new_rewards_wei": 0, "fee_wei": 0, "parked_wei": -amount, "weight_wei": self.pool.weight}
+            self.pool, parts = index_math.release(self.pool, amount, self._fall(amount))
+            self._note_settles(event, parts)
+            return {"new_rewards_wei": 0, "fee_wei": 0, "parked_wei": parts.parked, "weight_wei": self.pool.weight}
         user_id = event.user_id or ""
         position = self.positions.get(user_id, PositionState())
         if event.kind == "stake_delta":
@@ -129,8 +129,12 @@ class Replay:
             "exiting_delta_wei": moved.exiting_delta,
         }
 
-    def _note_loss(self, event: Event, distributed: int) -> None:
-        if index_math.is_settled(-distributed):
+    def _fall(self, amount: int) -> int | None:
+        """How far a loss may take the index down, by the positions as replayed; a gain reads none of them."""
+        return index_math.bearable_fall(self.positions.values(), self.pool.index) if amount < 0 else None
+
+    def _note_settles(self, event: Event, parts: index_math.Accrued) -> None:
+        if parts.settles:
             self.unsettled = f"event {event.id}"
 
 

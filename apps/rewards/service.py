@@ -46,14 +46,15 @@ class RewardsService:
     def accrue(self, *, message_id: str, pool_id: str, new_rewards_wei: int, source: str) -> Answer:
         """Spread a signed reward over the pool's weight. Returns an `accrual`.
 
-        The cost does not depend on the number of positions, but for a loss that `index_math.is_settled`: that one is
-        settled into all of them in the same transaction. Refuses with `LossExceedsPosition`, `AmountOutOfRange`.
+        A gain's cost does not depend on the number of positions. A loss reads them all, for what they cannot bear is
+        parked, and a great one is settled into all of them in the same transaction. Refuses with `AmountOutOfRange`.
         """
         request = {"pool_id": pool_id, "new_rewards_wei": str(new_rewards_wei), "source": source}
 
         def work(session: Session) -> dict[str, Any]:
             before = store.lock_pool(session, pool_id)
-            pool, parts = index_math.accrue(before, new_rewards_wei, self._fee_bps)
+            fall = _bearable_fall(session, pool_id, before, new_rewards_wei)
+            pool, parts = index_math.accrue(before, new_rewards_wei, self._fee_bps, fall)
             event = {"kind": "accrual", "source": source, "new_rewards_wei": new_rewards_wei, "fee_bps": self._fee_bps}
             return _spread(session, message_id, pool_id, before, pool, parts, event)
 
@@ -72,13 +73,16 @@ class RewardsService:
             before = store.lock_pool(session, pool_id)
             if amount_wei < 0 <= before.parked:
                 raise InvalidInput(errors={"amount_wei": ["Must be at least 1: no loss is parked."]})
+            fall = _bearable_fall(session, pool_id, before, amount_wei)
             try:
-                pool = index_math.release(before, amount_wei)
+                pool, parts = index_math.release(before, amount_wei, fall)
             except index_math.NothingStaked as error:
                 raise NothingStaked from error
             except index_math.NotParked as error:
                 raise InsufficientParked(f"{before.parked} wei are parked in this pool.") from error
-            parts = index_math.Accrued(fee=0, distributed=amount_wei, parked=-amount_wei)
+            except index_math.LossExceedsPosition as error:
+                most = index_math.bearable_loss(before, fall or 0)
+                raise LossExceedsPosition(f"The positions of today can bear a loss of {most} wei at most.") from error
             event = {"kind": "release", "source": "parked", "new_rewards_wei": 0, "fee_bps": 0}
             return _spread(session, message_id, pool_id, before, pool, parts, event)
 
@@ -158,12 +162,7 @@ def _spread(
     parts: index_math.Accrued,
     event: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write down what was distributed or parked; a loss is checked against those who bear it, and settled if great."""
-    loss = -parts.distributed
-    if index_math.may_exceed_a_position(loss, before.weight):
-        loser = store.unable_to_bear(session, pool_id, pool.index)
-        if loser is not None:
-            raise LossExceedsPosition(f"The loss exceeds what the position of {loser} is worth; nothing was changed.")
+    """Write down what was distributed or parked, and settle a loss where that is due."""
     event_id, created_at = store.insert_event(
         session,
         pool_id=pool_id,
@@ -188,11 +187,23 @@ def _spread(
         "weight_wei": str(before.weight),
         "created_at": time_text(created_at),
     }
-    if index_math.is_settled(loss):
+    if parts.settles and parts.parked < 0:
+        log.warning("loss_parked", pool_id=pool_id, message_id=message_id, parked_wei=str(parts.parked))
+    if parts.settles:
         prefix = f"{message_id if len(message_id) <= _LONGEST_PREFIX else f'accrual:{event_id}'}:settle:"
         pool = _settle_loss(session, pool_id, pool, prefix)
     store.save_pool(session, pool_id, pool)
     return answer
+
+
+def _bearable_fall(session: Session, pool_id: str, pool: PoolState, amount_wei: int) -> int | None:
+    """For a loss that somebody has to bear; nothing else reads the positions. The pool is locked.
+
+    A loss of a few wei is held against them, too: the reading is one statement that writes nothing, and losses are
+    rare. Left out for small ones, these could take a position below zero, where no claim, settlement or great loss
+    gets past it.
+    """
+    return store.bearable_fall(session, pool_id, pool.index) if amount_wei < 0 < pool.weight else None
 
 
 def _settle_loss(session: Session, pool_id: str, pool: PoolState, prefix: str) -> PoolState:

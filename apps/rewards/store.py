@@ -146,19 +146,23 @@ def insert_stake_deltas(session: Session, pool_id: str, index: int, deltas: Sequ
     )
 
 
-def unable_to_bear(session: Session, pool_id: str, index: int) -> str | None:
-    """The first user, if any, who would owe more than the principal when settled at this index."""
+# `index_math.bearable_fall`. Numeric div() is exact, and cuts towards zero: the floor of what is not negative.
+_BEARABLE_FALL = text(
+    """
+    SELECT coalesce(min(div(greatest(0, weight * (:p + CAST(:index AS numeric) - index_snapshot) + pending_scaled),
+                            weight)), 0)
+    FROM (SELECT staked_wei + exiting_wei AS weight, index_snapshot, pending_scaled
+          FROM reward_positions WHERE pool_id = :pool_id) p
+    WHERE weight > 0
+    """
+)
+
+
+def bearable_fall(session: Session, pool_id: str, index: int) -> int:
+    """By how much the index may fall, by the positions of now; the pool's row is locked, so that they stay as they
+    are until the loss is written."""
     allow_long_statements(session)
-    found: str | None = session.execute(
-        text(
-            "SELECT user_id FROM reward_positions WHERE pool_id = :pool_id"
-            " AND (staked_wei + exiting_wei) * :p + pending_scaled"
-            " + (staked_wei + exiting_wei) * (CAST(:index AS numeric) - index_snapshot) < 0"
-            " ORDER BY user_id LIMIT 1"
-        ),
-        {"pool_id": pool_id, "index": index, "p": P},
-    ).scalar()
-    return found
+    return exact_int(session.execute(_BEARABLE_FALL, {"pool_id": pool_id, "index": index, "p": P}).scalar_one())
 
 
 # `index_math.claim` for every position at once. Numeric div() cuts towards zero, so a negative rest takes one more.

@@ -62,7 +62,8 @@ def main() -> int:
                 found["single deltas"] = _per_second(lambda _: _delta_batch(service, 1))
                 rounds.append(found)
                 _tell(f"round {number + 1}", found)
-            _tell("seconds to settle a loss into 1,000,000 positions", {"loss": _great_loss(service)})
+            losses = {"a wei": _loss(service, 1), "a thousand gwei, settled": _loss(service, 1000 * GWEI)}
+            _tell("seconds for a loss over 1,000,000 positions", losses)
     ratios = {
         "accrual_1m_vs_1k": _median([each["million"] / each["thousand"] for each in rounds]),
         "deltas_vs_pgbench": _median([each["deltas"] / each["pgbench"] for each in rounds]),
@@ -101,9 +102,10 @@ def _accruals(service: RewardsService) -> dict[str, float]:
     return {pool_id: statistics.median(times) for pool_id, times in taken.items()}
 
 
-def _great_loss(service: RewardsService) -> float:
+def _loss(service: RewardsService, wei: int) -> float:
+    """Below one gwei it is held against every position and nothing more; from there on it is settled into them."""
     started = time.perf_counter()
-    service.accrue(message_id="loss", pool_id="million", new_rewards_wei=-1000 * GWEI, source="bench")
+    service.accrue(message_id=f"loss:{wei}", pool_id="million", new_rewards_wei=-wei, source="bench")
     return time.perf_counter() - started
 
 

@@ -48,16 +48,17 @@ class MathDriver:
         self.held: dict[str, PositionState] = {}
 
     def accrue(self, name: str, reward: int) -> Numbers:
-        return self._spread(*index_math.accrue(self.state, reward, self.fee_bps))
+        return self._spread(*index_math.accrue(self.state, reward, self.fee_bps, self._fall()))
 
     def release(self, name: str, amount: int) -> Numbers:
         try:
-            after = index_math.release(self.state, amount)
+            return self._spread(*index_math.release(self.state, amount, self._fall()))
         except index_math.NothingStaked as error:
             raise Refused("nothing_staked") from error
         except index_math.NotParked as error:
             raise Refused("insufficient_parked") from error
-        return self._spread(after, index_math.Accrued(0, amount, -amount))
+        except index_math.LossExceedsPosition as error:
+            raise Refused("loss_exceeds_position") from error
 
     def stake(self, name: str, deltas: Sequence[Delta]) -> Numbers:
         state, held = self.state, dict(self.held)
@@ -103,14 +104,13 @@ class MathDriver:
     def differences(self) -> list[Any]:
         return [] if index_math.conserved(self.state, self.held.values()) else ["not conserved"]
 
+    def _fall(self) -> int:
+        return index_math.bearable_fall(self.held.values(), self.state.index)
+
     def _spread(self, after: PoolState, parts: index_math.Accrued) -> Numbers:
-        weight, loss = self.state.weight, -parts.distributed
-        if index_math.may_exceed_a_position(loss, weight):
-            for position in self.held.values():
-                if index_math.worth(position, after.index) < 0:
-                    raise Refused("loss_exceeds_position")
+        weight = self.state.weight
         self.state = after
-        if index_math.is_settled(loss):
+        if parts.settles:
             for user in sorted(self.held):
                 self.state, self.held[user], _ = index_math.claim(self.state, self.held[user])
         numbers = (parts.fee, parts.distributed, parts.parked, after.index, weight)

@@ -67,14 +67,16 @@ class Model:
         # What all gains together owe in fees by now, less what they owed before.
         fee = bearing * self.fee_bps // 10_000 - self.bearing_fee * self.fee_bps // 10_000
         net, weight = reward - fee, self.weight
+        borne = -self._most_bearable(loss) if loss else net
         if weight:
-            self._distribute(net)
+            self._distribute(borne)
         else:
-            self.parked += net
+            borne = 0
+        self.parked += net - borne
         self.accrued += net
         self.deficit += loss - repaid
         self.bearing_fee = bearing
-        return self._spread(fee=fee, distributed=net if weight else 0, parked=0 if weight else net, weight=weight)
+        return self._spread(fee=fee, distributed=borne, parked=net - borne, weight=weight)
 
     def release(self, amount: int) -> Numbers:
         weight = self.weight
@@ -82,6 +84,8 @@ class Model:
             raise Refused("nothing_staked")
         if abs(amount) > abs(self.parked) or amount * self.parked <= 0:
             raise Refused("insufficient_parked")
+        if not self._can_bear(-amount):
+            raise Refused("loss_exceeds_position")
         self._distribute(amount)
         self.parked -= amount
         return self._spread(fee=0, distributed=amount, parked=-amount, weight=weight)
@@ -133,26 +137,38 @@ class Model:
             for user, holding in self.holdings.items()
         }
 
+    def _step(self, net: int) -> int:
+        """Whole scaled units that each wei of weight gets."""
+        return (net * P + self.remainder) // self.weight
+
+    def _can_bear(self, loss: int) -> bool:
+        """Whether nobody owes more than they have, were all of this loss handed out."""
+        step = self._step(-loss)
+        return all(holding.worth_scaled + step * holding.weight >= 0 for holding in self.holdings.values())
+
+    def _most_bearable(self, loss: int) -> int:
+        """The greatest part of a loss that everybody can bear, found by halving: no formula to get wrong."""
+        if not self.weight or self._can_bear(loss):
+            return loss
+        fits, too_much = 0, loss
+        while too_much - fits > 1:
+            middle = (fits + too_much) // 2
+            fits, too_much = (middle, too_much) if self._can_bear(middle) else (fits, middle)
+        return fits
+
     def _distribute(self, net: int) -> None:
-        """Hand out whole scaled units per wei of weight; refuse where a loss takes more than somebody has."""
-        weight = self.weight
-        to_hand_out = net * P + self.remainder
-        step = to_hand_out // weight
-        loss = -net
-        if loss > 0 and (loss >= GWEI or loss * 10**6 >= weight):
-            for holding in self.holdings.values():
-                if holding.worth_scaled + step * holding.weight < 0:
-                    raise Refused("loss_exceeds_position")
+        weight, step = self.weight, self._step(net)
         for holding in self.holdings.values():
             holding.owed += step * holding.weight
             holding.exact += Fraction(net * holding.weight, weight)
         self.index += step
-        self.remainder = to_hand_out - step * weight
+        self.remainder += net * P - step * weight
         self.greatest_remainder = max(self.greatest_remainder, self.remainder)
 
     def _spread(self, *, fee: int, distributed: int, parked: int, weight: int) -> Numbers:
         index = self.index
-        if distributed <= -GWEI:
+        # All of a great loss, and whatever was too great to be borne.
+        if distributed <= -GWEI or (weight and distributed <= 0 and parked < 0):
             for holding in self.holdings.values():
                 self._claim(holding)
         return {

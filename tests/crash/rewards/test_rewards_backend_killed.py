@@ -17,7 +17,8 @@ Write = Callable[[str], tuple[str, Json]]
 WRITES: dict[str, Write] = {
     "gain": lambda pool: ("/v1/accruals", accrual(f"{pool}:m", 1001, pool)),
     "great loss": lambda pool: ("/v1/accruals", accrual(f"{pool}:m", -3 * GWEI, pool)),
-    "refused loss": lambda pool: ("/v1/accruals", accrual(f"{pool}:m", -9 * ETHER, pool)),
+    "loss beyond the stake": lambda pool: ("/v1/accruals", accrual(f"{pool}:m", -9 * ETHER, pool)),
+    "refused release": lambda pool: ("/v1/parked/release", release(f"{pool}:m", 51, pool)),
     "claim": lambda pool: ("/v1/claims", claim(f"{pool}:m", "ann", pool)),
     "release": lambda pool: ("/v1/parked/release", release(f"{pool}:m", 20, pool)),
     "deltas": lambda pool: (
@@ -26,7 +27,7 @@ WRITES: dict[str, Write] = {
     ),
     "replay": lambda pool: ("/v1/accruals", accrual(f"{pool}:a:2", 301, pool)),
 }
-FIRST_STATUS = {"refused loss": 409, "replay": 200}
+FIRST_STATUS = {"refused release": 409, "replay": 200}
 
 
 def live(house: House, pool: str) -> None:
@@ -68,7 +69,7 @@ def test_write__backend_killed_at_every_statement__repeated_once_it_is_as_if_und
         assert repeated.status_code == FIRST_STATUS.get(name, 201), number
         assert state(house, pool) == wanted, number
         again = house.post(path, body)
-        assert again.status_code == (409 if name == "refused loss" else 200), number
+        assert again.status_code == (409 if name == "refused release" else 200), number
         assert again.headers["Idempotent-Replay"] == "true"
         number += 1
     assert number > 3

@@ -3,8 +3,12 @@
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import select
 
-from tests.support.rewards import House, accrual, deltas, make_house, release
+from apps.common.database import transaction
+from apps.rewards import index_math, store
+from apps.rewards.models import RewardPosition
+from tests.support.rewards import POOL, House, accrual, deltas, make_house, release
 
 P = 10**36
 GWEI = 10**9
@@ -145,21 +149,94 @@ def test_loss__empties_a_position__its_fraction_of_a_wei_returns_to_the_pool(hou
     assert house.differences() == []
 
 
-def test_loss__greater_than_all_stake__refused_and_nothing_changed(house: House) -> None:
-    house.stake("s:1", "ann", 100)
-    assert house.refusal("/v1/accruals", accrual("a:1", -101)) == (409, "loss_exceeds_position")
-    assert house.refusal("/v1/accruals", accrual("a:2", -2 * GWEI)) == (409, "loss_exceeds_position")
-    assert house.pool()["accrued_wei"] == 0
+def test_bearable_fall__positions_of_every_kind__the_statement_is_the_arithmetic(house: House) -> None:
+    """After every step, so that each kind is the poorest once: exiting, with pending of either sign, without weight."""
+    steps = (
+        lambda: house.stake("s:1", "ben", 3, 4),
+        lambda: house.accrue("a:1", 5),
+        lambda: house.claim("c:1", "ben"),
+        lambda: house.stake("s:2", "cat", 11),
+        lambda: house.accrue("a:2", -6),
+        lambda: house.stake("s:3", "ben", 2, 3),
+        lambda: house.accrue("a:3", 2 * GWEI),
+        lambda: house.stake("s:4", "ben", -5, -7),
+        lambda: house.stake("s:5", "dan", 0, 13),
+    )
+    seen = set()
+    for step in steps:
+        step()
+        with transaction(house.client.application.extensions["sessions"]) as session:
+            index = store.lock_pool(session, POOL).index
+            held = [store.position_state(row) for row in session.scalars(select(RewardPosition))]
+            falls = [(index_math.bearable_fall(held, each), each) for each in (index, index - P, index + P // 3)]
+            assert [(store.bearable_fall(session, POOL, each), each) for _, each in falls] == falls
+        seen.add(falls[0][0])
+    assert len(seen) >= 5
+
+
+@pytest.mark.parametrize("loss", [101, 2 * GWEI])
+def test_loss__greater_than_all_stake__the_rest_is_parked(house: House, loss: int) -> None:
+    house.stake("s:1", "ann", 60, 40)
+    found = house.accrue("a:1", -loss)
+    assert (found["new_rewards_wei"], found["distributed_wei"], found["parked_wei"]) == (
+        str(-loss), "-100", str(100 - loss),
+    )  # fmt: skip
+    settled = house.events(kind="settle")
+    assert [(event["staked_delta_wei"], event["exiting_delta_wei"]) for event in settled] == [("-60", "-40")]
+    pool = house.pool()
+    assert (pool["weight_wei"], pool["accrued_wei"], pool["claimed_wei"]) == (0, -loss, -100)
+    assert (pool["parked_wei"], pool["deficit_wei"]) == (100 - loss, loss)
+    assert house.refusal("/v1/parked/release", release("r:1", 100 - loss)) == (409, "nothing_staked")
+    assert house.accrue("a:1b", 1)["parked_wei"] == "1"
     assert house.differences() == []
 
 
-def test_loss__more_than_one_of_them_is_worth__refused_though_all_together_could_bear_it(house: House) -> None:
+def test_loss__more_than_one_of_them_is_worth__the_poorest_sets_the_limit_and_all_are_settled(house: House) -> None:
     house.stake("s:1", "ann", 100)
     house.accrue("a:1", 100)
     house.stake("s:2", "ben", 100)
-    assert house.refusal("/v1/accruals", accrual("a:2", -202)) == (409, "loss_exceeds_position")
-    house.accrue("a:3", -200)
+    house.accrue("a:2", -50)  # ann is worth 175, ben 75, both weigh 100
+    found = house.accrue("a:3", -151)
+    assert (found["distributed_wei"], found["parked_wei"]) == ("-150", "-1")
+    ann, ben = house.position("ann"), house.position("ben")
+    assert (ann["staked_wei"], ann["pending_wei"]) == (100, 0)
+    assert (ben["staked_wei"], ben["pending_wei"]) == (0, 0)
+    assert house.pool()["parked_wei"] == -1
+    assert house.release("r:1", -1)["distributed_wei"] == "-1"
+    assert (house.position("ann")["pending_wei"], house.pool()["parked_wei"]) == (-1, 0)
+    assert house.differences() == []
+
+
+def test_loss__just_what_the_poorest_is_worth__nothing_is_parked(house: House) -> None:
+    house.stake("s:1", "ann", 100)
+    house.accrue("a:1", 100)
+    house.stake("s:2", "ben", 100)
+    assert house.accrue("a:2", -200)["parked_wei"] == "0"
     assert (house.position("ann")["pending_wei"], house.position("ben")["pending_wei"]) == (0, -100)
+    assert house.differences() == []
+
+
+def test_loss__a_few_wei_on_a_position_worth_nothing__does_not_take_it_below_zero(house: House) -> None:
+    house.done("/v1/stake-deltas", deltas(("s:1", "ann", 10, 0), ("s:2", "ben", ETHER, 0)))
+    house.accrue("a:1", -(10**8))  # floor(-10 * 10^8 / (1 ETH + 10)) is -1
+    house.stake("s:3", "ann", -9)  # weighs 1 wei and is worth a fraction of one
+    found = house.accrue("a:2", -GWEI + 1)
+    assert (found["distributed_wei"], found["parked_wei"]) == ("-999999999", "0")
+    house.stake("s:4", "ben", 5)
+    assert house.claim("c:1", "ann") == -1
+    assert house.differences() == []
+
+
+def test_release__a_loss_that_the_positions_cannot_bear__refused_and_nothing_changed(house: House) -> None:
+    house.accrue("a:1", -3 * GWEI)
+    house.stake("s:1", "ann", GWEI)
+    before = house.pool(), house.position("ann")
+    answer = house.post("/v1/parked/release", release("r:1", -GWEI - 1))
+    assert (answer.status_code, answer.get_json()["code"]) == (409, "loss_exceeds_position")
+    assert f"a loss of {GWEI} wei at most" in answer.get_json()["detail"]
+    assert (house.pool(), house.position("ann")) == before
+    house.release("r:2", -GWEI)
+    assert (house.pool()["parked_wei"], house.position("ann")["staked_wei"]) == (-2 * GWEI, 0)
     assert house.differences() == []
 
 

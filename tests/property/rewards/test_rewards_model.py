@@ -136,6 +136,10 @@ def make_machine(desk: Desk, amounts: st.SearchStrategy[int], kills: st.SearchSt
             assert 0 <= dust <= len(owed) + model.emptied + model.greatest_remainder // P  # R3
 
         @invariant()
+        def nobody_owes_more_than_they_have(self) -> None:
+            assert all(holding.worth_scaled >= 0 for holding in self.model.holdings.values())
+
+        @invariant()
         def nobody_loses(self) -> None:
             for holding in self.model.holdings.values():  # R7
                 error = abs(holding.exact - holding.claimed - holding.exact.__class__(holding.owed, P))

@@ -4,6 +4,7 @@ import pytest
 
 from apps.rewards.index_math import (
     GWEI,
+    Accrued,
     LossExceedsPosition,
     NothingStaked,
     NotParked,
@@ -12,11 +13,12 @@ from apps.rewards.index_math import (
     PositionState,
     StakeBelowZero,
     accrue,
+    bearable_fall,
+    bearable_loss,
     change_stake,
     claim,
     conserved,
     dust_wei,
-    may_exceed_a_position,
     pending_wei,
     release,
     reward_debt,
@@ -76,7 +78,7 @@ def test_release__some_of_the_parked__goes_to_the_weight_of_now_without_a_fee() 
     pool, _ = accrue(PoolState(), 10, 0)
     pool, position = change_stake(pool, PositionState(), 5, 0)
     assert pending_wei(position, pool.index) == 0
-    pool = release(pool, 4)
+    pool, _ = release(pool, 4)
     assert (pool.parked, pool.accrued, pending_wei(position, pool.index)) == (6, 10, 4)
     assert conserved(pool, [position])
 
@@ -84,7 +86,7 @@ def test_release__some_of_the_parked__goes_to_the_weight_of_now_without_a_fee() 
 def test_release__a_loss__is_borne_by_the_weight_of_now_and_counts_once_in_the_deficit() -> None:
     pool, _ = accrue(PoolState(), -10, 1000)
     pool, position = change_stake(pool, PositionState(), 100, 0)
-    pool = release(pool, -7)
+    pool, _ = release(pool, -7)
     assert (pool.parked, pool.deficit, pending_wei(position, pool.index)) == (-3, 10, -7)
     assert conserved(pool, [position])
     for amount in (-4, 3, 0):
@@ -178,12 +180,65 @@ def test_change_stake__loss_pending__leaves_up_to_the_worth_only() -> None:
     assert conserved(pool, [left, ben])
 
 
-@pytest.mark.parametrize(
-    ("loss", "weight", "asked"),
-    [(GWEI, 10**30, True), (GWEI - 1, 10**30, False), (1, 10**6, True), (1, 10**6 + 1, False), (-5, 1, False), (1, 0, False)],
-)  # fmt: skip
-def test_may_exceed_a_position__loss_beside_weight__asked(loss: int, weight: int, *, asked: bool) -> None:
-    assert may_exceed_a_position(loss, weight) == asked
+def test_bearable_fall__positions_of_different_worth__the_poorest_decides() -> None:
+    rich = PositionState(staked=4, exiting=3, snapshot=0, pending_scaled=5 * P)
+    poor = PositionState(staked=3, exiting=4, snapshot=0, pending_scaled=-2 * P)
+    gone = PositionState(snapshot=0, pending_scaled=9 * P)
+    assert bearable_fall([rich, gone], 0) == 12 * P // 7
+    assert bearable_fall([rich, poor, gone], 0) == 5 * P // 7
+    assert bearable_fall([poor], -P) == 0  # it owes nine and is worth seven
+    assert bearable_fall([gone], 0) == 0
+
+
+def test_bearable_loss__to_the_wei__with_what_the_pool_carries() -> None:
+    assert bearable_loss(PoolState(weight=7), 5 * P // 7) == 4  # a hair less than five
+    assert bearable_loss(PoolState(weight=7, remainder=5 * P - 7 * (5 * P // 7)), 5 * P // 7) == 5
+    assert bearable_loss(PoolState(weight=7, remainder=2 * P), 0) == 2
+
+
+@pytest.mark.parametrize(("loss", "borne"), [(-99, -99), (-100, -100), (-101, -100), (-5 * GWEI, -100)])
+def test_accrue__loss_about_as_great_as_the_stake__what_cannot_be_borne_is_parked(loss: int, borne: int) -> None:
+    pool, ann = change_stake(PoolState(), PositionState(), 100, 0)
+    pool, parts = accrue(pool, loss, 1000, bearable_fall([ann], pool.index))
+    assert parts == Accrued(0, borne, loss - borne, settles=loss < borne)
+    assert (pool.accrued, pool.parked, pool.deficit) == (loss, loss - borne, -loss)
+    assert worth(ann, pool.index) == 100 + borne
+    assert conserved(pool, [ann])
+
+
+def test_accrue__loss_and_a_position_worth_nothing__all_is_parked_and_settling_frees_the_rest() -> None:
+    pool, ann = change_stake(PoolState(), PositionState(), 100, 0)
+    pool, ben = change_stake(pool, PositionState(), 100, 0)
+    pool, _ = accrue(pool, -20, 0)
+    pool, ann = change_stake(pool, ann, -90, 0)
+    assert (ann.weight, worth(ann, pool.index)) == (10, 0)
+    pool, parts = accrue(pool, -9, 0, bearable_fall([ann, ben], pool.index))
+    assert parts == Accrued(0, 0, -9, settles=True)
+    pool, ann, _ = claim(pool, ann)
+    pool, ben, _ = claim(pool, ben)
+    assert (ann.weight, ben.weight) == (0, 90)
+    pool, parts = release(pool, -9, bearable_fall([ann, ben], pool.index))
+    assert parts == Accrued(0, -9, 9)
+    assert (pool.parked, worth(ben, pool.index)) == (0, 81)
+    assert conserved(pool, [ann, ben])
+
+
+def test_release__a_loss_greater_than_the_positions_can_bear__refused() -> None:
+    pool, ann = change_stake(PoolState(parked=-200, accrued=-200), PositionState(), 100, 0)
+    fall = bearable_fall([ann], pool.index)
+    with pytest.raises(LossExceedsPosition):
+        release(pool, -101, fall)
+    assert release(pool, -100, fall)[0].parked == -100
+
+
+def test_settles__from_one_gwei_on__of_a_loss_distributed_whole() -> None:
+    pool = PoolState(weight=ETHER, parked=-2 * GWEI)
+    for loss, settles in ((1 - GWEI, False), (-GWEI, True)):
+        assert accrue(pool, loss, 0, P)[1].settles == settles
+        assert release(pool, loss, P)[1].settles == settles
+    assert not accrue(pool, GWEI, 0)[1].settles
+    assert not accrue(PoolState(), -GWEI, 0, 0)[1].settles
+    assert not release(PoolState(weight=1, parked=GWEI), GWEI)[1].settles
 
 
 def test_reward_debt__any_index__gives_pending_back() -> None:

@@ -49,6 +49,27 @@ def test_replay__great_loss_left_unsettled__named_with_the_user() -> None:
     assert found(STAKED, LOSS, claimed_later) == [("event 2", "settled ann")]
 
 
+def loss_of_150(distributed: int, parked: int, index: int) -> Logged:
+    return Logged(2, "accrual", None, 0, 0, 0, -150, 0, distributed, parked, 100, 0, index)
+
+
+def test_replay__loss_greater_than_the_stake__only_what_can_be_borne_is_distributed() -> None:
+    staked = Logged(1, "stake_delta", "ann", 100)
+    settled = Logged(3, "settle", "ann", -100, 0, -100, acc_reward_per_share=-P)
+    assert found(staked, loss_of_150(-100, -50, -P), settled) == []
+    assert found(staked, loss_of_150(-100, -50, -P)) == [("event 2", "settled ann")]
+    wrong = [("event 2", "distributed_wei"), ("event 2", "parked_wei")]
+    assert found(staked, loss_of_150(-99, -51, -P), settled) == wrong
+    assert found(staked, loss_of_150(-150, 0, -P), settled) == wrong
+
+
+def test_replay__release_of_a_loss_that_could_not_be_borne__named_by_its_number() -> None:
+    parked = Logged(1, "accrual", None, 0, 0, 0, -150, 0, 0, -150, weight_wei=0, fee_bps=0)
+    staked = Logged(2, "stake_delta", "ann", 100)
+    freed = Logged(3, "release", None, 0, 0, 0, 0, 0, -101, 101, weight_wei=100, fee_bps=0)
+    assert found(parked, staked, freed) == [("event 3", "kind")]
+
+
 def test_replay__event_that_could_not_have_been__named_by_its_number() -> None:
     assert found(Logged(7, "stake_delta", "ann", -1)) == [("event 7", "kind")]
     assert found(Logged(8, "release", distributed_wei=5)) == [("event 8", "kind")]

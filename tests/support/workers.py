@@ -14,6 +14,8 @@ _forkserver = multiprocessing.get_context("forkserver")
 _forkserver.set_forkserver_preload(["relayer", "relayer.tasks", "tests.support.naive"])
 
 PAUSE_SEC = 0.02
+# The server keeps the environment of the test that started it: what that test had set must not reach others' workers.
+_OUTSIDE = dict(os.environ)
 
 
 def worker_environment(database_url: str, rpc_urls: Sequence[str], **changes: str) -> dict[str, str]:
@@ -40,7 +42,7 @@ class Worker:
 
     def __init__(self, work: Callable[[], None], environment: dict[str, str], log_path: str = os.devnull) -> None:
         self.process: ForkServerProcess = _forkserver.Process(
-            target=_run, args=(work, environment, log_path), daemon=True
+            target=_run, args=(work, {**_OUTSIDE, **environment}, log_path), daemon=True
         )
         self.process.start()
 
@@ -75,6 +77,7 @@ def pump_once() -> None:
 
 
 def _run(work: Callable[[], None], environment: dict[str, str], log_path: str) -> None:
+    os.environ.clear()
     os.environ.update(environment)
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)

@@ -70,6 +70,34 @@ def test_send__errors_of_every_client__though_delivered__executed_once(bad_house
     assert bad_house.node.executions() == {number + 1: 1 for number in range(len(DIALECTS))}
 
 
+def test_send__same_reply_again_and_again__noted_once(bad_house: House, chaos: Chaos) -> None:
+    chaos.fault("error", SEND, times=3, text="txpool is full")
+    bad_house.post("m:1")
+    bad_house.pump()
+    for _ in range(3):
+        bad_house.node.rpc("anvil_dropTransaction", bad_house.message("m:1")["tx_hash"])
+        bad_house.mine_and_pump()
+    assert chaos.used == ["error"] * 3
+    events = bad_house.client.get("/v1/transactions/m:1/events").get_json()["items"]
+    assert [item["type"] for item in events][:4] == ["accepted", "signed", "reply", "broadcast"]
+
+
+def test_cancel__of_what_no_node_took__says_so_until_the_empty_transaction_is_final(
+    bad_house: House, chaos: Chaos
+) -> None:
+    chaos.fault("error", SEND, text="txpool is full")
+    bad_house.post("m:1")
+    bad_house.pump()
+    assert bad_house.message("m:1")["reason"]["code"] == "node_pool_busy"
+    bad_house.client.post("/v1/transactions/m:1/cancel")
+    for status in ("broadcast", "mined"):
+        bad_house.pump()
+        found = bad_house.message("m:1")
+        assert (found["status"], found["reason"]["code"]) == (status, "cancel_requested")
+        bad_house.node.mine()
+    assert bad_house.run("m:1")["reason"]["code"] == "replaced"
+
+
 def test_send__error_with_what_cannot_be_stored__noted_readably_and_executed_once(
     bad_house: House, chaos: Chaos
 ) -> None:

@@ -14,6 +14,7 @@ from relayer.signing import Keyring, SignatureMismatch, Unsigned, verify
 KEY = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
 ADDRESS = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 UNSIGNED = Unsigned(31337, ADDRESS, 7, "0x70997970C51812dc3A010C7d01b50e0d17dc79C8", 5, b"\x01\x02", 21_000, 30, 2)
+ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 KEYRING = Keyring([parse_keys(KEY)])
 
 
@@ -82,6 +83,15 @@ def test_sign__any_fields__the_bytes_of_eth_account(**fields: Any) -> None:
     ours = KEYRING.sign(unsigned)
     assert ours.raw == bytes(theirs.raw_transaction)
     assert ours.tx_hash == theirs.hash.to_0x_hex()
+
+
+def test_verify__the_other_s_of_the_same_signature__mismatch() -> None:
+    """Nodes refuse the malleable twin (EIP-2), though it recovers to the same key."""
+    *body, parity, r, s = rlp.decode(KEYRING.sign(UNSIGNED).raw[1:])
+    other = (ORDER - int.from_bytes(s, "big")).to_bytes(32, "big").lstrip(b"\0")
+    flipped = b"" if parity else b"\x01"
+    with pytest.raises(SignatureMismatch):
+        verify(b"\x02" + rlp.encode([*body, flipped, r, other]), UNSIGNED)
 
 
 def test_verify__signature_with_a_leading_zero__mismatch() -> None:

@@ -52,16 +52,17 @@ class _Planned:
 def assign(context: RelayerContext, look: Look, messages: Sequence[OpenMessage]) -> tuple[int, list[str]]:
     """Sign what may be signed; returns how many were signed, and the messages that ended (rejected, expired)."""
     ended = [*end_done(context), *expire_queued(context)]
-    candidates, next_nonces = _candidates(context)
+    candidates, signers = _candidates(context)
     signed = 0
     for address, rows in candidates.items():
-        nonce = next_nonces.get(address)
-        # A key that was taken out of the settings may still be looked at, for what it has under way.
-        if address not in context.settings.keyring:
+        state, nonce = signers.get(address, ("new", 0))
+        # A key that was taken out of the settings may still be looked at, for what it has under way. Not a quarantined
+        # one: a transaction of it that is not recorded yet may have executed them, and this end says that nothing was.
+        if address not in context.settings.keyring and state != "quarantined":
             for row in rows:
                 ended += reject(context, row, Refusal("unknown_signer", f"No key of {address} is held here."))
             continue
-        if nonce is None:
+        if state != "active":
             for row in rows:
                 note(context, row, "signer_not_active", "Nothing is signed with this key now; see /v1/signers.")
             continue
@@ -74,8 +75,9 @@ def assign(context: RelayerContext, look: Look, messages: Sequence[OpenMessage])
     return signed, ended
 
 
-def _candidates(context: RelayerContext) -> tuple[dict[str, list[Queued]], dict[str, int]]:
-    """The oldest queued messages of each sender, so that one starved key holds up no other; and active keys' nonces."""
+def _candidates(context: RelayerContext) -> tuple[dict[str, list[Queued]], dict[str, tuple[str, int]]]:
+    """The oldest queued messages of each sender, so that one starved key holds up no other; and each key's state and
+    next nonce."""
     place = func.row_number().over(partition_by=Message.from_address, order_by=Message.seq).label("place")
     chain_id = context.settings.chain_id
     oldest = (
@@ -91,10 +93,10 @@ def _candidates(context: RelayerContext) -> tuple[dict[str, list[Queued]], dict[
         candidates: dict[str, list[Queued]] = {}
         for row in rows:
             candidates.setdefault(row.from_address, []).append(Queued.of(row))
-        active = session.execute(
-            select(Signer.address, Signer.next_nonce).where(Signer.chain_id == chain_id, Signer.state == "active")
+        signers = session.execute(
+            select(Signer.address, Signer.state, Signer.next_nonce).where(Signer.chain_id == chain_id)
         )
-        return candidates, {row.address: row.next_nonce for row in active}
+        return candidates, {row.address: (row.state, row.next_nonce) for row in signers}
 
 
 def _purse(context: RelayerContext, look: Look, messages: Sequence[OpenMessage], address: str) -> _Purse:

@@ -13,9 +13,21 @@ from apps.common.database import transaction
 from apps.common.wei import ETHER
 from relayer.models import ForeignClaim, ForeignTransaction
 from relayer.release import NONCES_PER_CALL
+from relayer.signers import parse_keys
+from relayer.signing import Keyring
 from tests.support.chaos import RECEIPT, Chaos, chaos_proxy
 from tests.support.postgres import Server
-from tests.support.relayer import CHAIN_ID, CUSTODY, OPERATOR, OPERATOR_KEY, STRANGER, House, Node, make_house
+from tests.support.relayer import (
+    CHAIN_ID,
+    CUSTODY,
+    CUSTODY_KEY,
+    OPERATOR,
+    OPERATOR_KEY,
+    STRANGER,
+    House,
+    Node,
+    make_house,
+)
 
 COUNT, BLOCK = "eth_getTransactionCount", "eth_getBlockByNumber"
 
@@ -269,3 +281,16 @@ def test_foreign_transactions__recorded_and_claimed__cannot_be_changed(house: Ho
     ):
         with pytest.raises(DBAPIError, match="kept for ever"), transaction(house.context.sessions) as session:
             session.execute(text(statement))
+
+
+def test_quarantine__key_taken_out_of_the_settings__what_is_queued_waits(database_url: str, node: Node) -> None:
+    """It may have been executed by a transaction that is not recorded yet, so no end may say that it was not."""
+    house = make_house(database_url, node)
+    house.pump()
+    send_as_stranger(node, 0)
+    house.mine_and_pump()
+    without = make_house(database_url, node, keyring=Keyring([parse_keys(CUSTODY_KEY)]))
+    without.post("m:1", **{"from": OPERATOR})
+    without.pump()
+    found = without.message("m:1")
+    assert (found["status"], found["reason"]["code"]) == ("queued", "signer_not_active")

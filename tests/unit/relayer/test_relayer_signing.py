@@ -85,6 +85,13 @@ def test_sign__any_fields__the_bytes_of_eth_account(**fields: Any) -> None:
     assert ours.tx_hash == theirs.hash.to_0x_hex()
 
 
+def test_verify__same_fields_signed_by_another_key__mismatch() -> None:
+    (stranger,) = parse_keys("1" * 64).addresses
+    signed = Keyring([parse_keys("1" * 64)]).sign(replace(UNSIGNED, sender=stranger))
+    with pytest.raises(SignatureMismatch):
+        verify(signed.raw, UNSIGNED)
+
+
 def test_verify__the_other_s_of_the_same_signature__mismatch() -> None:
     """Nodes refuse the malleable twin (EIP-2), though it recovers to the same key."""
     *body, parity, r, s = rlp.decode(KEYRING.sign(UNSIGNED).raw[1:])

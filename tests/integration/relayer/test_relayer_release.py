@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from apps.common.database import transaction
 from apps.common.wei import ETHER
+from relayer.fees import OLD_AFTER_BLOCKS
 from relayer.models import ForeignClaim, ForeignTransaction
 from relayer.release import NONCES_PER_CALL
 from relayer.signers import parse_keys
@@ -109,6 +110,12 @@ def test_release__stranger_took_a_slot__recorded_with_its_message_and_bound_to_i
     assert recorded(house) == [(0, tx_hash, "m:1")]
     assert ask(house, "resume")[0] == "active"
     house.post("m:2")
+    for _ in range(OLD_AFTER_BLOCKS):  # next in line since the stranger's block, and passed by
+        house.pump()
+        house.node.rpc("anvil_dropTransaction", house.message("m:2")["tx_hash"])
+        house.node.mine()
+    house.pump()
+    assert len(house.message("m:2")["attempts"]) == 2
     found = house.run("m:2")
     assert (found["status"], found["nonce"]) == ("confirmed", 1)
     assert house.node.executions() == {ETHER: 2}

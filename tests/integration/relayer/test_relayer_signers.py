@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 from eth_account import Account
+from sqlalchemy import update
 
+from apps.common.database import transaction
+from relayer.models import Signer
 from relayer.settings import load_settings
 from relayer.signers import Web3Signer
 from relayer.signing import Keyring
@@ -88,6 +91,42 @@ def test_web3signer__signs_something_else__nothing_is_stored_or_sent(
         assert found["reason"]["code"] == "signer_failed"
     with web3signer(lambda fields: fields) as url:
         assert house_with(database_url, node, url).run("m:1")["status"] == "confirmed"
+
+
+def test_assign__message_cancelled_while_the_signer_signs__what_was_signed_is_thrown_away(
+    database_url: str, node: Node
+) -> None:
+    """And what stands behind it keeps no gap: its signature was for the next nonce but one."""
+
+    def meddle(fields: dict[str, Any]) -> dict[str, Any]:
+        if int(fields["nonce"], 16) == 1:
+            assert house.client.post("/v1/transactions/m:1/cancel").get_json()["status"] == "cancelled"
+        return fields
+
+    with web3signer(meddle) as url:
+        house = house_with(database_url, node, url)
+        for name, value in (("m:1", "11"), ("m:2", "22")):
+            house.post(name, value_wei=value)
+        house.pump()
+        assert [house.message(name)["nonce"] for name in ("m:1", "m:2")] == [None, None]
+        assert house.run("m:2")["nonce"] == 0
+    assert node.executions() == {22: 1}
+
+
+def test_assign__nonces_given_by_another_while_the_signer_signs__what_was_signed_is_thrown_away(
+    database_url: str, node: Node
+) -> None:
+    def meddle(fields: dict[str, Any]) -> dict[str, Any]:
+        with transaction(house.context.sessions) as session:
+            session.execute(update(Signer).values(next_nonce=int(fields["nonce"], 16) + 1))
+        return fields
+
+    with web3signer(meddle) as url:
+        house = house_with(database_url, node, url)
+        house.post("m:1")
+        house.pump()
+        found = house.message("m:1")
+    assert (found["status"], found["nonce"], found["attempts"]) == ("queued", None, [])
 
 
 def test_web3signer__not_there__waits_without_a_nonce(database_url: str, node: Node) -> None:

@@ -1,11 +1,14 @@
 """Every worker killed with SIGKILL in the middle of a life: it still ends right, to the wei."""
 
+import pytest
+
 from apps.local.bff import Bff
 from apps.local.checks import check_books
 from apps.local.life import Life
 from tests.support.stack import running_stack
 
 
+@pytest.mark.prove
 def test_life__all_workers_killed_in_the_middle__every_balance_equals_the_chain() -> None:
     with running_stack() as stack:
         bff = Bff(stack)

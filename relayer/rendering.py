@@ -7,7 +7,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from apps.common.wire import format_time
-from relayer.models import Attempt, Message, MessageEvent
+from relayer.models import Attempt, Message, MessageEvent, Send
 
 Slotted = tuple[int, str, int]
 
@@ -82,6 +82,18 @@ def render_event(row: MessageEvent) -> dict[str, Any]:
         "previous_digest": row.previous_digest,
         "digest": row.digest,
         "at": format_time(row.at),
+    }
+
+
+def render_send(row: Send) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "tx_hash": row.tx_hash,
+        "endpoint": row.endpoint,
+        "reply": row.reply,
+        "text": row.reply_text,
+        "at": format_time(row.started_at),
+        "answered_at": format_time(row.finished_at),
     }
 
 

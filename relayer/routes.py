@@ -52,6 +52,14 @@ def list_events(query: dict[str, Any], message_id: str) -> Response:
     return jsonify(_service().events(message_id, **query))
 
 
+@blueprint.get("/transactions/<message_id>/sends")
+@blueprint.arguments(schemas.SendQuerySchema, location="query")
+@blueprint.response(200, schemas.SendPageSchema)
+def list_sends(query: dict[str, Any], message_id: str) -> Response:
+    """Each time a message's bytes were given to a node, and what it said; null where nothing came back yet."""
+    return jsonify(_service().sends(message_id, **query))
+
+
 @blueprint.get("/transactions/<message_id>/explain")
 @blueprint.response(200, schemas.ExplanationSchema)
 def explain_transaction(message_id: str) -> Response:

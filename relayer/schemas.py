@@ -85,6 +85,10 @@ class EventQuerySchema(PageQuerySchema):
     """`after`: the number of the last event seen."""
 
 
+class SendQuerySchema(PageQuerySchema):
+    """`after`: the id of the last send seen."""
+
+
 class ReasonSchema(ma.Schema):
     code = ma.fields.String()
     detail = ma.fields.String()
@@ -146,6 +150,21 @@ class EventSchema(ma.Schema):
 
 class EventPageSchema(ma.Schema):
     items = ma.fields.List(ma.fields.Nested(EventSchema))
+    next = ma.fields.String(allow_none=True)
+
+
+class SendSchema(ma.Schema):
+    id = ma.fields.Integer()
+    tx_hash = ma.fields.String()
+    endpoint = ma.fields.Integer()
+    reply = ma.fields.String(allow_none=True)
+    text = ma.fields.String(allow_none=True)
+    at = TimeField()
+    answered_at = TimeField(allow_none=True)
+
+
+class SendPageSchema(ma.Schema):
+    items = ma.fields.List(ma.fields.Nested(SendSchema))
     next = ma.fields.String(allow_none=True)
 
 

@@ -16,8 +16,8 @@ from apps.common.wire import format_time, integer_cursor, page
 from relayer.context import RelayerContext
 from relayer.errors import TransactionNotFound
 from relayer.events import Event, first_digest
-from relayer.models import FINAL, Message, MessageEvent
-from relayer.rendering import render, render_event, render_messages
+from relayer.models import FINAL, Attempt, Message, MessageEvent, Send
+from relayer.rendering import render, render_event, render_messages, render_send
 
 # A waiting call holds one of the web server's threads; the others must stay free for calls that do something.
 MAX_WAITERS = 4
@@ -133,6 +133,23 @@ class RelayerService:
                 raise TransactionNotFound
             rows = session.scalars(query).all()
         return page([render_event(row) for row in rows], limit, lambda item: str(item["number"]))
+
+    def sends(self, message_id: str, limit: int, after: str | None) -> dict[str, Any]:
+        """Each handing-over of a message's bytes to a node, and what the node said: the evidence, nothing left out."""
+        with transaction(self.context.sessions) as session:
+            row = session.get(Message, message_id)
+            if row is None:
+                raise TransactionNotFound
+            query = (
+                select(Send)
+                .join(Attempt, Attempt.tx_hash == Send.tx_hash)
+                .where(Attempt.chain_id == row.chain_id, Attempt.address == row.from_address)
+                .where(Attempt.nonce == row.nonce, Send.id > integer_cursor(after))
+                .order_by(Send.id)
+                .limit(limit + 1)
+            )
+            sends = session.scalars(query).all()
+        return page([render_send(send) for send in sends], limit, lambda item: str(item["id"]))
 
     def _known(self, message_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
         with transaction(self.context.sessions) as session:

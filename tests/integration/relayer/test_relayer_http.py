@@ -95,7 +95,7 @@ def test_cancel__queued__cancelled_without_nonce(house: House) -> None:
 def test_ops__unknown_message_or_signer__404(house: House) -> None:
     for path in ("transactions/nobody/cancel", "transactions/nobody/speed-up", f"signers/{STRANGER}/pause"):
         assert house.client.post(f"/v1/{path}").status_code == 404
-    for path in ("events", "explain"):
+    for path in ("events", "sends", "explain"):
         assert house.client.get(f"/v1/transactions/nobody/{path}").status_code == 404
 
 

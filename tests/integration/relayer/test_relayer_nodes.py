@@ -70,7 +70,9 @@ def test_send__errors_of_every_client__though_delivered__executed_once(bad_house
     assert bad_house.node.executions() == {number + 1: 1 for number in range(len(DIALECTS))}
 
 
-def test_send__same_reply_again_and_again__noted_once(bad_house: House, chaos: Chaos) -> None:
+def test_send__same_reply_again_and_again__in_the_history_once_and_each_time_among_the_sends(
+    bad_house: House, chaos: Chaos
+) -> None:
     chaos.fault("error", SEND, times=3, text="txpool is full")
     bad_house.post("m:1")
     bad_house.pump()
@@ -80,6 +82,15 @@ def test_send__same_reply_again_and_again__noted_once(bad_house: House, chaos: C
     assert chaos.used == ["error"] * 3
     events = bad_house.client.get("/v1/transactions/m:1/events").get_json()["items"]
     assert [item["type"] for item in events][:4] == ["accepted", "signed", "reply", "broadcast"]
+    first = bad_house.client.get("/v1/transactions/m:1/sends?limit=2").get_json()
+    rest = bad_house.client.get(f"/v1/transactions/m:1/sends?after={first['next']}").get_json()
+    sends = first["items"] + rest["items"]
+    assert [(item["reply"], item["text"]) for item in sends] == [("pool_busy", "txpool is full")] * 3 + [
+        ("accepted", "")
+    ]
+    assert {item["tx_hash"] for item in sends} == {bad_house.message("m:1")["tx_hash"]}
+    assert all(item["answered_at"] >= item["at"] for item in sends)
+    assert rest["next"] is None
 
 
 def test_cancel__of_what_no_node_took__says_so_until_the_empty_transaction_is_final(

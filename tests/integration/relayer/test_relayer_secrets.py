@@ -15,7 +15,8 @@ from tests.support.relayer import CUSTODY_KEY, OPERATOR_KEY, STRANGER, Node, mak
 from tests.support.workers import Worker, pump_once, worker_environment
 
 PATHS = (
-    "/v1/transactions", "/v1/transactions/m:1", "/v1/transactions/m:1/events", "/v1/transactions/m:1/explain",
+    "/v1/transactions", "/v1/transactions/m:1", "/v1/transactions/m:1/events", "/v1/transactions/m:1/sends",
+    "/v1/transactions/m:1/explain",
     "/v1/transactions/m:2/explain", "/v1/transactions/nobody", "/v1/signers", "/healthz", "/metrics", "/openapi.json",
     "/v1/transactions?status=nonsense",
 )  # fmt: skip

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ARRAY, Text, any_, literal, select, text
+from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from relayer.models import MessageEvent
+from relayer.models import MessageEvent, one_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def record_all(session: Session, events: Sequence[Event]) -> None:
     session.flush()
     found = session.execute(
         select(MessageEvent.message_id, MessageEvent.number, MessageEvent.digest)
-        .where(MessageEvent.message_id == any_(literal([event.message_id for event in events], ARRAY(Text))))
+        .where(one_of(MessageEvent.message_id, [event.message_id for event in events]))
         .ext(distinct_on(MessageEvent.message_id))
         .order_by(MessageEvent.message_id, MessageEvent.number.desc())
     )

@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 
 from apps.common.database import new_metadata
 from apps.common.wei import WeiColumn
@@ -228,6 +228,6 @@ class ForeignClaim(Base):
     claimed_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
 
 
-def named(message_ids: Sequence[str]) -> ColumnElement[bool]:
-    """The messages of these ids, as one parameter however many they are."""
-    return Message.message_id == any_(literal(list(message_ids), ARRAY(Text)))
+def one_of(column: InstrumentedAttribute[str], values: Sequence[str]) -> ColumnElement[bool]:
+    """Whether a text column holds one of these, as one parameter however many they are."""
+    return column == any_(literal(list(values), ARRAY(Text)))

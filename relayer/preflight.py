@@ -15,7 +15,7 @@ from relayer.chain import Look, call_fields, simulate
 from relayer.context import RelayerContext
 from relayer.events import record
 from relayer.gas import MAX_GAS_LIMIT, least_gas, with_margin
-from relayer.models import Message, Signer, named
+from relayer.models import Message, Signer, one_of
 from relayer.policy import Proposal, Refusal, judge
 from relayer.replies import Reply, classify
 from relayer.reverts import decode_revert
@@ -124,7 +124,7 @@ def lock_queued(session: Session, message_ids: Sequence[str]) -> set[str]:
     query = (
         select(Message.message_id)
         .where(
-            named(message_ids),
+            one_of(Message.message_id, message_ids),
             Message.status == "queued",
             (Message.deadline.is_(None)) | (Message.deadline > func.clock_timestamp()),
         )

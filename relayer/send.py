@@ -18,7 +18,7 @@ from apps.common.database import transaction
 from relayer.chain import Look
 from relayer.context import RelayerContext
 from relayer.events import Event, record_all
-from relayer.models import FINAL, UNMINED, Attempt, Message, Send, Signer, Slot, named
+from relayer.models import FINAL, UNMINED, Attempt, Message, Send, Signer, Slot, one_of
 from relayer.replies import DELIVERED, Reply, classify
 from relayer.rpc import Endpoint, RpcError, Unanswered
 from relayer.said import readable
@@ -187,7 +187,7 @@ def _record(
         session.execute(_COMPLETE, {"rows": json.dumps(evidence)})
         rows = session.execute(
             select(Message.message_id, Message.status, Message.intent, Message.reason)
-            .where(named(list(reply_of)))
+            .where(one_of(Message.message_id, list(reply_of)))
             .order_by(Message.seq)
             .with_for_update()
         ).all()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
 from apps.common.database import run_statement, transaction
@@ -129,17 +130,14 @@ class RelayerService:
             .limit(limit + 1)
         )
         with transaction(self.context.sessions) as session:
-            if session.get(Message, message_id) is None:
-                raise TransactionNotFound
+            _message(session, message_id)
             rows = session.scalars(query).all()
         return page([render_event(row) for row in rows], limit, lambda item: str(item["number"]))
 
     def sends(self, message_id: str, limit: int, after: str | None) -> dict[str, Any]:
         """Each handing-over of a message's bytes to a node, and what the node said: the evidence, nothing left out."""
         with transaction(self.context.sessions) as session:
-            row = session.get(Message, message_id)
-            if row is None:
-                raise TransactionNotFound
+            row = _message(session, message_id)
             query = (
                 select(Send)
                 .join(Attempt, Attempt.tx_hash == Send.tx_hash)
@@ -153,7 +151,7 @@ class RelayerService:
 
     def _known(self, message_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
         with transaction(self.context.sessions) as session:
-            row = session.scalars(select(Message).where(Message.message_id == message_id)).one()
+            row = _message(session, message_id)
             fields = differing_fields(request, row.request)
             if fields:
                 raise_reused(fields)
@@ -161,9 +159,7 @@ class RelayerService:
 
     def _read(self, message_id: str) -> dict[str, Any]:
         with transaction(self.context.sessions) as session:
-            row = session.get(Message, message_id)
-            if row is None:
-                raise TransactionNotFound
+            row = _message(session, message_id)
             return render_messages(session, [row])[0]
 
     def _default_sender(self) -> str:
@@ -174,6 +170,13 @@ class RelayerService:
             if operator and address.lower() == operator.lower():
                 return address
         return settings.keyring.addresses[0]
+
+
+def _message(session: Session, message_id: str) -> Message:
+    row = session.get(Message, message_id)
+    if row is None:
+        raise TransactionNotFound
+    return row
 
 
 def _canonical(body: Mapping[str, Any]) -> dict[str, Any]:

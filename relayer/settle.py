@@ -26,7 +26,7 @@ from relayer.chain import Look, OpenMessage, Receipt
 from relayer.context import RelayerContext
 from relayer.events import Event, record_all
 from relayer.inquiry import Ending, agreed, find_occupant, why_reverted
-from relayer.models import OPEN, Attempt, Message, Signer, Slot, named
+from relayer.models import OPEN, Attempt, Message, Signer, Slot, one_of
 from relayer.reverts import UNKNOWN, Revert
 
 log = structlog.get_logger(__name__)
@@ -203,7 +203,7 @@ def _observe(context: RelayerContext, look: Look, message_ids: Sequence[str]) ->
     free = (
         select(Message.message_id)
         .where(
-            named(message_ids), Message.status.in_(OPEN), behind
+            one_of(Message.message_id, message_ids), Message.status.in_(OPEN), behind
         )
         .order_by(Message.seq)
         .with_for_update(skip_locked=True)
@@ -216,7 +216,7 @@ def _observe(context: RelayerContext, look: Look, message_ids: Sequence[str]) ->
         locked = session.scalars(free).all()
         if locked:
             session.execute(
-                update(Message).where(named(locked)).values(values),
+                update(Message).where(one_of(Message.message_id, locked)).values(values),
                 execution_options={"synchronize_session": False},
             )
 
@@ -228,7 +228,7 @@ def _lock(session: Session, message_ids: Sequence[str]) -> Sequence[Row[Any]]:
             Message.message_id, Message.chain_id, Message.from_address, Message.nonce, Message.status, Message.intent,
             Message.reason, Message.tx_hash, Message.block_number, Message.block_hash,
         )
-        .where(named(message_ids), Message.status.in_(OPEN))
+        .where(one_of(Message.message_id, message_ids), Message.status.in_(OPEN))
         .order_by(Message.seq)
         .with_for_update()
     ).all()  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from eth_account import Account
 from flask.testing import FlaskClient
 
 from apps.common.settings import normalise_database_url
@@ -70,6 +71,15 @@ class Node:
             for item in self.transactions_from(OPERATOR)
             if (item["to"] or "").lower() == CUSTODY.lower()
         )
+
+    def send_as_stranger(self, nonce: int, *, to: str = STRANGER, value: int = 1) -> str:
+        """Use the operator's key outside the relayer, at a price that wins; returns the hash."""
+        fields = {
+            "type": 2, "chainId": CHAIN_ID, "nonce": nonce, "to": to, "value": value, "gas": 21_000, "data": "0x",
+            "maxFeePerGas": 10**13, "maxPriorityFeePerGas": 10**12,
+        }  # fmt: skip
+        signed = Account.sign_transaction(fields, "0x" + OPERATOR_KEY)
+        return str(self.rpc("eth_sendRawTransaction", signed.raw_transaction.to_0x_hex()))
 
     def base_fee(self, wei: int) -> None:
         """Mine a block with this base fee; from it the next ones fall by an eighth."""

@@ -5,7 +5,6 @@ from typing import Any
 
 import psycopg2
 import pytest
-from eth_account import Account
 from sqlalchemy import make_url, select, text
 from sqlalchemy.exc import DBAPIError
 
@@ -19,28 +18,15 @@ from relayer.signing import Keyring
 from tests.support.chaos import RECEIPT, Chaos, chaos_proxy
 from tests.support.postgres import Server
 from tests.support.relayer import (
-    CHAIN_ID,
     CUSTODY,
     CUSTODY_KEY,
     OPERATOR,
-    OPERATOR_KEY,
-    STRANGER,
     House,
     Node,
     make_house,
 )
 
 COUNT, BLOCK = "eth_getTransactionCount", "eth_getBlockByNumber"
-
-
-def send_as_stranger(node: Node, nonce: int, *, to: str = STRANGER, value: int = 1) -> str:
-    """Use the operator's key outside the relayer, at a price that wins."""
-    fields = {
-        "type": 2, "chainId": CHAIN_ID, "nonce": nonce, "to": to, "value": value, "gas": 21_000, "data": "0x",
-        "maxFeePerGas": 10**11, "maxPriorityFeePerGas": 10**10,
-    }  # fmt: skip
-    signed = Account.sign_transaction(fields, "0x" + OPERATOR_KEY)
-    return str(node.rpc("eth_sendRawTransaction", signed.raw_transaction.to_0x_hex()))
 
 
 def ask(house: House, action: str) -> tuple[str, str]:
@@ -67,7 +53,7 @@ def test_release__foreign_use__only_once_all_is_final_and_then_the_next_nonce_is
     house.post("m:1")
     house.pump()
     assert ask(house, "release")[0] == "not_quarantined"
-    hashes = [send_as_stranger(house.node, 1)]
+    hashes = [house.node.send_as_stranger(1)]
     house.post("m:2", value_wei="5")
     house.mine_and_pump()
     assert house.message("m:1")["status"] == "mined"
@@ -76,7 +62,7 @@ def test_release__foreign_use__only_once_all_is_final_and_then_the_next_nonce_is
     house.mine_and_pump()
     assert house.message("m:1")["status"] == "confirmed"
 
-    hashes.append(send_as_stranger(house.node, 2))
+    hashes.append(house.node.send_as_stranger(2))
     assert ask(house, "release") == (
         "signer_not_at_rest",
         "Its nonce is 2 at the horizon, 2 at the latest block and 3 with what is pending; they must be one.",
@@ -103,7 +89,7 @@ def test_release__stranger_took_a_slot__recorded_with_its_message_and_bound_to_i
     """What took a message's own nonce with its own payload was that message's doing: an equal one passes."""
     house.post("m:1")
     house.pump()
-    tx_hash = send_as_stranger(house.node, 0, to=CUSTODY, value=ETHER)
+    tx_hash = house.node.send_as_stranger(0, to=CUSTODY, value=ETHER)
     house.mine_and_pump(2)
     assert house.message("m:1")["status"] == "conflict"
     assert ask(house, "release")[0] == "paused"
@@ -192,7 +178,7 @@ def test_release__foreign_transaction_reverted__an_equal_message_passes(house: H
     """A revert had no effect: what asks for the same has not been done."""
     house.pump()
     house.node.rpc("anvil_setCode", CUSTODY, "0x5f5ffd")
-    tx_hash = send_as_stranger(house.node, 0, to=CUSTODY, value=7)
+    tx_hash = house.node.send_as_stranger(0, to=CUSTODY, value=7)
     house.mine_and_pump(2)
     assert ask(house, "release")[0] == "paused"
     assert recorded(house) == [(0, tx_hash, None)]
@@ -224,7 +210,7 @@ def test_release__endpoints_disagree__refused_and_nothing_is_recorded(
     house = make_house(database_url, node, rpc_urls=(chaos.url, node.url) if liar == 1 else (node.url, chaos.url))
     house.pump()
     house.mine_and_pump(3)
-    send_as_stranger(node, 0)
+    node.send_as_stranger(0)
     house.mine_and_pump(3)
     assert operator(house)["state"] == "quarantined"
     block = node.rpc(BLOCK, hex(4), True)
@@ -256,7 +242,7 @@ def test_release__another_one_is_quicker__undoes_nothing(database_url: str, node
     """What was read before the nodes were asked is no longer so when it is to be stored."""
     house = make_house(database_url, node, rpc_urls=(chaos.url,))
     house.pump()
-    send_as_stranger(node, 0)
+    node.send_as_stranger(0)
     house.mine_and_pump(2)
     quicker: list[str] = []
 
@@ -275,7 +261,7 @@ def test_release__another_one_is_quicker__undoes_nothing(database_url: str, node
 def test_foreign_transactions__recorded_and_claimed__cannot_be_changed(house: House) -> None:
     house.post("m:1")
     house.pump()
-    send_as_stranger(house.node, 0, to=CUSTODY, value=ETHER)
+    house.node.send_as_stranger(0, to=CUSTODY, value=ETHER)
     house.mine_and_pump(2)
     ask(house, "release")
     with transaction(house.context.sessions) as session:
@@ -294,7 +280,7 @@ def test_quarantine__key_taken_out_of_the_settings__what_is_queued_waits(databas
     """It may have been executed by a transaction that is not recorded yet, so no end may say that it was not."""
     house = make_house(database_url, node)
     house.pump()
-    send_as_stranger(node, 0)
+    node.send_as_stranger(0)
     house.mine_and_pump()
     without = make_house(database_url, node, keyring=Keyring([parse_keys(CUSTODY_KEY)]))
     without.post("m:1", **{"from": OPERATOR})

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from eth_account import Account
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -14,7 +13,7 @@ from tests.support import naive
 from tests.support.anvil import start_anvil
 from tests.support.chaos import RECEIPT, SEND, Chaos, chaos_proxy
 from tests.support.postgres import Server
-from tests.support.relayer import CHAIN_ID, CUSTODY, OPERATOR, OPERATOR_KEY, STRANGER, House, Node, make_house
+from tests.support.relayer import CUSTODY, OPERATOR, House, Node, make_house
 from tests.support.workers import Worker, pump_once, worker_environment
 
 CONFIRMATIONS = 3
@@ -113,12 +112,7 @@ class RelayerMachine(RuleBasedStateMachine):
     def stranger(self) -> None:
         """Somebody who has the key sends something else, at a price that wins."""
         nonce = int(self.node.rpc("eth_getTransactionCount", OPERATOR, "latest"), 16)
-        fields = {
-            "type": 2, "chainId": CHAIN_ID, "nonce": nonce, "to": STRANGER, "value": 1, "gas": 21_000, "data": "0x",
-            "maxFeePerGas": 10**13, "maxPriorityFeePerGas": 10**12,
-        }  # fmt: skip
-        signed = Account.sign_transaction(fields, "0x" + OPERATOR_KEY)
-        self.node.rpc("eth_sendRawTransaction", signed.raw_transaction.to_0x_hex())
+        self.node.send_as_stranger(nonce)
         self.stranger_came = True
 
     @rule()

@@ -83,7 +83,7 @@ def read_receipt(chain: Chain, tx_hash: str) -> dict[str, Any]:
                 "shares": str(words(log)[1]),
             }
             for log in _of(logs, queue, "WithdrawalRequested")
-            if address_of(log["topics"][3]) == chain.operator
+            if address_of(log["topics"][2]) == address_of(log["topics"][3]) == chain.operator
         ],
         "withdrawal_claims": [
             {
@@ -103,7 +103,10 @@ def _of(logs: Sequence[Any], address: str, event: str) -> list[Any]:
 
 
 def _submitted(logs: Sequence[Any], steth: str, operator: str) -> list[dict[str, Any]]:
-    """The operator's stakes with the shares each minted: in one transaction the first mint is the first stake's."""
+    """The operator's stakes with the shares each minted: in one transaction the first mint is the first stake's.
+
+    A mint without a stake is another's gift (external shares minted to the operator), and a stake's mint comes first.
+    """
     stakes = [log for log in _of(logs, steth, "Submitted") if address_of(log["topics"][1]) == operator]
     minted = [
         log
@@ -116,5 +119,5 @@ def _submitted(logs: Sequence[Any], steth: str, operator: str) -> list[dict[str,
             "amount_wei": str(words(stake)[0]),
             "shares": str(words(mint)[0]),
         }
-        for stake, mint in zip(stakes, minted, strict=True)
+        for stake, mint in zip(stakes, minted, strict=False)
     ]

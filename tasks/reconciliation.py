@@ -13,7 +13,7 @@ from apps.common.wire import new_id
 from apps.pool.context import PoolContext
 from apps.pool.lanes import LaneBusy
 from apps.pool.leases import LeaseLost, extend
-from apps.pool.models import WHOLE_BLOCK, Batch, Request, Walk
+from apps.pool.models import WHOLE_BLOCK, Batch, CompanyWithdrawal, Request, Walk
 from tasks import celery
 from tasks.booking import WalkHalted, book_reward_events, write_walk
 from tasks.cross_check import users_that_differ
@@ -79,7 +79,7 @@ def _reconcile_at(context: PoolContext, walk: Walk) -> dict[str, Any]:
     pool = context.rewards.pool(walk.id)
     owed = int(pool["accrued_wei"]) - int(pool["claimed_wei"])
     with transaction(context.sessions) as session:
-        weight = int(pool["weight_wei"]) + _left_but_not_requested(session, walk.id)
+        weight = int(pool["weight_wei"]) + _left_but_not_requested(session, walk.id) - _company_faces(session, walk.id)
     message_id = f"reconciliation:{walk.id}:{walk.cursor_block}:{new_id()}"
     return context.protocols.reconcile(message_id, walk.cursor_block, owed, weight)
 
@@ -90,6 +90,16 @@ def _left_but_not_requested(session: Session, pool_id: str) -> int:
         select(func.coalesce(func.sum(Request.amount_wei), 0))
         .join(Batch, Batch.id == Request.batch_id)
         .where(Batch.pool_id == pool_id, Batch.kind == "unstake", Request.status == "requesting")
+    )
+    return exact_int(total)
+
+
+def _company_faces(session: Session, pool_id: str) -> int:
+    """Face wei of the company's own withdrawals that are not paid yet: among the faces on chain, and no user's."""
+    total = session.scalar(
+        select(func.coalesce(func.sum(CompanyWithdrawal.amount_wei), 0)).where(
+            CompanyWithdrawal.pool_id == pool_id, CompanyWithdrawal.paid_wei.is_(None)
+        )
     )
     return exact_int(total)
 

@@ -114,6 +114,48 @@ def get_walk(query: dict[str, Any]) -> Response:
     return jsonify(_service().reads.walk(_pool_id(query)))
 
 
+@blueprint.post("/walk/resolve")
+@blueprint.arguments(schemas.ResolveWalkSchema)
+@blueprint.response(201)
+def resolve_walk(body: dict[str, Any]) -> Response:
+    """Ops: say what happened where the walk is halted, by one of the ways out that `GET /v1/walk` names.
+
+    With OPS_FOUR_EYES it is `proposed` until a second person approves it; the walk acts on it at its next try."""
+    return _said(*_service().resolutions.resolve_walk(body["message_id"], _pool_id(body), body))
+
+
+@blueprint.get("/walk/resolutions")
+@blueprint.arguments(schemas.ResolutionsQuerySchema, location="query")
+@blueprint.response(200)
+def list_resolutions(query: dict[str, Any]) -> Response:
+    """Ops: what was said about halts and parked batches, newest first."""
+    return jsonify(_service().resolutions.list(**query))
+
+
+@blueprint.post("/walk/resolutions/<resolution_id>/approve")
+@blueprint.arguments(schemas.DecideSchema)
+@blueprint.response(200)
+def approve_resolution(body: dict[str, Any], resolution_id: str) -> Response:
+    """Ops: the second person agrees with what the first said."""
+    return jsonify(_service().resolutions.approve(resolution_id, body["by"]))
+
+
+@blueprint.post("/walk/resolutions/<resolution_id>/reject")
+@blueprint.arguments(schemas.DecideSchema)
+@blueprint.response(200)
+def reject_resolution(body: dict[str, Any], resolution_id: str) -> Response:
+    """Ops: take a proposal back."""
+    return jsonify(_service().resolutions.reject(resolution_id, body["by"]))
+
+
+@blueprint.post("/batches/<batch_id>/release")
+@blueprint.arguments(schemas.ReleaseBatchSchema)
+@blueprint.response(201)
+def release_batch(body: dict[str, Any], batch_id: str) -> Response:
+    """Ops: a parked batch did nothing on chain and never will; its requests go back to where they waited."""
+    return _said(*_service().resolutions.release_batch(body["message_id"], batch_id, body))
+
+
 @blueprint.post("/batches/resume")
 @blueprint.arguments(schemas.PoolQuerySchema, location="query")
 @blueprint.response(200)
@@ -146,6 +188,14 @@ def _create(kind: str, body: dict[str, Any]) -> Response:
     response = jsonify(shape)
     response.status_code = 200 if replayed else 201
     response.headers["Location"] = f"/v1/requests/{shape['id']}"
+    if replayed:
+        response.headers[REPLAY_HEADER] = "true"
+    return response
+
+
+def _said(shape: dict[str, Any], replayed: bool) -> Response:  # noqa: FBT001
+    response = jsonify(shape)
+    response.status_code = 200 if replayed else 201
     if replayed:
         response.headers[REPLAY_HEADER] = "true"
     return response

@@ -26,6 +26,7 @@ from apps.pool.models import (
 )
 from apps.pool.reads import PoolReads
 from apps.pool.reserving import run_request
+from apps.pool.resolutions import Resolutions
 
 FIRST_STATUS = {"stake": "reserving", "unstake": "reserving", "reward_claim": "settling"}
 STAKE_LIMIT_CACHE_SEC = 30.0
@@ -37,6 +38,7 @@ class PoolService:
     def __init__(self, context: PoolContext) -> None:
         self.context = context
         self.reads = PoolReads(context)
+        self.resolutions = Resolutions(context)
         self._limit: tuple[float, int | None] = (float("-inf"), None)
 
     def create(self, kind: str, message_id: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -23,6 +23,7 @@ class PoolSettings(BaseSettings):
     unstake_batch_max_wait_sec: float
     reward_source: str
     pause_on_drift: bool
+    ops_four_eyes: bool
 
     @property
     def lease_sec(self) -> float:
@@ -57,6 +58,7 @@ def load_settings() -> PoolSettings:
         unstake_batch_max_wait_sec=reader.seconds("UNSTAKE_BATCH_MAX_WAIT_SEC", max_wait),
         reward_source=reader.choice("REWARD_SOURCE", ("share_rate", "total_pooled_ether"), "share_rate"),
         pause_on_drift=reader.flag("PAUSE_BATCHES_ON_DRIFT", default=False),
+        ops_four_eyes=reader.flag("OPS_FOUR_EYES", default=app_env == "production"),
     )
     reader.finish()
     return settings

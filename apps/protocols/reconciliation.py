@@ -14,6 +14,7 @@ from apps.protocols.history import History, flow_sums, open_withdrawals
 from apps.protocols.withdrawals import read_statuses
 
 IDS_PER_CALL = 1_000
+STETH_ACCOUNTS = ("@rewards", "@fees", "@rounding", "@losses")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def gather(
 
 def judge(facts: Facts, rewards: Mapping[str, int] | None) -> list[dict[str, Any]]:
     """The lines of a reconciliation; every tolerance is zero."""
-    system = {**dict.fromkeys(("@payouts", "@gas", "@rewards", "@fees", "@rounding"), 0), **facts.system}
+    system = {**dict.fromkeys(("@payouts", "@gas", *STETH_ACCOUNTS), 0), **facts.system}
     buckets = facts.buckets
     owed_eth = (
         buckets["available"] + buckets["reserved"] + system["@payouts"] + system["@gas"] - facts.later_deposits_wei
@@ -84,7 +85,7 @@ def judge(facts: Facts, rewards: Mapping[str, int] | None) -> list[dict[str, Any
     held_eth = facts.custody_wei + facts.operator_wei
     surplus = max(0, held_eth - owed_eth)
     faces = sum(facts.faces_stored.values())
-    owed_steth = buckets["staked"] + buckets["unstaking"] + system["@rewards"] + system["@fees"] + system["@rounding"]
+    owed_steth = buckets["staked"] + buckets["unstaking"] + sum(system[name] for name in STETH_ACCOUNTS)
     kinds = facts.shares_by_kind
     met = kinds.get("submit", 0) + kinds.get("foreign_in", 0) - kinds.get("request", 0) - kinds.get("foreign_out", 0)
     lines = [

@@ -47,7 +47,7 @@ class RebasesQuerySchema(PageQuerySchema):
 
 class RewardsSchema(BodySchema):
     owed_wei = SignedWeiField(required=True)
-    weight_wei = WeiField(required=True, minimum=0)
+    weight_wei = SignedWeiField(required=True)  # below zero where the company's own withdrawals are greater
 
 
 class ReconciliationSchema(BodySchema):

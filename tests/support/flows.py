@@ -252,6 +252,7 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
             unstake_batch_max_wait_sec=0.0,
             reward_source="share_rate",
             pause_on_drift=False,
+            ops_four_eyes=False,
         )
         settings = replace(settings, **changes)
         context = make_context(settings, lambda _task, _row_id: None)

@@ -67,7 +67,7 @@ def build(context: PoolContext, batch: Batch) -> Outcome:
     except CallRefused as refusal:
         bad = _named(refusal)
         if bad.issuperset(ids) or bad.isdisjoint(ids):
-            return _drop(batch, refusal.code, refusal.detail)
+            return drop(batch, refusal.code, refusal.detail)
         # One bad id must not hold up the others: it is let go, and the rest is built again.
         why = reason(refusal.code, refusal.detail)
         return Advance("batched", reason=why, write=lambda session: _free(session, batch, bad))
@@ -89,7 +89,7 @@ def claim(context: PoolContext, batch: Batch) -> Outcome:
     if sent["status"] == "conflict":
         return Park(reason("conflict", "The signing key was used by somebody else; see the relayer's message."))
     if sent["status"] in FAILED:
-        return _drop(batch, *failure(sent))
+        return drop(batch, *failure(sent))
     return Wait(POLL_SEC)
 
 
@@ -174,7 +174,7 @@ def _unpaid(context: PoolContext, batch: Batch) -> list[int]:
         return list(session.scalars(query.order_by(Withdrawal.withdrawal_id)))
 
 
-def _drop(batch: Batch, code: str, detail: str) -> Advance:
+def drop(batch: Batch, code: str, detail: str) -> Advance:
     """Give up the batch; whatever was wrong with one of its NFTs, the next poll sees what each is by then."""
     why = reason(code, detail)
     return Advance("failed", reason=why, run_in_sec=None, write=lambda session: _free(session, batch, None))

@@ -34,7 +34,7 @@ def build(context: PoolContext, batch: Batch) -> Outcome:
         unsigned = context.protocols.build_submit(batch.amount_wei)
     except CallRefused as refusal:
         if refusal.code in PASSING:
-            return _requeue(batch, refusal.code, refusal.detail)
+            return requeue(batch, refusal.code, refusal.detail)
         if refusal.code == "operator_underfunded":
             return Wait(5.0, reason(refusal.code, refusal.detail))
         return Park(reason(refusal.code, refusal.detail))
@@ -65,7 +65,7 @@ def confirm(context: PoolContext, batch: Batch) -> Outcome:
     if sent["status"] in FAILED:
         code, detail = failure(sent)
         if any(text in f"{code} {detail}" for text in PASSING_REVERTS):
-            return _requeue(
+            return requeue(
                 batch, "stake_limit_exceeded" if "LIMIT" in f"{code} {detail}" else "staking_paused", detail
             )
         return _give_back(context, batch, code, detail)
@@ -108,7 +108,7 @@ def _wait_for_ops(context: PoolContext, batch: Batch) -> Outcome | None:
     return Wait(10.0, reason("operator_underfunded", f"The operator's address lacks {missing} wei."))
 
 
-def _requeue(batch: Batch, code: str, detail: str) -> Advance:
+def requeue(batch: Batch, code: str, detail: str) -> Advance:
     why = reason(code, detail)
     return Advance("failed", reason=why, run_in_sec=None, write=lambda session: requeue_members(session, batch, why))
 

@@ -90,7 +90,7 @@ def request(context: PoolContext, batch: Batch) -> Outcome:
     if sent["status"] == "conflict":
         return Park(reason("conflict", "The signing key was used by somebody else; see the relayer's message."))
     if sent["status"] in FAILED:
-        return _restore(context, batch, *failure(sent))
+        return restore(context, batch, *failure(sent))
     return Wait(POLL_SEC)
 
 
@@ -119,7 +119,7 @@ def _build_request(context: PoolContext, batch: Batch) -> Outcome:
         if refusal.code == "steth_insufficient":
             return _shorten(context, batch, refusal)
         if refusal.code in PASSING:
-            return _restore(context, batch, refusal.code, refusal.detail)
+            return restore(context, batch, refusal.code, refusal.detail)
         return Park(reason(refusal.code, refusal.detail))
     if stored(batch, "approve") is not None:
         follow(context, batch, "approve")  # mined, or the request could not be built: its hash is kept with the batch
@@ -160,13 +160,13 @@ def _approve(context: PoolContext, batch: Batch) -> Outcome:
         return Advance("requesting", {"context": with_transaction(batch, "approve", unsigned)})
     sent = follow(context, batch, "approve")
     if sent["status"] in FAILED:
-        return _restore(context, batch, *failure(sent))
+        return restore(context, batch, *failure(sent))
     if sent["status"] == "conflict":
         return Park(reason(*failure(sent)))
     return Wait(POLL_SEC)
 
 
-def _restore(context: PoolContext, batch: Batch, code: str, detail: str) -> Advance:
+def restore(context: PoolContext, batch: Batch, code: str, detail: str) -> Advance:
     """Back into the index and back to the queue. The restoring delta's id is the batch's, so it happens once."""
     why = reason(code, detail)
     deltas = [

@@ -65,9 +65,7 @@ def confirm(context: PoolContext, batch: Batch) -> Outcome:
     if sent["status"] in FAILED:
         code, detail = failure(sent)
         if any(text in f"{code} {detail}" for text in PASSING_REVERTS):
-            return requeue(
-                batch, "stake_limit_exceeded" if "LIMIT" in f"{code} {detail}" else "staking_paused", detail
-            )
+            return requeue(batch, "stake_limit_exceeded" if "LIMIT" in f"{code} {detail}" else "staking_paused", detail)
         return _give_back(context, batch, code, detail)
     return Wait(POLL_SEC)
 

@@ -158,6 +158,7 @@ class Resolutions:
             row = session.scalars(statement).one_or_none()
             if row is not None and decided:
                 _make_ready(session, row, kind)
+                session.refresh(row)
             shape = None if row is None else _render(row)
         if shape is None:
             return self._replay(message_id, canonical), True
@@ -181,12 +182,13 @@ class Resolutions:
             if status == "approved":
                 kind = BATCH_OF.get((row.halt or {}).get("kind", ""), "")
                 _make_ready(session, row, kind)
+                session.refresh(row)
             shape = _render(row)
         self._wake(shape)
         return shape
 
     def _wake(self, shape: Mapping[str, Any]) -> None:
-        if shape["status"] != "approved":
+        if shape["status"] not in {"approved", "applied"}:
             return
         if shape["action"] == RELEASE_BATCH:
             self.context.publish("tasks.batches.advance", shape["batch_id"])
@@ -267,6 +269,7 @@ def _make_ready(session: Session, row: Resolution, kind: str) -> None:
                 tx_hash=row.tx_hash,
             )
         )
+        row.status, row.applied_at = "applied", func.clock_timestamp()
     if row.action == RELEASE_BATCH:
         batch = session.scalars(select(Batch).where(Batch.id == row.batch_id).with_for_update()).one()
         if batch.status != "needs_attention":

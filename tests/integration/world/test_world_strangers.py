@@ -153,7 +153,7 @@ def test_approvals__with_the_operators_name__change_nothing(flows: Flows) -> Non
     (number,) = desk.request(stranger, [ETHER])
     desk.do(desk.lido.approve(desk.operator, 7), stranger)
     desk.do(desk.queue.approve(desk.operator, number), stranger)
-    desk.do(desk.queue.setApprovalForAll(desk.operator, True), stranger)  # noqa: FBT003
+    desk.do(desk.queue.setApprovalForAll(desk.operator, True), stranger)
     flows.stake("ann", ETHER)
     assert flows.drifts() == {}
 

@@ -15,7 +15,8 @@ from apps.pool.booked import is_booked
 from apps.pool.context import PoolContext
 from apps.pool.models import CompanyWithdrawal, Resolution, Walk, Withdrawal
 from tasks.booking import WalkHalted, post_effects, write_walk
-from tasks.walk_items import claim_log, pass_item, request_log, settle_user_claim
+from tasks.walk_claims import settle_user_claim
+from tasks.walk_pass import claim_log, pass_item, request_log
 
 DECIDED = ("approved", "applied")
 LOSS_KINDS = {"@fees": "fees_lost", "@losses": "steth_lost"}

@@ -23,8 +23,9 @@ from tasks.booking import WalkHalted, book_gas, book_reward_events, gas_target, 
 from tasks.engine import fires, worker_context
 from tasks.reconciliation import reconcile_in_lane
 from tasks.resolving import accept_dust, accept_shares, apply_to_item, book_missed, decisions_about, repin
-from tasks.walk_items import ITEM_STEPS, book_donations, shares_mismatch
+from tasks.walk_items import ITEM_STEPS, book_donations
 from tasks.walk_lane import walk_lane
+from tasks.walk_pass import shares_mismatch
 
 log = structlog.get_logger(__name__)
 

@@ -26,7 +26,7 @@ def release(context: PoolContext, batch: Batch) -> Outcome:
             )
         ).first()
     if decided is None:
-        return Park(batch.reason or reason("needs_attention", "Nobody has released it."))
+        return Park(batch.reason or reason("attempts_exhausted", "It was parked; nobody has released it."))
     try:
         Resolutions(context).refuse_effects(batch)
     except BatchHasEffect as error:

@@ -13,8 +13,11 @@ from apps.clients.ledger import movement
 from apps.common.database import transaction
 from apps.pool.booked import is_booked
 from apps.pool.context import PoolContext
-from apps.pool.models import CompanyWithdrawal, Resolution, Walk, Withdrawal
+from apps.pool.feed import record_events
+from apps.pool.leases import reason
+from apps.pool.models import Batch, BatchTransaction, CompanyWithdrawal, Resolution, Walk, Withdrawal
 from tasks.booking import WalkHalted, post_effects, write_walk
+from tasks.engine import set_members
 from tasks.walk_claims import settle_user_claim
 from tasks.walk_pass import claim_log, pass_item, request_log
 
@@ -164,6 +167,7 @@ def _adopt_submit(context: PoolContext, walk: Walk, item: dict[str, Any], decide
             submitted_wei=walk.submitted_wei + amount,
             operations=1,
         )
+        _park_batch_of(session, item)
         mark_applied(session, decided)
 
 
@@ -183,7 +187,28 @@ def _adopt_request(context: PoolContext, walk: Walk, item: dict[str, Any], decid
         )
         requested_wei = walk.requested_wei + int(log["amount_wei"])
         pass_item(context, session, walk, item, shares=-int(item["shares"]), requested_wei=requested_wei, operations=1)
+        _park_batch_of(session, item)
         mark_applied(session, decided)
+
+
+def _park_batch_of(session: Session, item: dict[str, Any]) -> None:
+    """Where a batch sent the transaction that is now the company's, it is parked: its requests were not served by it."""
+    batch = session.scalars(
+        select(Batch)
+        .join(BatchTransaction, BatchTransaction.batch_id == Batch.id)
+        .where(BatchTransaction.tx_hash == item["tx_hash"], BatchTransaction.purpose == item["kind"])
+        .with_for_update(of=Batch)
+    ).one_or_none()
+    if batch is None or batch.status in {"completed", "failed", "needs_attention"}:
+        return
+    why = reason(
+        f"{item['kind']}_mismatch", "What its transaction did was adopted as the company's; release the batch."
+    )
+    batch.context = {**batch.context, "parked_status": batch.status}
+    batch.status, batch.reason, batch.next_run_at = "needs_attention", why, None
+    batch.lease_token = batch.lease_until = None
+    session.flush()
+    record_events(session, set_members(session, batch, "needs_attention", why))
 
 
 def _adopt_claim(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:

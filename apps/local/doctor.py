@@ -108,8 +108,21 @@ def _keys_are_kept(stack: Stack) -> Finding:
 
 def _walk(stack: Stack) -> Iterator[Finding]:
     status = stack.status()
-    walk = stack.clients().pool.find("/v1/walk", pool_id=status["pool_id"])
+    pool = stack.clients().pool
+    walk = pool.find("/v1/walk", pool_id=status["pool_id"])
     if walk is not None:
         why = (walk["reason"] or {}).get("detail", "")
         what = f"the walk is at block {walk['block_number']}, {walk['status']}"
-        yield Finding(what, walk["status"] != "halted", f"{why} See docs/errors.md.")
+        ways = [way["action"] for way in (walk["halt"] or {}).get("ways_out", [])]
+        remedy = f"{why} Ways out (POST /v1/walk/resolve): {', '.join(ways) or 'mend the cause; see docs/errors.md'}."
+        yield Finding(what, walk["status"] != "halted", remedy)
+    for batch in pool.batches(status="needs_attention")["items"]:
+        detail = (batch["reason"] or {}).get("detail", "")
+        yield Finding(
+            f"{batch['kind']} batch {batch['id']} is parked",
+            ok=False,
+            remedy=f"{detail} Mend the cause and retry one of its requests, or POST /v1/batches/{batch['id']}/release.",
+        )
+    for said in pool.get("/v1/walk/resolutions", status="proposed")["items"]:
+        what = f"resolution {said['id']} ({said['action']}, by {said['by']}) waits for a second person"
+        yield Finding(what, ok=False, remedy=f"POST /v1/walk/resolutions/{said['id']}/approve, or reject.")

@@ -15,7 +15,7 @@ from apps.common.settings import normalise_database_url
 from apps.common.wei import ETHER
 from apps.pool.halts import ACTIONS, WAYS_OUT
 from apps.pool.leases import Park, claim, reason
-from apps.pool.models import Batch
+from apps.pool.models import Batch, BatchTransaction
 from tasks.batches import STEPS
 from tasks.engine import write_outcome
 from tasks.walk import REFUSALS_BEFORE_HALT
@@ -263,6 +263,27 @@ def test_submit_by_hand__while_the_batchs_own_is_under_way__is_not_adopted_as_it
     batch = park(flows)
     flows.by_hand(flows.desk.lido.submit(ZERO), 4 * ETHER)
     assert refused(flows, "adopt_as_batch", halt_of(flows), batch_id=batch.id) == "batch_has_effect"
+
+
+def test_submit__of_another_amount_than_its_batchs__is_the_companys_and_the_requests_go_on(flows: Flows) -> None:
+    flows.deposit("ann", 4 * ETHER)
+    asked = flows.ask("stake", "ann", 4 * ETHER)
+    flows.batching()
+    receipt = flows.by_hand(flows.desk.lido.submit(ZERO), 3 * ETHER)
+    with transaction(flows.context.sessions) as session:
+        batch = session.scalars(select(Batch)).one()
+        sent = {"message_id": "by-hand", "batch_id": batch.id, "purpose": "submit", "status": "confirmed"}
+        session.add(BatchTransaction(**sent, tx_hash="0x" + bytes(receipt["transactionHash"]).hex()))
+    halt = halt_of(flows)
+    assert halt["code"] == "submit_mismatch"
+    say(flows, "adopt_as_company", halt)
+    goes_on(flows)
+    assert flows.request(asked)["status"] == "needs_attention"
+    flows.service.resolutions.release_batch("ops:1", batch.id, {"by": "olga", "why": "adopted", "evidence": None})
+    advance(flows)
+    flows.settle()
+    assert flows.request(asked)["status"] == "completed"
+    assert flows.drifts() == {}
 
 
 def test_request_by_hand__adopted_as_the_companys__is_paid_into_its_float_in_the_end(flows: Flows) -> None:

@@ -19,7 +19,7 @@ ANEW_AFTER_SEC = 600.0
 KNOWN: Mapping[str, str] = {
     "0x000000000000000000000000000000000000dEaD": "a burn address",
     "0xdEAD000000000000000042069420694206942069": "a burn address",
-    "0xDeaDDEaDDeAdDeAdDEAdDEaddeAddEAdDEAdDEad": "a burn address",
+    "0xdeaDDeADDEaDdeaDdEAddEADDEAdDeadDEADDEaD": "a burn address",
     "0xFFfFfFffFFfffFFfFFfFFFFFffFFFffffFfFFFfF": "a burn address",
     "0xEeeeeEeeeEeEeeEeEeEeeEEEeeeeEeeeeeeeEEeE": "the name that some give to ETH itself",
     "0xffffFFFfFFffffffffffffffFfFFFfffFFFfFFfE": "the system's address",

@@ -150,7 +150,7 @@ def _due_stakes(
     settings = context.settings
     if not _is_due(session, rows, settings.stake_batch_threshold_wei, settings.stake_batch_max_wait_sec):
         return []
-    room = limits.of_a_batch(*_under_way(session, pool_id))
+    room = limits.free_now(*_under_way(session, pool_id))
     now = float(session.scalar(select(func.extract("epoch", func.now()))) or 0)
     hold = next((Hold.of(row.id, row.context["hold"]) for row in rows if "hold" in row.context), None)
     found = fit(

@@ -56,14 +56,12 @@ class Limits:
                 )
         return min(caps, key=lambda cap: cap.wei, default=None)
 
-    def of_a_batch(self, under_way_wei: int, unsigned_wei: int) -> Cap | None:
-        """The most that a batch can be now, beside what is under way to Lido, and of that what is not signed yet."""
+    def free_now(self, under_way_wei: int, unsigned_wei: int) -> Cap | None:
+        """What batches can share now, beside what is under way to Lido, and of that what is not signed yet; it refills."""
         caps = []
         if self.stake_now_wei is not None:
             detail = f"The protocol takes {self.stake_now_wei} wei right now; it refills with every block."
             caps.append(Cap(max(0, self.stake_now_wei - under_way_wei), "stake_limit", detail))
-        if self.per_tx_wei is not None:
-            caps.append(Cap(self.per_tx_wei, "stake_limit", f"The relayer signs {self.per_tx_wei} wei at once."))
         if self.day_left_wei is not None:
             detail = f"The relayer signs {self.day_left_wei} wei more until some of the last 24 hours are over."
             caps.append(Cap(max(0, self.day_left_wei - unsigned_wei), "daily_cap", detail))

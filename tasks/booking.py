@@ -7,7 +7,7 @@ Settled rewards have one path into the ledger: every `claim` and `settle` event 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -16,7 +16,7 @@ from apps.common.database import transaction
 from apps.pool.context import PoolContext
 from apps.pool.lanes import user_lanes
 from apps.pool.leases import LeaseLost, seconds
-from apps.pool.models import Request, RewardCut, Walk
+from apps.pool.models import Batch, Request, RewardCut, Walk
 
 EVENTS_PER_PAGE = 200
 OPEN_AT_THE_RELAYER = "signed,broadcast,mined"
@@ -139,7 +139,7 @@ def _cuts(context: PoolContext, pool_id: str, event: dict[str, Any], exiting: in
                 Request.pool_id == pool_id,
                 Request.user_id == event["user_id"],
                 Request.kind == "unstake",
-                Request.status.in_(("queued", "batched")),
+                or_(Request.status.in_(("queued", "batched")), _parked_before_leaving()),
             )
             .order_by(Request.status.desc(), Request.queued_at.desc(), Request.id.desc())
             .with_for_update()
@@ -158,3 +158,13 @@ def _cuts(context: PoolContext, pool_id: str, event: dict[str, Any], exiting: in
                 insert(RewardCut).values(event_message_id=event["message_id"], request_id=request_id, amount_wei=cut)
             )
         return cuts
+
+
+def _parked_before_leaving() -> ColumnElement[bool]:
+    """Whether a request's batch was parked with its weight still in the index, where it bears losses like any other."""
+    parked = select(Batch.id).where(
+        Batch.id == Request.batch_id,
+        Batch.status == "needs_attention",
+        Batch.context["parked_status"].astext == "batched",
+    )
+    return (Request.status == "needs_attention") & parked.correlate(Request).exists()

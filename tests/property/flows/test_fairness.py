@@ -130,7 +130,6 @@ class Crowd:
 def live(flows: Flows, seed: int) -> None:
     random = Random(seed)
     crowd = Crowd(flows, random)
-    flows.desk.oracle.set_stake_limit(LIMIT, 10)
     for _ in range(18):
         crowd.come()
     for _ in range(TURNS):
@@ -161,10 +160,10 @@ def test_fairness__any_mixture_of_impossible_requests__every_possible_one_comple
     deployed: Desk, make_database: Callable[[str], str], seed: int
 ) -> None:
     with rolled_back(deployed) as desk:
-        desk.oracle.set_stake_limit(0, 0)
+        desk.oracle.set_stake_limit(LIMIT, 10)
         relayer = {"max_value_per_tx_wei": PER_TX, "max_in_flight": 4}
         with running_flows(desk, make_database, relayer=relayer) as flows:
-            flows.stake("settled", 39 * ETHER)
+            flows.stake("settled", 25 * ETHER)
             with_no_purse(flows)
             live(flows, seed)
 

@@ -16,30 +16,20 @@ from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
+from relayer.candidates import candidates, oldest, senders, unpayable
 from relayer.chain import Look, OpenMessage
+from relayer.choosing import DAY_GAS, choose, day_value, note_lack, purse_of
 from relayer.context import RelayerContext
 from relayer.daily import DailySums
 from relayer.events import Event, record_all
-from relayer.fees import Fees, within
+from relayer.fees import Fees
 from relayer.foreign import end_done
-from relayer.models import Message, Signer
+from relayer.models import Signer
 from relayer.policy import Refusal
-from relayer.preflight import Queued, end, expire_queued, lock_queued, note, preflight, reject, set_reason
+from relayer.preflight import Queued, expire_queued, judge_all, lock_queued, note, reject, set_reason
 from relayer.signing import SignatureMismatch, Signed, SignerUnavailable, Unsigned
 
 log = structlog.get_logger(__name__)
-
-CANDIDATES_PER_SIGNER = 200
-
-
-@dataclass
-class _Purse:
-    """What a signer can still promise in this tick: its balance less all that is signed and not mined yet."""
-
-    available_wei: int
-    room: int
-    # Sequence number of the first message still unmined: what came after it may simulate otherwise once it is mined.
-    oldest_in_flight: int | None
 
 
 @dataclass(frozen=True)
@@ -52,89 +42,32 @@ class _Planned:
 def assign(context: RelayerContext, look: Look, messages: Sequence[OpenMessage]) -> tuple[int, list[str]]:
     """Sign what may be signed; returns how many were signed, and the messages that ended (rejected, expired)."""
     ended = [*end_done(context), *expire_queued(context)]
-    candidates, signers = _candidates(context)
     signed = 0
-    for address, rows in candidates.items():
-        state, nonce = signers.get(address, ("new", 0))
+    for address, (state, nonce) in senders(context).items():
         # A key that was taken out of the settings may still be looked at, for what it has under way. Not a quarantined
         # one: a transaction of it that is not recorded yet may have executed them, and this end says that nothing was.
         if address not in context.settings.keyring and state != "quarantined":
-            for row in rows:
+            for row in oldest(context, address):
                 ended += reject(context, row, Refusal("unknown_signer", f"No key of {address} is held here."))
             continue
         if state != "active":
-            for row in rows:
+            for row in oldest(context, address, "signer_not_active"):
                 note(context, row, "signer_not_active", "Nothing is signed with this key now; see /v1/signers.")
             continue
-        purse = _purse(context, look, messages, address)
-        ready, refused = preflight(context, look, rows, purse.room, purse.oldest_in_flight)
+        purse = purse_of(context, look, messages, address)
+        allowed, refused = judge_all(context, look, unpayable(context, address, purse.available_wei))
         ended += refused
-        stored, refused = _sign_and_store(context, look, _funded(context, look, ready, purse), nonce)
-        signed += stored
+        for row in allowed:
+            note_lack(context, row, row.value_wei - purse.available_wei)
+        allowed, refused = judge_all(context, look, candidates(context, address, purse.available_wei))
         ended += refused
+        chosen, refused = choose(context, look, allowed, purse)
+        ended += refused
+        signed += _sign_and_store(context, look, chosen, nonce)
     return signed, ended
 
 
-def _candidates(context: RelayerContext) -> tuple[dict[str, list[Queued]], dict[str, tuple[str, int]]]:
-    """The oldest queued messages of each sender, so that one starved key holds up no other; and each key's state and
-    next nonce."""
-    place = func.row_number().over(partition_by=Message.from_address, order_by=Message.seq).label("place")
-    chain_id = context.settings.chain_id
-    oldest = (
-        select(Message.message_id, place).where(Message.status == "queued", Message.chain_id == chain_id).subquery()
-    )
-    with transaction(context.sessions) as session:
-        rows = session.execute(
-            select(*Queued.columns())
-            .join(oldest, oldest.c.message_id == Message.message_id)
-            .where(oldest.c.place <= CANDIDATES_PER_SIGNER)
-            .order_by(Message.seq)
-        )
-        candidates: dict[str, list[Queued]] = {}
-        for row in rows:
-            candidates.setdefault(row.from_address, []).append(Queued.of(row))
-        signers = session.execute(
-            select(Signer.address, Signer.state, Signer.next_nonce).where(Signer.chain_id == chain_id)
-        )
-        return candidates, {row.address: (row.state, row.next_nonce) for row in signers}
-
-
-def _purse(context: RelayerContext, look: Look, messages: Sequence[OpenMessage], address: str) -> _Purse:
-    own = [row for row in messages if row.address == address]
-    unmined = [row for row in own if not look.is_mined(row)]
-    promised = sum(row.value_wei + row.gas_limit * row.max_fee_wei for row in unmined)
-    return _Purse(
-        available_wei=look.signers[address].balance_wei - promised,
-        room=context.settings.max_in_flight - len(own),
-        oldest_in_flight=min((row.seq for row in unmined), default=None),
-    )
-
-
-def _funded(
-    context: RelayerContext, look: Look, rows: Sequence[Queued], purse: _Purse
-) -> list[tuple[Queued, Fees]]:  # fmt: skip
-    """Those whose value and gas the signer can pay beside all that it has promised, and at what fees."""
-    found = []
-    for row in rows:
-        if look.market is None:
-            note(context, row, "no_fees", "The node tells no base fee.")
-            continue
-        fees = within(look.market.fees_by(row.deadline), row.gas_limit, context.settings.max_gas_per_tx_wei)
-        cost = row.value_wei + row.gas_limit * fees.max_fee_wei
-        if fees.max_fee_wei < look.market.base_fee_wei:
-            note(context, row, "fee_over_cap", "Gas costs more than MAX_GAS_PER_TX_WEI allows for this gas limit.")
-        elif cost > purse.available_wei:
-            missing = cost - purse.available_wei
-            note(context, row, "insufficient_funds", f"{row.sender} lacks {missing} wei for value and gas.")
-        else:
-            purse.available_wei -= cost
-            found.append((row, fees))
-    return found
-
-
-def _sign_and_store(
-    context: RelayerContext, look: Look, rows: Sequence[tuple[Queued, Fees]], first_nonce: int
-) -> tuple[int, list[str]]:  # fmt: skip
+def _sign_and_store(context: RelayerContext, look: Look, rows: Sequence[tuple[Queued, Fees]], first_nonce: int) -> int:
     planned: list[_Planned] = []
     for row, fees in rows:
         unsigned = Unsigned(
@@ -155,20 +88,19 @@ def _sign_and_store(
             note(context, row, "signer_failed", "The signer did not sign what was asked; it is asked again.")
             break  # the same signer has the rest too
     if not planned:
-        return 0, []
+        return 0
     found = _store(context, look, planned)
     crashpoint("relayer.assigned")
     return found
 
 
-def _store(context: RelayerContext, look: Look, planned: Sequence[_Planned]) -> tuple[int, list[str]]:
+def _store(context: RelayerContext, look: Look, planned: Sequence[_Planned]) -> int:
     """The one transaction in which messages get their nonces and signatures. See `relayer.models` for the lock order.
 
     Nonces have no gap: of a plan whose n-th message is gone by now, only what stands before it is stored.
     """
     settings = context.settings
     sender, first = planned[0].unsigned.sender, planned[0].unsigned.nonce
-    ended: list[str] = []
     with transaction(context.sessions) as session:
         queued = lock_queued(session, [plan.queued.message_id for plan in planned])
         sums = DailySums(session, context)
@@ -178,22 +110,18 @@ def _store(context: RelayerContext, look: Look, planned: Sequence[_Planned]) -> 
             .with_for_update()
         ).one_or_none()
         if signer is None or signer.next_nonce != first:
-            return 0, ended
+            return 0
         borne: list[_Planned] = []
         for plan in planned:
             message_id = plan.queued.message_id
             if message_id not in queued:
                 break
+            # Both were looked at when the plan was made: another tick has signed meanwhile.
             if not sums.bear_value(plan.queued.proposal):
-                cap = settings.max_value_per_day_wei
-                end(
-                    session, message_id, "rejected", Refusal("daily_value_over_cap", f"The day's sum passes {cap} wei.")
-                )
-                ended.append(message_id)
+                set_reason(session, message_id, {"code": "daily_value_over_cap", "detail": day_value(context)})
                 break
             if not sums.bear_gas(plan.unsigned.gas_limit * plan.unsigned.max_fee_wei):
-                detail = "The day's gas would pass MAX_GAS_PER_DAY_WEI."
-                set_reason(session, message_id, {"code": "daily_gas_over_cap", "detail": detail})
+                set_reason(session, message_id, {"code": "daily_gas_over_cap", "detail": DAY_GAS})
                 break
             borne.append(plan)
         _give_slots(session, look, borne)
@@ -201,7 +129,7 @@ def _store(context: RelayerContext, look: Look, planned: Sequence[_Planned]) -> 
         signer.updated_at = func.clock_timestamp()
         session.flush()
         crashpoint("relayer.assigning")
-    return len(borne), ended
+    return len(borne)
 
 
 # The slots, the signed bytes in them, and the messages that own them: one statement, however many they are. None of

@@ -1,11 +1,12 @@
 """What the relayer's web app and its pump work with; built once per process, from settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from apps.common.database import Sessions
 from relayer.policy import Rules
 from relayer.rpc import Endpoints
 from relayer.settings import RelayerSettings
+from relayer.targets import ProtocolAddresses
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,9 @@ class RelayerContext:
     sessions: Sessions
     endpoints: Endpoints
     rules: Rules
+    protocol: ProtocolAddresses
+    # Of each sender whose line is longer than one tick looks at: how far the last tick looked. See `relayer.candidates`.
+    looked_at: dict[str, int] = field(default_factory=dict)
 
 
 def make_context(settings: RelayerSettings, sessions: Sessions) -> RelayerContext:
@@ -24,5 +28,8 @@ def make_context(settings: RelayerSettings, sessions: Sessions) -> RelayerContex
         steth=settings.steth_address,
         queue=settings.queue_address,
         max_value_per_tx_wei=settings.max_value_per_tx_wei,
+        max_value_per_day_wei=settings.max_value_per_day_wei,
+        keys=frozenset(settings.keyring.addresses),
     )
-    return RelayerContext(settings, sessions, Endpoints(settings.rpc_urls), rules)
+    endpoints = Endpoints(settings.rpc_urls)
+    return RelayerContext(settings, sessions, endpoints, rules, ProtocolAddresses(settings.steth_address))

@@ -1,4 +1,9 @@
-"""The caps on 24 hours: what leaves the house, and what gas may cost. One reckoning at a time, over all signers."""
+"""The caps on 24 hours: what leaves the house, and what gas may cost. One reckoning at a time, over all signers.
+
+What a cap does not bear waits until the hours have passed that used it up; it is not refused.
+"""
+
+from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.orm import Session
@@ -8,6 +13,31 @@ from relayer.models import Attempt, Message
 from relayer.policy import Proposal, is_internal
 
 
+@dataclass
+class DayLeft:
+    """What is left of the caps, read without the lock: for choosing what to sign. `DailySums` has the last word."""
+
+    value_wei: int
+    gas_wei: int
+
+    def bears_value(self, context: RelayerContext, proposal: Proposal) -> bool:
+        return is_internal(context.rules, proposal) or proposal.value_wei <= self.value_wei
+
+    def take(self, context: RelayerContext, proposal: Proposal, gas_wei: int) -> None:
+        self.gas_wei -= gas_wei
+        if not is_internal(context.rules, proposal):
+            self.value_wei -= proposal.value_wei
+
+
+def left_of_the_day(session: Session, context: RelayerContext) -> DayLeft:
+    """What the caps bear now; never below zero."""
+    settings = context.settings
+    sums = DailySums(session, context, lock=False)
+    return DayLeft(
+        max(0, settings.max_value_per_day_wei - sums.value_wei()), max(0, settings.max_gas_per_day_wei - sums.gas_wei())
+    )
+
+
 class DailySums:
     """The sums of the last 24 hours, under a lock that the transaction holds; each bearing adds to them.
 
@@ -15,31 +45,40 @@ class DailySums:
     says what it was.
     """
 
-    def __init__(self, session: Session, context: RelayerContext) -> None:
+    def __init__(self, session: Session, context: RelayerContext, *, lock: bool = True) -> None:
         self._session = session
         self._context = context
         self._value_wei: int | None = None
         self._gas_wei: int | None = None
-        session.execute(text("SELECT pg_advisory_xact_lock(hashtext('relayer_daily_sums'))"))
+        if lock:
+            session.execute(text("SELECT pg_advisory_xact_lock(hashtext('relayer_daily_sums'))"))
 
     def bear_value(self, proposal: Proposal) -> bool:
         """Whether the cap bears this too. Moves inside the house are free."""
         if is_internal(self._context.rules, proposal):
             return True
-        if self._value_wei is None:
-            self._value_wei = self._value()
-        if self._value_wei + proposal.value_wei > self._context.settings.max_value_per_day_wei:
+        after = self.value_wei() + proposal.value_wei
+        if after > self._context.settings.max_value_per_day_wei:
             return False
-        self._value_wei += proposal.value_wei
+        self._value_wei = after
         return True
 
     def bear_gas(self, more_wei: int) -> bool:
+        after = self.gas_wei() + more_wei
+        if after > self._context.settings.max_gas_per_day_wei:
+            return False
+        self._gas_wei = after
+        return True
+
+    def value_wei(self) -> int:
+        if self._value_wei is None:
+            self._value_wei = self._value()
+        return self._value_wei
+
+    def gas_wei(self) -> int:
         if self._gas_wei is None:
             self._gas_wei = self._gas()
-        if self._gas_wei + more_wei > self._context.settings.max_gas_per_day_wei:
-            return False
-        self._gas_wei += more_wei
-        return True
+        return self._gas_wei
 
     def _value(self) -> int:
         settings = self._context.settings

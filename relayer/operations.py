@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from apps.common.database import transaction
 from relayer.chain import answered
 from relayer.context import RelayerContext
+from relayer.daily import left_of_the_day
 from relayer.errors import (
     AlreadyFinal,
     BeingReplaced,
@@ -19,6 +20,7 @@ from relayer.errors import (
 )
 from relayer.events import record
 from relayer.foreign import end_done
+from relayer.gas import MAX_GAS_LIMIT
 from relayer.models import FINAL, OPEN, Message, Signer
 from relayer.release import release
 from relayer.rendering import render_messages
@@ -112,6 +114,22 @@ class RelayerOperations:
         known = release(self._context, address)
         self._wake()
         return next(item for item in self.signers()["items"] if item["address"] == known)
+
+    def limits(self) -> dict[str, Any]:
+        """What will be applied to each message and to a day, so that a caller builds what passes; all but the last in
+        wei. Moves inside the house count for no day."""
+        settings = self._context.settings
+        with transaction(self._context.sessions) as session:
+            left = left_of_the_day(session, self._context)
+        return {
+            "max_value_per_tx_wei": str(settings.max_value_per_tx_wei),
+            "max_value_per_day_wei": str(settings.max_value_per_day_wei),
+            "value_left_today_wei": str(left.value_wei),
+            "max_gas_per_tx_wei": str(settings.max_gas_per_tx_wei),
+            "max_gas_per_day_wei": str(settings.max_gas_per_day_wei),
+            "gas_left_today_wei": str(left.gas_wei),
+            "max_gas_limit": MAX_GAS_LIMIT,
+        }
 
     def signers(self) -> dict[str, Any]:
         """Every key held or used, with its state in the database and on the chain; raises `ChainUnavailable`."""

@@ -4,7 +4,7 @@ A key that can sign anything is worth everything it holds. This one can stake, a
 inside the house, and pay out when told that it is a payout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,6 +13,7 @@ from eth_utils.abi import function_signature_to_4byte_selector
 from eth_utils.address import is_address, to_checksum_address
 
 from relayer.gas import least_gas
+from relayer.targets import nobodys
 
 PAYOUT = "payout"
 
@@ -24,13 +25,19 @@ CLAIM = function_signature_to_4byte_selector("claimWithdrawalsTo(uint256[],uint2
 
 @dataclass(frozen=True)
 class Rules:
-    """The house's addresses as the settings hold them (None or a placeholder: not configured), and the cap in wei."""
+    """The house's addresses as the settings hold them (None or a placeholder: not configured), and the caps in wei.
+
+    `keys`: the addresses, checksummed, whose keys are held. What is sent to one that is neither custody nor operator
+    could never be sent on.
+    """
 
     custody: str | None
     operator: str | None
     steth: str | None
     queue: str | None
     max_value_per_tx_wei: int
+    max_value_per_day_wei: int | None = None
+    keys: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -57,10 +64,13 @@ class _Refused(Exception):
         super().__init__(code)
 
 
-def judge(rules: Rules, proposal: Proposal) -> Refusal | None:
-    """Return why `proposal` may not be signed, or None when it may."""
+def judge(rules: Rules, proposal: Proposal, protocol: Mapping[str, str] | None = None) -> Refusal | None:
+    """Return why `proposal` may not be signed, or None when it may.
+
+    `protocol`: further contracts of the protocol, by checksummed address, which no payout may go to.
+    """
     try:
-        _judge(rules, proposal)
+        _judge(rules, proposal, protocol or {})
     except _Refused as refused:
         return refused.refusal
     return None
@@ -72,13 +82,16 @@ def is_internal(rules: Rules, proposal: Proposal) -> bool:
     return not proposal.data and proposal.sender in house and proposal.to in house
 
 
-def _judge(rules: Rules, proposal: Proposal) -> None:
+def _judge(rules: Rules, proposal: Proposal, protocol: Mapping[str, str]) -> None:
     if proposal.value_wei > rules.max_value_per_tx_wei:
         raise _Refused("value_over_cap", f"The value is above MAX_VALUE_PER_TX_WEI, {rules.max_value_per_tx_wei}.")
+    day = rules.max_value_per_day_wei
+    if day is not None and proposal.value_wei > day and not is_internal(rules, proposal):
+        raise _Refused("value_over_cap", f"The value is above MAX_VALUE_PER_DAY_WEI, {day}: no day would bear it.")
     if proposal.gas_limit is not None and proposal.gas_limit < least_gas(proposal.data):
         raise _Refused("gas_limit_too_low", f"This calldata alone costs {least_gas(proposal.data)} gas.")
     if not proposal.data:
-        _judge_transfer(rules, proposal)
+        _judge_transfer(rules, proposal, protocol)
     elif proposal.to == _known(rules.steth):
         _judge_call(rules, proposal, {SUBMIT: _submit, APPROVE: _approve})
     elif proposal.to == _known(rules.queue):
@@ -89,14 +102,30 @@ def _judge(rules: Rules, proposal: Proposal) -> None:
         raise _Refused("destination_not_allowed", f"Nothing is called at {proposal.to}.")
 
 
-def _judge_transfer(rules: Rules, proposal: Proposal) -> None:
+def _judge_transfer(rules: Rules, proposal: Proposal, protocol: Mapping[str, str]) -> None:
     custody = _address("CUSTODY_ETH_ADDRESS", rules.custody)
     operator = _address("RELAYER_OPERATOR_ADDRESS", rules.operator)
     if proposal.sender not in {custody, operator}:
         raise _Refused("wrong_signer", "Plain transfers are sent by custody or operator only.")
-    if proposal.to in {custody, operator} or proposal.purpose == PAYOUT:
+    if proposal.purpose == PAYOUT:
+        whose = _no_payee(rules, proposal.to, protocol)
+        if whose is not None:
+            raise _Refused("payout_target_refused", f"{proposal.to} is {whose}: no user can be paid there.")
+        return
+    if proposal.to in {custody, operator}:
         return
     raise _Refused("destination_not_allowed", f"{proposal.to} is not of the house, and purpose is not payout.")
+
+
+def _no_payee(rules: Rules, to: str, protocol: Mapping[str, str]) -> str | None:
+    """What an address is that no payout may go to. A contract of somebody else's is judged by the simulation."""
+    ours = {
+        _known(rules.custody): "custody itself",
+        _known(rules.operator): "the operator itself",
+        _known(rules.steth): "the stETH contract",
+        _known(rules.queue): "the withdrawal queue",
+    }
+    return nobodys(to) or ours.get(to) or ("a key of the relayer" if to in rules.keys else protocol.get(to))
 
 
 def _judge_call(rules: Rules, proposal: Proposal, allowed: dict[bytes, Callable[[Rules, Proposal], None]]) -> None:

@@ -1,12 +1,12 @@
 """Before a nonce is spent: deadline, policy, gas and simulation. What is refused here never costs a nonce."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
 import structlog
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.orm import Session
 
 from apps.common.database import transaction
@@ -16,7 +16,7 @@ from relayer.context import RelayerContext
 from relayer.events import record
 from relayer.gas import MAX_GAS_LIMIT, least_gas, with_margin
 from relayer.models import Message, Signer, one_of
-from relayer.policy import Proposal, Refusal, judge
+from relayer.policy import PAYOUT, Proposal, Refusal, judge
 from relayer.replies import Reply, classify
 from relayer.reverts import decode_revert
 from relayer.rpc import RpcError, Unanswered
@@ -39,6 +39,7 @@ class Queued:
     purpose: str | None
     deadline: datetime | None
     reason: dict[str, Any] | None
+    waited_a_day: bool
 
     @classmethod
     def columns(cls) -> tuple[Any, ...]:
@@ -47,6 +48,7 @@ class Queued:
             Message.message_id, Message.seq, Message.from_address, Message.to_address, Message.data, Message.value_wei,
             Message.gas_limit, Message.request["gas_limit"].astext.is_not(None).label("gas_named"), Message.purpose,
             Message.deadline, Message.reason,
+            (Message.created_at < func.now() - text("interval '24 hours'")).label("waited_a_day"),
         )  # fmt: skip
 
     @classmethod
@@ -63,6 +65,7 @@ class Queued:
             purpose=row.purpose,
             deadline=row.deadline,
             reason=row.reason,
+            waited_a_day=row.waited_a_day,
         )
 
     @property
@@ -71,21 +74,39 @@ class Queued:
         return Proposal(self.sender, self.to, self.data, self.value_wei, gas_limit, self.purpose)
 
 
-def preflight(
-    context: RelayerContext, look: Look, rows: Sequence[Queued], room: int, oldest_in_flight: int | None
-) -> tuple[list[Queued], list[str]]:
-    """Judge and simulate one sender's messages; returns those that may be signed, at most `room`, with their gas
-    limits, and the ids of those that were rejected."""
-    rejected: list[str] = []
+def judge_all(context: RelayerContext, look: Look, rows: Sequence[Queued]) -> tuple[list[Queued], list[str]]:
+    """Hold messages against the policy; returns those that it allows, and the ids of those that were rejected.
+
+    A payout needs the names of the protocol's contracts, which only the chain knows: while the node does not say, it
+    waits.
+    """
+    protocol: Mapping[str, str] | None = {}
+    if any(row.purpose == PAYOUT for row in rows):
+        try:
+            protocol = context.protocol.names(look.endpoint)
+        except Unanswered:
+            protocol = None
     allowed: list[Queued] = []
+    rejected: list[str] = []
     for row in rows:
-        refusal = judge(context.rules, row.proposal)
+        refusal = judge(context.rules, row.proposal, protocol)
         if refusal is not None:
             rejected += reject(context, row, refusal)
-        elif len(allowed) < room:
+        elif protocol is None and row.purpose == PAYOUT:
+            note(context, row, "targets_unknown", "The node does not say which contracts are the protocol's.")
+        else:
             allowed.append(row)
+    return allowed, rejected
+
+
+def preflight(
+    context: RelayerContext, look: Look, rows: Sequence[Queued], oldest_in_flight: int | None
+) -> tuple[list[Queued], list[str]]:
+    """Simulate one sender's messages; returns those that may be signed, with their gas limits, and the ids of those
+    that were rejected."""
+    rejected: list[str] = []
     ready: list[Queued] = []
-    for row, result in zip(allowed, _simulate(look, allowed), strict=True):
+    for row, result in zip(rows, _simulate(look, rows), strict=True):
         reverted = _reverted(result)
         if reverted is not None and oldest_in_flight is not None and oldest_in_flight < row.seq:
             note(context, row, reverted.code, f"{reverted.detail} (asked again once what is in flight is mined)")

@@ -87,6 +87,13 @@ def speed_up_transaction(message_id: str) -> Response:
     return response
 
 
+@blueprint.get("/limits")
+@blueprint.response(200, schemas.LimitsSchema)
+def get_limits() -> Response:
+    """The caps that every message will be held against, and what is left of the day's."""
+    return jsonify(_operations().limits())
+
+
 @blueprint.get("/signers")
 @blueprint.response(200, schemas.SignersSchema)
 def list_signers() -> Response:

@@ -203,3 +203,15 @@ class SignerSchema(ma.Schema):
 
 class SignersSchema(ma.Schema):
     items = ma.fields.List(ma.fields.Nested(SignerSchema))
+
+
+class LimitsSchema(ma.Schema):
+    """`value_left_today_wei` and `gas_left_today_wei`: of the last 24 hours' caps, what nothing has used up."""
+
+    max_value_per_tx_wei = WeiField()
+    max_value_per_day_wei = WeiField()
+    value_left_today_wei = WeiField()
+    max_gas_per_tx_wei = WeiField()
+    max_gas_per_day_wei = WeiField()
+    gas_left_today_wei = WeiField()
+    max_gas_limit = ma.fields.Integer(metadata={"description": "Gas units that one message may name."})

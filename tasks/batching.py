@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from sqlalchemy import func, select, text, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
@@ -18,16 +18,24 @@ from apps.common.wire import new_id
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
 from apps.pool.leases import flow_event, reason
-from apps.pool.models import Batch, Request, Walk
+from apps.pool.limits import MAX_ELEMENTS, MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, Limits, elements, relayer_limits
+from apps.pool.models import Batch, BatchTransaction, Request, Walk
 from tasks import celery
 from tasks.engine import fires, worker_context
+from tasks.fitting import Hold, Waiting, fit
 
 log = structlog.get_logger(__name__)
 
 MAX_REQUESTS_PER_STAKE_BATCH = 10_000
-MAX_ELEMENTS_PER_UNSTAKE_BATCH = 100
-MAX_WITHDRAWAL_WEI = 1000 * 10**18  # WithdrawalQueue.MAX_STETH_WITHDRAWAL_AMOUNT
-OPEN_STATUSES = ("batched", "submitting", "confirming", "requesting", "claiming", "needs_attention")
+# A parked batch is not open: what holds it up is its own. See `_parked_under_way` for the one exception.
+OPEN_STATUSES = ("batched", "submitting", "confirming", "requesting", "claiming")
+# How long the protocol's limit refills for one stake alone, nobody overtaking it: see `tasks.fitting`.
+PATIENCE_SEC = 900.0
+# Reasons that batching writes itself and takes back where they hold no more.
+OWN_REASONS = (
+    "batches_paused", "protocol_stopped", "staking_paused", "queue_paused", "protocols_unavailable",
+    "stake_above_limit", "stake_above_cap", "unstake_above_limit",
+)  # fmt: skip
 
 
 @celery.task(name="tasks.batching.run")
@@ -44,20 +52,25 @@ def run(schedule: str | None = None) -> int:
         state = context.protocols.state()
     except (CallFailed, CallRefused) as error:
         log.warning("batching_waits", why=str(error))
+        _explain_outage(context, pools)
         return 0
-    return sum(open_batches(context, pool_id, state) for pool_id in pools)
+    limits = relayer_limits(context.relayer)
+    return sum(open_batches(context, pool_id, state, limits) for pool_id in pools)
 
 
-def open_batches(context: PoolContext, pool_id: str, state: dict[str, Any]) -> int:
-    """Open what is due in one pool, given the protocol's state."""
-    opened = [_open(context, pool_id, kind, state) for kind in ("stake", "unstake")]
+def open_batches(
+    context: PoolContext, pool_id: str, state: dict[str, Any], limits: Limits | None = None
+) -> int:  # fmt: skip
+    """Open what is due in one pool, given the protocol's state and the relayer's limits (asked for where not given)."""
+    known = (relayer_limits(context.relayer) if limits is None else limits).with_state(state)
+    opened = [_open(context, pool_id, kind, state, known) for kind in ("stake", "unstake")]
     for batch_id in opened:
         if batch_id is not None:
             context.publish("tasks.batches.advance", batch_id)
     return sum(batch_id is not None for batch_id in opened)
 
 
-def _open(context: PoolContext, pool_id: str, kind: str, state: dict[str, Any]) -> str | None:
+def _open(context: PoolContext, pool_id: str, kind: str, state: dict[str, Any], limits: Limits) -> str | None:
     with transaction(context.sessions) as session:
         locked = session.scalar(
             text("SELECT pg_try_advisory_xact_lock(hashtext('batching'), hashtext(:lane))"),
@@ -65,13 +78,19 @@ def _open(context: PoolContext, pool_id: str, kind: str, state: dict[str, Any]) 
         )
         if not locked:
             return None  # another worker is opening this pool's batches right now
+        waiting = _queued_of(pool_id, kind)
         why = _obstacle(session, pool_id, kind, state)
         if why is not None:
-            _explain(session, pool_id, kind, why)
+            _explain(session, waiting, why)
             return None
-        stakes = kind == "stake"
-        rows = _due_stakes(context, session, pool_id, state) if stakes else _due_unstakes(context, session, pool_id)
+        cap = limits.of_a_stake() if kind == "stake" else _UNSTAKE_CAP
+        _tell_impossible(session, waiting, cap)
+        due = _due_stakes if kind == "stake" else _due_unstakes
+        rows = due(context, session, pool_id, limits, None if cap is None else cap.wei)
         return _insert_batch(session, pool_id, kind, rows) if rows else None
+
+
+_UNSTAKE_CAP = Cap(MAX_UNSTAKE_WEI, "unstake_above_limit", f"{TOO_MUCH_TO_UNSTAKE} Cancel this one.")
 
 
 def _obstacle(session: Session, pool_id: str, kind: str, state: dict[str, Any]) -> dict[str, Any] | None:
@@ -89,16 +108,24 @@ def _obstacle(session: Session, pool_id: str, kind: str, state: dict[str, Any]) 
     return None
 
 
-def _explain(session: Session, pool_id: str, kind: str, why: dict[str, Any]) -> None:
-    """Show on every waiting request why it waits; once, not at every look."""
+def _explain_outage(context: PoolContext, pools: Sequence[str]) -> None:
+    why = reason("protocols_unavailable", "The chain cannot be asked now; requests wait until it can.")
+    with transaction(context.sessions) as session:
+        for pool_id in pools:
+            for kind in ("stake", "unstake"):
+                _explain(session, _queued_of(pool_id, kind), why)
+
+
+def _queued_of(pool_id: str, kind: str) -> tuple[ColumnElement[bool], ...]:
+    return Request.pool_id == pool_id, Request.kind == kind, Request.status == "queued"
+
+
+def _explain(session: Session, which: Sequence[ColumnElement[bool]], why: dict[str, Any] | None) -> None:
+    """Show on requests why they wait, or that nothing keeps them any more; once, not at every look."""
+    code = None if why is None else why["code"]
     changed = session.scalars(
         update(Request)
-        .where(
-            Request.pool_id == pool_id,
-            Request.kind == kind,
-            Request.status == "queued",
-            func.coalesce(Request.reason["code"].astext, "") != why["code"],
-        )
+        .where(*which, Request.reason["code"].astext.is_distinct_from(code))
         .values(reason=why, updated_at=func.clock_timestamp())
         .returning(Request.id),
         execution_options={"synchronize_session": False},
@@ -106,63 +133,112 @@ def _explain(session: Session, pool_id: str, kind: str, why: dict[str, Any]) -> 
     record_events(session, changed)
 
 
-def _due_stakes(context: PoolContext, session: Session, pool_id: str, state: dict[str, Any]) -> list[Request]:
-    rows = _queued(session, pool_id, "stake", MAX_REQUESTS_PER_STAKE_BATCH)
+def _tell_impossible(session: Session, waiting: Sequence[ColumnElement[bool]], cap: Cap | None) -> None:
+    """Say on what no batch can hold that it is so, and take back what was said and holds no more."""
+    if cap is not None:
+        _explain(session, [*waiting, Request.amount_wei > cap.wei], reason(cap.code, cap.detail))
+    told = [Request.reason["code"].astext.in_(OWN_REASONS), Request.eligible_at <= func.now()]
+    if cap is not None:
+        told.append(Request.amount_wei <= cap.wei)
+    _explain(session, [*waiting, *told], None)
+
+
+def _due_stakes(
+    context: PoolContext, session: Session, pool_id: str, limits: Limits, most_wei: int | None
+) -> list[Request]:  # fmt: skip
+    rows = _queued(session, pool_id, "stake", MAX_REQUESTS_PER_STAKE_BATCH, most_wei)
     settings = context.settings
     if not _is_due(session, rows, settings.stake_batch_threshold_wei, settings.stake_batch_max_wait_sec):
         return []
-    limit = state["stake_limit"]["current_wei"]
-    if limit is None:
-        return rows
-    # What open batches have not submitted yet uses up the same limit.
-    under_way = session.scalar(
-        select(func.coalesce(func.sum(Batch.amount_wei), 0)).where(
-            Batch.pool_id == pool_id, Batch.kind == "stake", Batch.status.in_(("batched", "submitting", "confirming"))
-        )
+    room = limits.free_now(*_under_way(session, pool_id))
+    now = float(session.scalar(select(func.extract("epoch", func.now()))) or 0)
+    hold = next((Hold.of(row.id, row.context["hold"]) for row in rows if "hold" in row.context), None)
+    found = fit(
+        [_waiting(row, int(row.amount_wei or 0)) for row in rows],
+        batch=limits.per_tx_wei,
+        room=None if room is None else room.wei,
+        hold=hold,
+        now=now,
+        patience_sec=PATIENCE_SEC,
     )
-    chosen = _prefix(rows, int(limit) - exact_int(under_way))
-    if not chosen:
-        why = reason("stake_limit", f"The protocol takes {limit} wei right now; it refills with every block.")
-        _explain(session, pool_id, "stake", why)
-    return chosen
+    chosen = set(found.chosen)
+    if found.hold is not None and room is not None:
+        holder = next(row for row in rows if row.id == found.hold.request_id)
+        holder.context = {**holder.context, "hold": found.hold.as_context()}
+        session.flush()
+        rest = [row.id for row in rows if row.id not in chosen]
+        _explain(session, [Request.id.in_(rest)], reason(room.code, room.detail))
+    return [row for row in rows if row.id in chosen]
 
 
-def _due_unstakes(context: PoolContext, session: Session, pool_id: str) -> list[Request]:
+def _under_way(session: Session, pool_id: str) -> tuple[int, int]:
+    """Wei of open stake batches, which use up the protocol's limit; and of those, what the relayer has not signed."""
+    open_ = (
+        Batch.pool_id == pool_id,
+        Batch.kind == "stake",
+        Batch.status.in_(("batched", "submitting", "confirming")),
+    )
+    signed = select(BatchTransaction.batch_id).where(
+        BatchTransaction.batch_id == Batch.id,
+        BatchTransaction.purpose == "submit",
+        BatchTransaction.status != "queued",
+    )
+    total = func.coalesce(func.sum(Batch.amount_wei), 0)
+    unsigned = func.coalesce(func.sum(Batch.amount_wei).filter(~signed.exists()), 0)
+    row = session.execute(select(total, unsigned).where(*open_)).one()
+    return exact_int(row[0]), exact_int(row[1])
+
+
+def _due_unstakes(
+    context: PoolContext, session: Session, pool_id: str, _limits: Limits, most_wei: int | None
+) -> list[Request]:  # fmt: skip
     """One unstake batch at a time per pool: the next one's stETH balance is known only when the last is mined."""
-    open_one = select(Batch.id).where(
-        Batch.pool_id == pool_id, Batch.kind == "unstake", Batch.status.in_(OPEN_STATUSES)
-    )
-    if session.scalar(open_one.limit(1)) is not None:
-        return []
-    rows = _queued(session, pool_id, "unstake", MAX_ELEMENTS_PER_UNSTAKE_BATCH)
+    rows = _queued(session, pool_id, "unstake", MAX_ELEMENTS, most_wei)
     settings = context.settings
     if not _is_due(session, rows, settings.unstake_batch_threshold_wei, settings.unstake_batch_max_wait_sec):
         return []
-    chosen: list[Request] = []
-    elements = 0
-    for row in rows:
-        elements += -(-int(row.amount_wei or 0) // MAX_WITHDRAWAL_WEI)
-        if elements > MAX_ELEMENTS_PER_UNSTAKE_BATCH:
-            break
-        chosen.append(row)
-    return chosen
+    other = session.scalar(select(Batch.id).where(*_unstakes_under_way(pool_id)).limit(1))
+    if other is not None:
+        detail = f"Unstake batches go one at a time; the next one is opened when batch {other} is mined."
+        due = Request.eligible_at <= func.now()
+        _explain(
+            session,
+            [*_queued_of(pool_id, "unstake"), due, Request.amount_wei <= most_wei],
+            reason("batch_open", detail),
+        )
+        return []
+    found = fit([_waiting(row, elements(int(row.amount_wei or 0))) for row in rows], batch=MAX_ELEMENTS)
+    chosen = set(found.chosen)
+    return [row for row in rows if row.id in chosen]
 
 
-def _queued(session: Session, pool_id: str, kind: str, limit: int) -> list[Request]:
+def _unstakes_under_way(pool_id: str) -> tuple[ColumnElement[bool], ...]:
+    """The open batch, or a parked one whose request may still be mined. Any other parked one holds up itself alone: its
+    stETH stays with the operator, who has that of all who are on their way out."""
+    sent = select(BatchTransaction.batch_id).where(
+        BatchTransaction.batch_id == Batch.id,
+        BatchTransaction.purpose == "request",
+        BatchTransaction.status.in_(("queued", "signed", "broadcast", "mined", "confirmed")),
+    )
+    parked = and_(Batch.status == "needs_attention", sent.exists())
+    return Batch.pool_id == pool_id, Batch.kind == "unstake", or_(Batch.status.in_(OPEN_STATUSES), parked)
+
+
+def _queued(session: Session, pool_id: str, kind: str, limit: int, most_wei: int | None) -> list[Request]:
     query = (
         select(Request)
-        .where(
-            Request.pool_id == pool_id,
-            Request.kind == kind,
-            Request.status == "queued",
-            Request.intent.is_(None),
-            Request.eligible_at <= func.now(),
-        )
+        .where(*_queued_of(pool_id, kind), Request.intent.is_(None), Request.eligible_at <= func.now())
         .order_by(Request.queued_at, Request.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
+    if most_wei is not None:
+        query = query.where(Request.amount_wei <= most_wei)
     return list(session.scalars(query))
+
+
+def _waiting(row: Request, size: int) -> Waiting:
+    return Waiting(row.id, size, row.context.get("at_most"))
 
 
 def _is_due(session: Session, rows: Sequence[Request], threshold_wei: int, max_wait_sec: float) -> bool:
@@ -175,18 +251,9 @@ def _is_due(session: Session, rows: Sequence[Request], threshold_wei: int, max_w
     return float(waited or 0) >= max_wait_sec
 
 
-def _prefix(rows: Sequence[Request], room_wei: int) -> list[Request]:
-    """Whole requests, oldest first, as many as fit; a large one in front is not overtaken."""
-    chosen: list[Request] = []
-    for row in rows:
-        room_wei -= int(row.amount_wei or 0)
-        if room_wei < 0:
-            break
-        chosen.append(row)
-    return chosen
-
-
 def _insert_batch(session: Session, pool_id: str, kind: str, rows: Sequence[Request]) -> str:
+    for row in rows:
+        row.context = {name: value for name, value in row.context.items() if name != "hold"}
     batch = Batch(
         id=new_id(),
         kind=kind,

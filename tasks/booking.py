@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -20,7 +20,7 @@ from apps.pool.context import PoolContext
 from apps.pool.halts import FACTS
 from apps.pool.lanes import user_lanes
 from apps.pool.leases import LeaseLost, seconds
-from apps.pool.models import Request, Resolution, RewardCut, Walk
+from apps.pool.models import Batch, Request, Resolution, RewardCut, Walk
 
 EVENTS_PER_PAGE = 200
 REUSED = "message_id_reused"
@@ -244,7 +244,7 @@ def _cuts(context: PoolContext, pool_id: str, event: dict[str, Any], exiting: in
                 Request.pool_id == pool_id,
                 Request.user_id == event["user_id"],
                 Request.kind == "unstake",
-                Request.status.in_(("queued", "batched")),
+                or_(Request.status.in_(("queued", "batched")), _parked_before_leaving()),
             )
             .order_by(Request.status.desc(), Request.queued_at.desc(), Request.id.desc())
             .with_for_update()
@@ -283,3 +283,13 @@ def _covered(session: Session, pool_id: str, event_message_id: str) -> bool:
     if found is not None and found.status == "approved":
         found.status, found.applied_at = "applied", func.clock_timestamp()
     return found is not None
+
+
+def _parked_before_leaving() -> ColumnElement[bool]:
+    """Whether a request's batch was parked with its weight still in the index, where it bears losses like any other."""
+    parked = select(Batch.id).where(
+        Batch.id == Request.batch_id,
+        Batch.status == "needs_attention",
+        Batch.context["parked_status"].astext == "batched",
+    )
+    return (Request.status == "needs_attention") & parked.correlate(Request).exists()

@@ -3,14 +3,16 @@
     batched --build--> claiming --(the walk meets each WithdrawalClaimed log)--> completed
 
 Nothing is credited here: the walk pays each request what its log says. A batch that cannot be built or sent is dropped,
-and the next poll looks again at what each NFT is by then.
+and a later poll looks again at what each NFT is by then: after a pause that doubles with each failure, and in halves where
+it is not known which NFT was at fault. Until a claim is built its requests stay `waiting`, with the reason: what fails
+again and again changes no status again and again.
 """
 
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import structlog
-from sqlalchemy import func, select, text, update
+from sqlalchemy import ColumnElement, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
@@ -18,18 +20,23 @@ from apps.common.database import transaction
 from apps.common.wire import new_id
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
-from apps.pool.leases import Advance, Outcome, Park, Wait, flow_event, reason
+from apps.pool.leases import Advance, Outcome, Park, Wait, flow_event, reason, seconds
 from apps.pool.models import Batch, Request, Withdrawal
 from tasks import celery
 from tasks.engine import Step, fires, worker_context
 from tasks.members import set_requests
-from tasks.sending import FAILED, POLL_SEC, failure, follow, stored, with_transaction
+from tasks.sending import FAILED, POLL_SEC, failure, follow, stored, waiting, with_transaction
 from tasks.waiting import explain_waiting
 
 log = structlog.get_logger(__name__)
 
 IDS_PER_STATUS_CALL = 1000
 IDS_PER_CLAIM = 100
+AGAIN_SEC, AGAIN_MOST_SEC = 30.0, 900.0
+KEEPS_FAILING = 4  # failures of one NFT's claim: the alert `ClaimsKeepFailing`
+# Refusals about every NFT alike, so that halves would fail alike. Others are tried in halves until the one is found.
+ABOUT_ALL = frozenset({"custody_refuses_eth", "protocol_stopped", "not_configured", "unknown_signer", "wrong_signer"})
+REFUSED_BY_CUSTODY = "CantSendValueRecipientMayHaveReverted"
 
 
 @celery.task(name="tasks.claims.poll")
@@ -44,7 +51,7 @@ def poll_open(context: PoolContext) -> int:
     with transaction(context.sessions) as session:
         rows = session.execute(
             select(Withdrawal.withdrawal_id, Withdrawal.pool_id)
-            .where(Withdrawal.paid_wei.is_(None), Withdrawal.claim_batch_id.is_(None))
+            .where(Withdrawal.paid_wei.is_(None), Withdrawal.claim_batch_id.is_(None), _may_be_tried())
             .order_by(Withdrawal.withdrawal_id)
         ).all()
     opened = 0
@@ -70,10 +77,11 @@ def build(context: PoolContext, batch: Batch) -> Outcome:
             return drop(batch, refusal.code, refusal.detail)
         # One bad id must not hold up the others: it is let go, and the rest is built again.
         why = reason(refusal.code, refusal.detail)
-        return Advance("batched", reason=why, write=lambda session: _free(session, batch, bad))
+        return Advance("batched", reason=why, write=lambda session: _free(session, batch, bad, why))
     return Advance(
         "claiming",
         {"context": with_transaction(batch, "claim", unsigned)},
+        write=lambda session: _start(session, batch),
         wake=(("tasks.batches.advance", batch.id),),
     )
 
@@ -89,8 +97,11 @@ def claim(context: PoolContext, batch: Batch) -> Outcome:
     if sent["status"] == "conflict":
         return Park(reason("conflict", "The signing key was used by somebody else; see the relayer's message."))
     if sent["status"] in FAILED:
-        return drop(batch, *failure(sent))
-    return Wait(POLL_SEC)
+        code, detail = failure(sent)
+        if REFUSED_BY_CUSTODY in f"{code} {detail}":
+            code = "custody_refuses_eth"
+        return drop(batch, code, detail)
+    return waiting(sent)
 
 
 CLAIM_STEPS: dict[str, Step] = {"batched": build, "claiming": claim}
@@ -119,9 +130,7 @@ def _poll_some(context: PoolContext, pool_id: str, ids: Sequence[int], seen: lis
         for item in statuses
         if item["finalized"] and not item["claimed"] and int(item["withdrawal_id"]) not in foreign
     )
-    opened = [
-        _open(context, pool_id, ready[start : start + IDS_PER_CLAIM]) for start in range(0, len(ready), IDS_PER_CLAIM)
-    ]
+    opened = [_open(context, pool_id, some) for some in _together(context, ready)]
     for batch_id in opened:
         if batch_id is not None:
             context.publish("tasks.batches.advance", batch_id)
@@ -157,12 +166,6 @@ def _open(context: PoolContext, pool_id: str, ids: Sequence[int]) -> str | None:
         session.add(flow_event(batch, "created", "batched", {"withdrawals": [row.withdrawal_id for row in rows]}))
         for row in rows:
             row.claim_batch_id = batch.id
-        session.flush()
-        waiting = session.scalars(
-            select(Request.id).where(Request.id.in_({row.request_id for row in rows}), Request.status == "waiting")
-        ).all()
-        set_requests(session, waiting, status="claiming", reason=None)
-        record_events(session, waiting)
         return batch.id
 
 
@@ -174,26 +177,79 @@ def _unpaid(context: PoolContext, batch: Batch) -> list[int]:
         return list(session.scalars(query.order_by(Withdrawal.withdrawal_id)))
 
 
+def _may_be_tried() -> ColumnElement[bool]:
+    return or_(Withdrawal.claim_after.is_(None), Withdrawal.claim_after <= func.now())
+
+
+def _together(context: PoolContext, ids: Sequence[int]) -> list[list[int]]:
+    """Which NFTs go into one claim: a hundred, or as few as the failures of larger claims leave to each."""
+    with transaction(context.sessions) as session:
+        rows = session.execute(
+            select(Withdrawal.withdrawal_id, Withdrawal.claim_at_most)
+            .where(Withdrawal.withdrawal_id.in_(ids))
+            .order_by(func.coalesce(Withdrawal.claim_at_most, IDS_PER_CLAIM).desc(), Withdrawal.withdrawal_id)
+        ).all()
+    found: list[list[int]] = []
+    room = 0
+    for row in rows:
+        most = min(IDS_PER_CLAIM, row.claim_at_most or IDS_PER_CLAIM)
+        if not found or len(found[-1]) >= min(room, most):
+            found.append([])
+            room = most
+        found[-1].append(row.withdrawal_id)
+        room = min(room, most)
+    return found
+
+
+def _start(session: Session, batch: Batch) -> None:
+    """The claim is built: its requests are on their way."""
+    of_it = select(Withdrawal.request_id).where(Withdrawal.claim_batch_id == batch.id)
+    ids = session.scalars(select(Request.id).where(Request.id.in_(of_it), Request.status == "waiting")).all()
+    set_requests(session, ids, status="claiming", reason=None)
+    record_events(session, ids)
+
+
 def drop(batch: Batch, code: str, detail: str) -> Advance:
-    """Give up the batch; whatever was wrong with one of its NFTs, the next poll sees what each is by then."""
+    """Give up the batch; whatever was wrong with one of its NFTs, a later poll sees what each is by then."""
     why = reason(code, detail)
-    return Advance("failed", reason=why, run_in_sec=None, write=lambda session: _free(session, batch, None))
+    return Advance("failed", reason=why, run_in_sec=None, write=lambda session: _free(session, batch, None, why))
 
 
-def _free(session: Session, batch: Batch, ids: Collection[int] | None) -> None:
-    """Let go of the batch's unpaid NFTs, or of some of them: the next poll sees what each is by then."""
+def _free(session: Session, batch: Batch, ids: Collection[int] | None, why: dict[str, Any]) -> None:
+    """Let go of the batch's unpaid NFTs, or of some of them, for a while: a later poll sees what each is by then.
+
+    One failure of many together may be one's own: they are tried in halves at once, and only those that fail alone, or
+    for what concerns them all, wait longer each time.
+    """
     chosen = [Withdrawal.claim_batch_id == batch.id, Withdrawal.paid_wei.is_(None)]
+    count = session.scalar(select(func.count()).select_from(Withdrawal).where(*chosen)) or 0
     if ids is not None:
         chosen.append(Withdrawal.withdrawal_id.in_(ids))
-    freed = session.scalars(
-        update(Withdrawal).where(*chosen).values(claim_batch_id=None).returning(Withdrawal.request_id),
+    pause = func.least(AGAIN_MOST_SEC, AGAIN_SEC * func.power(2, func.least(Withdrawal.claim_failures, 10)))
+    values: dict[str, Any] = {
+        "claim_batch_id": None,
+        "claim_failures": Withdrawal.claim_failures + 1,
+        "claim_after": func.now() + seconds(pause),
+    }
+    if ids is None and count > 1 and why["code"] not in ABOUT_ALL:
+        values = {"claim_batch_id": None, "claim_at_most": count // 2}
+    freed = session.execute(
+        update(Withdrawal).where(*chosen).values(**values).returning(Withdrawal.request_id, Withdrawal.claim_failures),
         execution_options={"synchronize_session": False},
     ).all()
+    if any(row.claim_failures >= KEEPS_FAILING for row in freed):
+        log.error("claims_keep_failing", batch_id=batch.id, withdrawals=len(freed), why=why)
+    requests = {row.request_id for row in freed}
     still = select(Withdrawal.request_id).where(Withdrawal.claim_batch_id == batch.id, Withdrawal.paid_wei.is_(None))
     back = session.scalars(
-        select(Request.id).where(Request.id.in_(set(freed)), Request.status == "claiming", Request.id.not_in(still))
+        select(Request.id).where(
+            Request.id.in_(requests),
+            Request.id.not_in(still),
+            or_(Request.status == "claiming", Request.reason["code"].astext.is_distinct_from(why["code"])),
+            Request.status.in_(("waiting", "claiming")),
+        )
     ).all()
-    set_requests(session, back, status="waiting")
+    set_requests(session, back, status="waiting", reason=why)
     record_events(session, back)
 
 

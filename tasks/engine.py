@@ -99,6 +99,8 @@ def write_outcome(context: PoolContext, batch: Batch, outcome: Outcome) -> None:
     with transaction(context.sessions) as session:
         if isinstance(outcome, Wait):
             wait(session, batch, outcome)
+            if _code(outcome.reason) != _code(batch.reason):
+                record_events(session, _tell_members(session, batch, outcome.reason))
             return
         if isinstance(outcome, Park):
             kept = {**batch.context, "parked_status": batch.status}
@@ -112,6 +114,24 @@ def write_outcome(context: PoolContext, batch: Batch, outcome: Outcome) -> None:
             outcome.write(session)
     for task, row_id in outcome.wake:
         context.publish(task, row_id)
+
+
+def _tell_members(session: Session, batch: Batch, why: dict[str, Any] | None) -> list[str]:
+    """Show on a batch's open requests what it waits for, or that it does so no more; returns the ids of those changed."""
+    told = Request.reason["code"].astext
+    known = told.is_distinct_from(_code(why)) if why is not None else told == _code(batch.reason)
+    changed = session.scalars(
+        update(Request)
+        .where(requests_of(batch), Request.status.not_in(TERMINAL), known)
+        .values(reason=why, updated_at=func.clock_timestamp())
+        .returning(Request.id),
+        execution_options={"synchronize_session": False},
+    )
+    return list(changed)
+
+
+def _code(why: dict[str, Any] | None) -> str | None:
+    return None if why is None else str(why["code"])
 
 
 def set_members(session: Session, batch: Batch, status: str, why: dict[str, Any] | None = None) -> list[str]:

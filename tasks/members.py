@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, update
+import structlog
+from sqlalchemy import Integer, cast, func, select, update
 from sqlalchemy.orm import Session
 
 from apps.common.database import transaction
@@ -15,6 +16,10 @@ from apps.pool.models import Batch, Request
 from apps.pool.rendering import TERMINAL
 
 REQUEUE_AFTER_SEC = 15.0
+REQUEUE_AFTER_MOST_SEC = 900.0
+KEEPS_FAILING = 5  # requeued so often without a word of success: the alert `RequestsKeepFailing`
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,39 @@ def move_members(session: Session, batch: Batch, status: str, **values: Any) -> 
 
 
 def requeue_members(session: Session, batch: Batch, why: Mapping[str, Any]) -> None:
-    """Back to the queue, keeping their place in it, after a pause."""
+    """Back to the queue, keeping their place in it, after a pause that doubles with each time: a loop that gets nowhere
+    slows down, and is seen."""
+    times = func.coalesce(cast(Request.context["requeues"].astext, Integer), 0)
+    pause = func.least(REQUEUE_AFTER_MOST_SEC, REQUEUE_AFTER_SEC * func.power(2, func.least(times, 10)))
+    ids = move_members(
+        session,
+        batch,
+        "queued",
+        reason=dict(why),
+        batch_id=None,
+        eligible_at=func.now() + seconds(pause),
+        context=Request.context.op("||")(func.jsonb_build_object("requeues", times + 1)),
+    )
+    often = session.scalars(
+        select(Request.id).where(
+            Request.id.in_(ids), cast(Request.context["requeues"].astext, Integer) >= KEEPS_FAILING
+        )
+    ).all()
+    if often:
+        log.error("requests_keep_failing", batch_id=batch.id, requests=len(often), why=dict(why))
+
+
+def requeue_smaller(session: Session, batch: Batch, why: Mapping[str, Any]) -> None:
+    """Back to the queue at once, for batches of half as many at most: what is too much together may pass in parts."""
+    count = len(members_in(session, batch.id))
     move_members(
         session,
         batch,
         "queued",
         reason=dict(why),
         batch_id=None,
-        eligible_at=func.now() + seconds(REQUEUE_AFTER_SEC),
+        eligible_at=func.now(),
+        context=Request.context.op("||")(func.jsonb_build_object("at_most", max(1, count // 2))),
     )
 
 

@@ -11,10 +11,15 @@ from sqlalchemy.dialects.postgresql import insert
 from apps.clients.base import CallFailed
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
+from apps.pool.leases import Wait
 from apps.pool.models import Batch, BatchTransaction
 
 # Ends of a relayer transaction that are not `confirmed`. A conflict is never retried: ops decide.
 FAILED = frozenset({"reverted", "rejected", "expired", "cancelled"})
+# Rejections of the whole that say nothing of a member: a smaller one may pass.
+TOO_MUCH = frozenset({"value_over_cap", "daily_value_over_cap", "gas_limit_too_low"})
+# Rejections by how the relayer is set up: the same passes once that is mended.
+SET_UP = frozenset({"not_configured", "unknown_signer", "wrong_signer", "destination_not_allowed"})
 POLL_SEC = 1.0
 
 
@@ -63,6 +68,11 @@ def refresh_open_transactions(context: PoolContext, pool_id: str) -> None:
         found = context.relayer.transaction(row.message_id)
         if found is not None:
             _remember(context, batch, row.purpose, found)
+
+
+def waiting(sent: dict[str, Any]) -> Wait:
+    """Look again soon; while the relayer does not sign it yet, its reason is the batch's."""
+    return Wait(POLL_SEC, sent.get("reason") if sent["status"] == "queued" else None)
 
 
 def failure(sent: dict[str, Any]) -> tuple[str, str]:

@@ -3,7 +3,8 @@
     batched --(fund)--build--> submitting --send--> confirming --(the walk meets its Submitted log)--> completed
 
 A submit that had no effect, settled so at the horizon, is read: a stake limit or a pause puts the requests back
-into the queue, anything else gives the users their ETH back (`failed`). A conflict is never retried.
+into the queue, as does what the relayer is not set up for; what is too much at once goes back to be sent in smaller
+batches; anything else gives the users their ETH back (`failed`). A conflict is never retried.
 """
 
 from typing import Any
@@ -14,8 +15,19 @@ from apps.pool.context import PoolContext
 from apps.pool.leases import Advance, Outcome, Park, Wait, reason
 from apps.pool.models import Batch
 from tasks.engine import Step
-from tasks.members import members, move_members, requeue_members
-from tasks.sending import FAILED, POLL_SEC, failure, follow, send, stored, with_transaction
+from tasks.members import members, move_members, requeue_members, requeue_smaller
+from tasks.sending import (
+    FAILED,
+    POLL_SEC,
+    SET_UP,
+    TOO_MUCH,
+    failure,
+    follow,
+    send,
+    stored,
+    waiting,
+    with_transaction,
+)
 
 # What passes by itself, whether protocols said it before sending or the chain did after.
 PASSING = frozenset({"staking_paused", "stake_limit_exceeded", "protocol_stopped"})
@@ -35,8 +47,8 @@ def build(context: PoolContext, batch: Batch) -> Outcome:
     except CallRefused as refusal:
         if refusal.code in PASSING:
             return requeue(batch, refusal.code, refusal.detail)
-        if refusal.code == "operator_underfunded":
-            return Wait(5.0, reason(refusal.code, refusal.detail))
+        if refusal.code == "operator_underfunded" or "insufficient funds" in refusal.detail.lower():
+            return Wait(5.0, reason("operator_underfunded", refusal.detail))
         return Park(reason(refusal.code, refusal.detail))
     return Advance(
         "submitting",
@@ -66,8 +78,12 @@ def confirm(context: PoolContext, batch: Batch) -> Outcome:
         code, detail = failure(sent)
         if any(text in f"{code} {detail}" for text in PASSING_REVERTS):
             return requeue(batch, "stake_limit_exceeded" if "LIMIT" in f"{code} {detail}" else "staking_paused", detail)
+        if sent["status"] == "rejected" and code in TOO_MUCH and len(members(context, batch.id)) > 1:
+            return _requeue_smaller(batch, code, detail)
+        if sent["status"] == "rejected" and (code in SET_UP or code == "daily_value_over_cap"):
+            return requeue(batch, code, detail)
         return _give_back(context, batch, code, detail)
-    return Wait(POLL_SEC)
+    return waiting(sent)
 
 
 STAKE_STEPS: dict[str, Step] = {"batched": build, "submitting": submit, "confirming": confirm}
@@ -90,11 +106,13 @@ def _fund(context: PoolContext, batch: Batch) -> Outcome | None:
     sent = follow(context, batch, "fund")
     if sent["status"] == "confirmed":
         return Advance("batched", {"context": {**batch.context, "funded": True}})
+    if sent["status"] == "rejected" and failure(sent)[0] in TOO_MUCH and len(members(context, batch.id)) > 1:
+        return _requeue_smaller(batch, *failure(sent))
     if sent["status"] in FAILED and batch.try_number < MAX_TRIES:
         return Advance("batched", {"try_number": batch.try_number + 1}, reason=reason(*failure(sent)), run_in_sec=5.0)
     if sent["status"] in FAILED or sent["status"] == "conflict":
         return Park(reason(*failure(sent)))
-    return Wait(POLL_SEC)
+    return waiting(sent)
 
 
 def _wait_for_ops(context: PoolContext, batch: Batch) -> Outcome | None:
@@ -109,6 +127,11 @@ def _wait_for_ops(context: PoolContext, batch: Batch) -> Outcome | None:
 def requeue(batch: Batch, code: str, detail: str) -> Advance:
     why = reason(code, detail)
     return Advance("failed", reason=why, run_in_sec=None, write=lambda session: requeue_members(session, batch, why))
+
+
+def _requeue_smaller(batch: Batch, code: str, detail: str) -> Advance:
+    why = reason(code, detail)
+    return Advance("failed", reason=why, run_in_sec=None, write=lambda session: requeue_smaller(session, batch, why))
 
 
 def _give_back(context: PoolContext, batch: Batch, code: str, detail: str) -> Advance:

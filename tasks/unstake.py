@@ -4,8 +4,13 @@
     completed
 
 Leaving the index happens in the pool's serial lane, so that no rebase is accrued between the last settlement of the
-users and the end of their weight. A request that did not come to pass gets its weight back and returns to the queue.
+users and the end of their weight. All users are settled by one call, however many they are: a step that made a call
+for each could be cut off before its end at every attempt, and would begin anew for ever. A request that did not come to
+pass gets its weight back and returns to the queue; what was too much at once returns to be asked for in smaller batches.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -20,17 +25,17 @@ from apps.pool.models import WHOLE_BLOCK, Batch, Walk
 from apps.pool.reserving import MIN_WITHDRAWAL_WEI
 from tasks.booking import book_reward_events
 from tasks.engine import Step
-from tasks.members import Member, members, members_in, requeue_members, set_requests
-from tasks.sending import FAILED, POLL_SEC, failure, follow, stored, with_transaction
+from tasks.members import Member, members, members_in, requeue_members, requeue_smaller, set_requests
+from tasks.sending import FAILED, POLL_SEC, TOO_MUCH, failure, follow, stored, waiting, with_transaction
 from tasks.walk_lane import walk_lane
 
 PASSING = frozenset({"queue_paused", "protocol_stopped"})
+TOO_MANY = frozenset({"too_many_elements", "would_revert"})  # gas grows with the withdrawals asked for
 UNLIMITED = 2**256 - 1
 MAX_SHORT_WEI = 10**9  # rounding of the operator's own operations; more is no dust
 MAX_SETTLEMENTS = 20
 RATE = 10**27
 AHEAD_SEC = 2.0
-CALLS_PER_LEASE = 4  # their timeouts together stay far below a lease
 
 
 def leave_index(context: PoolContext, batch: Batch) -> Outcome:
@@ -47,12 +52,12 @@ def leave_index(context: PoolContext, batch: Batch) -> Outcome:
         if _loss_ahead(context, walk) > MAX_SHORT_WEI:
             why = reason("loss_ahead", "The protocol has lost ETH in a block that the books have not reached yet.")
             return Wait(AHEAD_SEC, why)
-        for count, (user_id, request_id) in enumerate(sorted(first_request.items()), 1):
-            context.rewards.claim(f"unstake:{request_id}:exit-claim:{batch.id}:{number}", batch.pool_id, user_id)
-            if count % CALLS_PER_LEASE == 0:
-                keep_users()
-                extend(context.sessions, batch, context.settings.lease_sec)
-                extend(context.sessions, walk, context.settings.lease_sec)
+        name = f"unstake:{{}}:exit-claim:{batch.id}:{number}"
+        settled = [(name.format(request_id), user_id) for user_id, request_id in sorted(first_request.items())]
+        context.rewards.claims(batch.pool_id, settled)
+        keep_users()
+        extend(context.sessions, batch, context.settings.lease_sec)
+        extend(context.sessions, walk, context.settings.lease_sec)
         book_reward_events(context, walk, held=frozenset(first_request))
         found = members(context, batch.id)  # a loss has come off their amounts
         small = [member for member in found if member.amount_wei < MIN_WITHDRAWAL_WEI]
@@ -90,8 +95,10 @@ def request(context: PoolContext, batch: Batch) -> Outcome:
     if sent["status"] == "conflict":
         return Park(reason("conflict", "The signing key was used by somebody else; see the relayer's message."))
     if sent["status"] in FAILED:
-        return restore(context, batch, *failure(sent))
-    return Wait(POLL_SEC)
+        code, detail = failure(sent)
+        too_much = sent["status"] == "rejected" and code in TOO_MUCH and len(members(context, batch.id)) > 1
+        return restore(context, batch, code, detail, requeue_smaller if too_much else requeue_members)
+    return waiting(sent)
 
 
 UNSTAKE_STEPS: dict[str, Step] = {"batched": leave_index, "requesting": request}
@@ -120,6 +127,8 @@ def _build_request(context: PoolContext, batch: Batch) -> Outcome:
             return _shorten(context, batch, refusal)
         if refusal.code in PASSING:
             return restore(context, batch, refusal.code, refusal.detail)
+        if refusal.code in TOO_MANY and len(items) > 1:
+            return restore(context, batch, refusal.code, refusal.detail, requeue_smaller)
         return Park(reason(refusal.code, refusal.detail))
     if stored(batch, "approve") is not None:
         follow(context, batch, "approve")  # mined, or the request could not be built: its hash is kept with the batch
@@ -163,10 +172,16 @@ def _approve(context: PoolContext, batch: Batch) -> Outcome:
         return restore(context, batch, *failure(sent))
     if sent["status"] == "conflict":
         return Park(reason(*failure(sent)))
-    return Wait(POLL_SEC)
+    return waiting(sent)
 
 
-def restore(context: PoolContext, batch: Batch, code: str, detail: str) -> Advance:
+def restore(
+    context: PoolContext,
+    batch: Batch,
+    code: str,
+    detail: str,
+    requeue: Callable[[Session, Batch, dict[str, Any]], None] = requeue_members,
+) -> Advance:
     """Back into the index and back to the queue. The restoring delta's id is the batch's, so it happens once."""
     why = reason(code, detail)
     deltas = [
@@ -174,7 +189,7 @@ def restore(context: PoolContext, batch: Batch, code: str, detail: str) -> Advan
         for member in members(context, batch.id)
     ]
     context.rewards.stake_deltas(batch.pool_id, deltas)
-    return Advance("failed", reason=why, run_in_sec=None, write=lambda session: requeue_members(session, batch, why))
+    return Advance("failed", reason=why, run_in_sec=None, write=lambda session: requeue(session, batch, why))
 
 
 def _stay(context: PoolContext, batch: Batch, found: list[Member]) -> Advance:

@@ -20,3 +20,7 @@ class RelayerClient(ServiceClient):
 
     def signers(self) -> list[dict[str, Any]]:
         return list(self.get("/v1/signers")["items"])
+
+    def limits(self) -> dict[str, Any]:
+        """The caps that every message will be held against."""
+        return self.get("/v1/limits")

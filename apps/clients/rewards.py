@@ -27,6 +27,13 @@ class RewardsClient(ServiceClient):
     def claim(self, message_id: str, pool_id: str, user_id: str) -> dict[str, Any]:
         return self.post("/v1/claims", {"message_id": message_id, "pool_id": pool_id, "user_id": user_id})
 
+    def claims(self, pool_id: str, claims: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """Claim for many (message_id, user_id), all or nothing. Nobody is no call."""
+        if not claims:
+            return {"claimed": 0, "replayed": 0}
+        items = [{"message_id": message_id, "user_id": user_id} for message_id, user_id in claims]
+        return self.post("/v1/claims/batch", {"pool_id": pool_id, "claims": items})
+
     def pool(self, pool_id: str) -> dict[str, Any]:
         return self.get(f"/v1/pools/{pool_id}")
 

@@ -7,6 +7,7 @@ LOOK = (
 
 REQUESTS_AND_BATCHES = {
     "amount_too_small": ("Rounding left less than can be requested; it is staked again.", "Nothing."),
+    "batch_open": ("Unstake batches go one at a time; the detail names the open one.", BY_ITSELF),
     "attempts_exhausted": ("A step failed too often; the detail holds its last error.", "Mend the cause, then retry."),
     "batches_paused": ("A drift was found and `PAUSE_BATCHES_ON_DRIFT` is set.", "Explain the drift, then resume."),
     "books_behind": ("Ledger and reward index disagree about a user.", "See the reconciliation, then retry."),
@@ -17,18 +18,37 @@ REQUESTS_AND_BATCHES = {
         "Find out what that transaction did; then resolve the walk with it, or release the batch.",
     ),
     "loss_ahead": ("Lido lost ETH in a block that the books have not reached: it is booked first.", BY_ITSELF),
+    "custody_refuses_eth": (
+        "Custody is a contract that does not take the ETH of a claim; it is tried again, each time later.",
+        "Let custody take plain ETH; it then goes on by itself.",
+    ),
+    "daily_cap": ("The relayer's `MAX_VALUE_PER_DAY_WEI` leaves no room for it today.", BY_ITSELF),
     "lost_to_slashing": ("A slashing left less than can be requested; the rest is staked again.", "Nothing."),
     "operator_underfunded": (
         "Custody's key is elsewhere, and the operator's address lacks the wei named.",
         "Send them.",
     ),
     "protocol_stopped": ("Lido is stopped.", BY_ITSELF),
+    "protocols_unavailable": ("Protocols or its node does not answer, so no batch is opened.", BY_ITSELF),
     "queue_paused": ("The withdrawal queue is paused.", BY_ITSELF),
     "settling_loss": ("A loss is being booked first.", BY_ITSELF),
+    "stake_above_cap": (
+        "The stake alone is above a cap of the relayer; others go past it.",
+        "Raise the cap named, or cancel it and stake less.",
+    ),
+    "stake_above_limit": (
+        "The stake alone is above the most that Lido ever takes at once; others go past it.",
+        "Cancel it and stake less, or wait until Lido's limit is raised.",
+    ),
     "stake_limit": ("The batch is above what Lido takes right now; the limit refills with every block.", BY_ITSELF),
     "stake_limit_exceeded": ("Lido's stake limit was met; the requests are queued again.", BY_ITSELF),
     "staking_paused": ("Lido does not take stakes now; the requests are queued again.", BY_ITSELF),
     "steth_insufficient": ("The operator holds less stETH than the batch requests.", "See the reconciliation."),
+    "too_many_elements": ("The batch made too many withdrawals; it is asked for in halves.", BY_ITSELF),
+    "unstake_above_limit": (
+        "The unstake alone makes more than the 100 withdrawals of one request; others go past it.",
+        "Cancel it and ask for parts of it.",
+    ),
     "withdrawal_queue": ("Lido pays withdrawals in its order; `next.due_at` is an estimate.", BY_ITSELF),
     "transaction_missing": ("A batch has no stored transaction to send.", "This is a defect; keep the database."),
     "batch_has_effect": ("A released batch has a transaction that took effect, or may.", "Resolve the walk with it."),
@@ -58,7 +78,10 @@ RELAYER = {
     "cancel_requested": ("An empty transaction races it for its nonce.", "Wait: whichever is mined decides."),
     "cancelled_by_caller": ("Taken back before it was signed.", "Nothing."),
     "daily_gas_over_cap": ("`MAX_GAS_PER_DAY_WEI` would be passed.", "Wait, or raise the cap; it goes on by itself."),
-    "daily_value_over_cap": ("`MAX_VALUE_PER_DAY_WEI` would be passed.", "Wait, or raise the cap."),
+    "daily_value_over_cap": (
+        "`MAX_VALUE_PER_DAY_WEI` would be passed.",
+        "Wait, or raise the cap; it goes on by itself.",
+    ),
     "deadline_passed": (
         "It was not signed in time; or it was, and an empty transaction now races it for its nonce.",
         "Once it is `expired`, send it under a new message_id.",
@@ -80,6 +103,10 @@ RELAYER = {
     "nonce_taken": ("A transaction that is none of ours used the nonce.", "The status is `conflict`: suspect the key."),
     "not_configured": ("An address that the policy needs is not set.", "Set the name given."),
     "owner_not_operator": ("Withdrawal NFTs must belong to the operator.", "Use a builder of protocols."),
+    "payout_target_refused": (
+        "No user can be paid there: a contract of the protocol or the chain, a burn address, or the house itself.",
+        "Ask the payee for an address of their own; the detail says what this one is.",
+    ),
     "recipient_not_custody": ("Claims pay custody only.", "Use a builder of protocols."),
     "refused_by_nodes": (
         "Nodes call the transaction invalid; an empty one takes its nonce.",
@@ -91,8 +118,12 @@ RELAYER = {
     "simulation_failed": ("The node could not simulate the call.", BY_ITSELF),
     "simulation_reverted": ("The call would revert; the detail holds the revert.", "Read the detail."),
     "spender_not_queue": ("Only the withdrawal queue may be approved.", "Use a builder of protocols."),
+    "targets_unknown": ("The node does not say which contracts the protocol's locator names.", BY_ITSELF),
     "unknown_signer": ("No key of the sender is held.", "Add it to `SIGNER_KEYS`, or name another sender."),
-    "value_over_cap": ("`MAX_VALUE_PER_TX_WEI` is passed.", "Split it, or raise the cap."),
+    "value_over_cap": (
+        "`MAX_VALUE_PER_TX_WEI` is passed, or alone all of `MAX_VALUE_PER_DAY_WEI`.",
+        "Split it, or raise the cap.",
+    ),
     "wrong_signer": (
         "This sender may not send this.",
         "Lido is called by the operator, transfers by custody or operator.",

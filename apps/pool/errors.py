@@ -21,6 +21,12 @@ class AmountTooSmall(RequestRejected):
     code = "amount_too_small"
 
 
+class AmountTooLarge(RequestRejected):
+    """The position is worth more than one unstake can ask for (100,000 ETH): ask for parts of it; nothing was moved."""
+
+    code = "amount_too_large"
+
+
 class NotCancellable(Conflict):
     """Only a queued request can be cancelled; this one is past that, or ended."""
 
@@ -76,5 +82,5 @@ class AlreadyDecided(Conflict):
 
 
 REJECTIONS: dict[str, type[RequestRejected]] = {
-    cls.code: cls for cls in (RequestRejected, InsufficientBalance, AmountTooSmall)
+    cls.code: cls for cls in (RequestRejected, InsufficientBalance, AmountTooSmall, AmountTooLarge)
 }

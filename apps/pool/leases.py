@@ -145,7 +145,8 @@ def wait(session: Session, row: Row, outcome: Wait) -> None:
     }
     if outcome.reason != row.reason:
         changes |= {"reason": outcome.reason, "updated_at": func.clock_timestamp()}
-        session.add(flow_event(row, "waiting", row.status, outcome.reason))
+        if (outcome.reason or {}).get("code") != (row.reason or {}).get("code"):  # its wei may differ at every look
+            session.add(flow_event(row, "waiting", row.status, outcome.reason))
     _write_fenced(session, row, changes)
 
 

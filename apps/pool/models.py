@@ -154,7 +154,11 @@ class BatchTransaction(Base):
 
 
 class Withdrawal(Base):
-    """One withdrawal NFT of the operator, the request it pays, and what it paid."""
+    """One withdrawal NFT of the operator, the request it pays, and what it paid.
+
+    A claim that failed is tried again at `claim_after`, later with each of `claim_failures`, and where a larger one was
+    refused, with at most `claim_at_most` NFTs together.
+    """
 
     __tablename__ = "withdrawals"
     __table_args__ = (
@@ -170,6 +174,9 @@ class Withdrawal(Base):
     amount_wei: Mapped[int] = mapped_column(WeiColumn)
     shares: Mapped[int] = mapped_column(WeiColumn)
     paid_wei: Mapped[int | None] = mapped_column(WeiColumn)
+    claim_failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    claim_after: Mapped[datetime | None] = mapped_column(TIME)
+    claim_at_most: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
 
 

@@ -1,16 +1,19 @@
 """What anybody may ask of the pool: requests, batches, portfolio, quotes, the feed, the walk. Nothing here writes."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from apps.clients.base import CallFailed, CallRefused
 from apps.common.database import transaction
 from apps.common.errors import NotFound
 from apps.common.wire import integer_cursor, page
 from apps.pool.context import PoolContext
 from apps.pool.halts import render_halt
+from apps.pool.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, Limits, relayer_limits
 from apps.pool.models import WHOLE_BLOCK, Batch, ProtocolMetric, Request, RequestEvent, Walk
 from apps.pool.rendering import batch_transactions, render_batch, render_event, render_requests
 
@@ -64,6 +67,8 @@ class PoolReads:
         state = self.context.protocols.state()
         settings = self.context.settings
         limit = state["stake_limit"]
+        limits = relayer_limits(self.context.relayer).with_state(state) if kind == "stake" else Limits()
+        cap = limits.of_a_stake()
         if kind == "stake":
             paused = state["switches"]["staking_paused"] or state["switches"]["stopped"]
             allowed = limit["current_wei"] is None or amount_wei <= int(limit["current_wei"])
@@ -78,13 +83,17 @@ class PoolReads:
                     "stake_limit",
                     "Above the protocol's present stake limit; it would wait for it to refill.",
                 )
+            if cap is not None and amount_wei > cap.wei:
+                code, detail = cap.code, cap.detail
             seconds_ = None if paused else int(settings.stake_batch_max_wait_sec)
-            minimum, maximum = 1, limit["max_wei"]
+            minimum, maximum = 1, None if cap is None else str(cap.wei)
         else:
             code, detail = "withdrawal_queue", "The protocol pays in its own order, usually within days."
             if state["switches"]["queue_paused"] or state["switches"]["stopped"]:
                 code, detail = "queue_paused", "The withdrawal queue is paused; the request would wait."
-            seconds_, minimum, maximum = None, 100, None
+            if amount_wei > MAX_UNSTAKE_WEI:
+                code, detail = "unstake_above_limit", TOO_MUCH_TO_UNSTAKE
+            seconds_, minimum, maximum = None, 100, str(MAX_UNSTAKE_WEI)
         return {
             "kind": kind,
             "amount_wei": str(amount_wei),
@@ -94,6 +103,13 @@ class PoolReads:
             "expected_sec": seconds_,
             "reason": {"code": code, "detail": detail},
         }
+
+    def stake_cap(self) -> Cap | None:
+        """The most that one stake can be, by what protocols and the relayer say now; None where neither limits it."""
+        limits = relayer_limits(self.context.relayer)
+        with suppress(CallFailed, CallRefused):  # an unknown limit refuses nothing
+            limits = limits.with_state(self.context.protocols.state())
+        return limits.of_a_stake()
 
     def events(self, *, limit: int, after: str | None) -> dict[str, Any]:
         start = integer_cursor(after)

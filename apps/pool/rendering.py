@@ -28,6 +28,8 @@ NEXT_STEPS = {
     ("unstake", "claiming"): "pay",
     ("reward_claim", "settling"): "settle",
 }
+# Reasons to wait that no timer ends.
+WITHOUT_A_TIME = frozenset({"stake_above_limit", "stake_above_cap", "unstake_above_limit", "batches_paused"})
 
 
 def render_requests(session: Session, rows: Sequence[Request], max_wait_sec: float) -> list[dict[str, Any]]:
@@ -132,7 +134,7 @@ def _request(
             for item in withdrawals
         ],
         "transactions": [entry for batch in batches if batch for entry in transactions[batch]],
-        "next": _next(row, max_wait_sec),
+        "next": _next(row, withdrawals, max_wait_sec),
         "timeline": [
             {"status": event.status, "at": format_time(event.created_at), "reason": event.reason} for event in events
         ],
@@ -141,7 +143,7 @@ def _request(
     }
 
 
-def _next(row: Request, max_wait_sec: float) -> dict[str, Any] | None:
+def _next(row: Request, withdrawals: list[Withdrawal], max_wait_sec: float) -> dict[str, Any] | None:
     step = NEXT_STEPS.get((row.kind, row.status))
     if row.status == "queued" and row.intent == "cancel":
         step = "cancel"
@@ -150,6 +152,11 @@ def _next(row: Request, max_wait_sec: float) -> dict[str, Any] | None:
     due: datetime | None = row.next_run_at
     if step == "batch" and row.queued_at is not None:
         due = max(row.queued_at + timedelta(seconds=max_wait_sec), row.eligible_at or row.queued_at)
+        if row.reason is not None and row.reason["code"] in WITHOUT_A_TIME:
+            due = None
+    again = [item.claim_after for item in withdrawals if item.paid_wei is None and item.claim_after is not None]
+    if step == "finalize" and again:  # it is final, and its claim failed
+        return {"step": "pay", "due_at": format_time(min(again))}
     if step == "finalize":  # Lido's to do; an estimate
         return {"step": step, "due_at": row.context.get("expected_at")}
     return {"step": step, "due_at": format_time(due)}

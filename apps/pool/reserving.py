@@ -16,7 +16,7 @@ from apps.clients.base import CallFailed, CallRefused
 from apps.clients.rewards import stake_delta
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
-from apps.pool.errors import AmountTooSmall, InsufficientBalance
+from apps.pool.errors import AmountTooLarge, AmountTooSmall, InsufficientBalance
 from apps.pool.feed import record_events
 from apps.pool.lanes import LaneBusy, user_lanes
 from apps.pool.leases import (
@@ -32,6 +32,7 @@ from apps.pool.leases import (
     reason,
     wait,
 )
+from apps.pool.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE
 from apps.pool.models import Request
 
 log = structlog.get_logger(__name__)
@@ -119,6 +120,8 @@ def _reserve_unstake(context: PoolContext, request: Request) -> Outcome:
             return _rejection(
                 AmountTooSmall.code, f"The position is worth {worth} wei; the least is {MIN_WITHDRAWAL_WEI}."
             )
+        if amount > MAX_UNSTAKE_WEI:
+            return _rejection(AmountTooLarge.code, f"This is {amount} wei. {TOO_MUCH_TO_UNSTAKE}")
     try:
         posted = context.ledger.post_movement(
             reservation_id,

@@ -8,7 +8,6 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from apps.clients.base import CallFailed, CallRefused
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput, NotFound
 from apps.common.idempotency import differing_fields, raise_reused
@@ -17,6 +16,7 @@ from apps.pool.context import PoolContext
 from apps.pool.errors import REJECTIONS, NotCancellable, NotRetryable, RequestRejected
 from apps.pool.feed import record_events
 from apps.pool.leases import flow_event, new_lease, seconds
+from apps.pool.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap
 from apps.pool.models import (
     Batch,
     Request,
@@ -39,7 +39,7 @@ class PoolService:
         self.context = context
         self.reads = PoolReads(context)
         self.resolutions = Resolutions(context)
-        self._limit: tuple[float, int | None] = (float("-inf"), None)
+        self._cap: tuple[float, Cap | None] = (float("-inf"), None)
 
     def create(self, kind: str, message_id: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """Make a request and run its first step; returns it and whether this was a replay.
@@ -50,10 +50,11 @@ class PoolService:
         finishes it.
         """
         canonical = {"kind": kind, **{name: None if value is None else str(value) for name, value in body.items()}}
-        if kind == "stake":
-            known = self._known(message_id)
-            if not known:
-                self._refuse_above_limit(int(body["amount_wei"]))
+        amount = body.get("amount_wei")
+        if kind == "stake" and not self._known(message_id):
+            self._refuse_above_limit(int(body["amount_wei"]))
+        if kind == "unstake" and isinstance(amount, int) and amount > MAX_UNSTAKE_WEI and not self._known(message_id):
+            raise InvalidInput(errors={"amount_wei": [TOO_MUCH_TO_UNSTAKE]})
         lease = new_lease()
         row = self._insert(kind, message_id, body, canonical, lease)
         if row is None:
@@ -180,16 +181,12 @@ class PoolService:
     def _refuse_above_limit(self, amount_wei: int) -> None:
         """Refuse what could never be submitted; an unknown limit refuses nothing, the batch waits instead."""
         now = time.monotonic()
-        read_at, maximum = self._limit
+        read_at, cap = self._cap
         if now - read_at > STAKE_LIMIT_CACHE_SEC:
-            try:
-                text = self.context.protocols.state()["stake_limit"]["max_wei"]
-            except (CallFailed, CallRefused):
-                text = None
-            maximum = None if text is None else int(text)
-            self._limit = (now, maximum)
-        if maximum is not None and amount_wei > maximum:
-            text = f"Above the protocol's maximum stake limit of {maximum} wei; split the amount."
+            cap = self.reads.stake_cap()
+            self._cap = (now, cap)
+        if cap is not None and amount_wei > cap.wei:
+            text = f"Above {cap.wei} wei, the most that one stake can be now; split the amount. {cap.detail}"
             raise InvalidInput(errors={"amount_wei": [text]})
 
 

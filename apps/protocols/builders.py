@@ -25,6 +25,7 @@ NAMED_REVERTS: dict[str, type[Conflict]] = {
     "RequestAlreadyClaimed": errors.WithdrawalClaimed,
     "RequestNotFoundOrNotFinalized": errors.WithdrawalNotFinalized,
     "NotOwner": errors.WithdrawalNotOwned,
+    "CantSendValueRecipientMayHaveReverted": errors.CustodyRefusesEth,
 }
 
 

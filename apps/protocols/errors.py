@@ -75,6 +75,12 @@ class WithdrawalUnknown(InvalidInput):
     code = "withdrawal_unknown"
 
 
+class CustodyRefusesEth(Conflict):
+    """Custody does not take the ETH of a claim: it is a contract that refuses it, or needs more gas than it is given."""
+
+    code = "custody_refuses_eth"
+
+
 class WouldRevert(Conflict):
     """The transaction would revert; the detail carries the decoded reason."""
 

@@ -56,6 +56,15 @@ def post_claim(body: Body) -> Response:
     return _answer(_service().claim(**body))
 
 
+@blp.post("/claims/batch")
+@blp.arguments(schemas.ClaimsBody)
+@blp.response(201, schemas.ClaimsAnswer)
+@blp.alt_response(200, schema=schemas.ClaimsAnswer, description="All of them were known.")
+def post_claims(body: Body) -> Response:
+    """Claim for many users, all or nothing."""
+    return _answer(_service().claim_batch(**body))
+
+
 @blp.get("/pools/<pool_id>")
 @blp.response(200, schemas.Pool)
 def get_pool(pool_id: str) -> Response:

@@ -4,7 +4,7 @@ import marshmallow as ma
 
 from apps.common.wei import SignedWeiField, WeiField
 from apps.common.wire import BodySchema, PageQuerySchema, message_id_field, pool_id_field, user_id_field
-from apps.rewards.service import MAX_DELTAS
+from apps.rewards.service import MAX_BATCHED_CLAIMS, MAX_DELTAS
 
 KINDS = ("accrual", "stake_delta", "claim", "settle", "release")
 
@@ -30,6 +30,18 @@ class ClaimBody(BodySchema):
     message_id = message_id_field()
     pool_id = pool_id_field(required=True)
     user_id = user_id_field(required=True)
+
+
+class BatchedClaim(BodySchema):
+    message_id = message_id_field()
+    user_id = user_id_field(required=True)
+
+
+class ClaimsBody(BodySchema):
+    pool_id = pool_id_field(required=True)
+    claims = ma.fields.List(
+        ma.fields.Nested(BatchedClaim), required=True, validate=ma.validate.Length(1, MAX_BATCHED_CLAIMS)
+    )
 
 
 class StakeDelta(BodySchema):
@@ -86,6 +98,11 @@ class Claim(ma.Schema):
     user_id = ma.fields.String()
     claimed_wei = SignedWeiField()
     created_at = ma.fields.String()
+
+
+class ClaimsAnswer(ma.Schema):
+    claimed = ma.fields.Integer()
+    replayed = ma.fields.Integer()
 
 
 class StakeDeltasAnswer(ma.Schema):

@@ -17,6 +17,7 @@ from apps.common.idempotency import (
     dumps,
     raise_reused,
     run_once,
+    store_item_answers,
 )
 from apps.common.wire import time_text
 from apps.rewards import index_math, store
@@ -26,6 +27,7 @@ from apps.rewards.models import MessageKey
 from apps.rewards.store import StakeDelta
 
 MAX_DELTAS = 10_000
+MAX_BATCHED_CLAIMS = 1_000  # each is an event written by itself
 # A settlement's name (`<message_id>:settle:<n>`) goes on into names of movements (`…:cut:<request id>`), which must
 # still be message ids of at most 200 characters.
 _LONGEST_PREFIX = 140
@@ -95,34 +97,26 @@ class RewardsService:
         """
 
         def work(session: Session) -> dict[str, Any]:
-            pool = store.lock_pool(session, pool_id)
-            position = store.lock_positions(session, pool_id, [user_id])[user_id]
-            try:
-                pool, position, moved = index_math.claim(pool, position)
-            except index_math.LossExceedsPosition as error:
-                raise LossExceedsPosition(f"{user_id} owes more than the position is worth.") from error
-            store.save_positions(session, pool_id, {user_id: position})
-            _, created_at = store.insert_event(
-                session,
-                pool_id=pool_id,
-                kind="claim",
-                message_id=message_id,
-                user_id=user_id,
-                staked_delta_wei=moved.staked_delta,
-                exiting_delta_wei=moved.exiting_delta,
-                claimed_wei=moved.claimed,
-                acc_reward_per_share=pool.index,
-            )
-            store.save_pool(session, pool_id, pool)
-            return {
-                "message_id": message_id,
-                "pool_id": pool_id,
-                "user_id": user_id,
-                "claimed_wei": str(moved.claimed),
-                "created_at": time_text(created_at),
-            }
+            (claimed,) = _claim(session, pool_id, {message_id: user_id})
+            return claimed
 
         return self._once("claims", message_id, {"pool_id": pool_id, "user_id": user_id}, work)
+
+    def claim_batch(self, *, pool_id: str, claims: Sequence[Mapping[str, Any]]) -> Answer:
+        """`claim` for up to `MAX_BATCHED_CLAIMS` users, all or nothing, in the given order; its cost is one call.
+
+        A claim whose message_id is known counts as replayed. A refusal (`LossExceedsPosition`, naming the user) uses up
+        no id.
+        """
+        items = _by_message_id(claims, lambda item: {"pool_id": pool_id, "user_id": item["user_id"]})
+        self._proof.require()
+        with transaction(self.sessions) as session, store.amounts_in_range():
+            known = claim_batch(session, MessageKey, endpoint="claims", items=items)
+            fresh = {name: item["user_id"] for name, item in items.items() if name not in known}
+            answers = _claim(session, pool_id, fresh) if fresh else []
+            store_item_answers(session, MessageKey, [(answer["message_id"], dumps(answer)) for answer in answers])
+        answer = {"claimed": len(fresh), "replayed": len(claims) - len(fresh)}
+        return Answer(201, dumps(answer), replayed=bool(claims) and not fresh)
 
     def change_stakes(self, *, pool_id: str, deltas: Sequence[Mapping[str, Any]]) -> Answer:
         """Change up to `MAX_DELTAS` positions, all or nothing; several deltas of one user apply in the given order.
@@ -130,7 +124,15 @@ class RewardsService:
         A delta whose message_id is known counts as replayed. A refusal (`InsufficientStake`, naming the user) uses up
         no id.
         """
-        items = _by_message_id(pool_id, deltas)
+        items = _by_message_id(
+            deltas,
+            lambda delta: {
+                "pool_id": pool_id,
+                "user_id": delta["user_id"],
+                "staked_delta_wei": str(delta["staked_delta_wei"]),
+                "exiting_delta_wei": str(delta["exiting_delta_wei"]),
+            },
+        )
         self._proof.require()
         with transaction(self.sessions) as session, store.amounts_in_range():
             known = claim_batch(session, MessageKey, endpoint="stake-deltas", items=items, answer=_DELTA_ANSWER)
@@ -218,21 +220,53 @@ def _settle_loss(session: Session, pool_id: str, pool: PoolState, prefix: str) -
     )
 
 
-def _by_message_id(pool_id: str, deltas: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Canonical requests by message_id, in the given order; the same id twice with one body is one delta."""
+def _by_message_id(
+    given: Sequence[Mapping[str, Any]], canonical: Callable[[Mapping[str, Any]], dict[str, str]]
+) -> dict[str, dict[str, str]]:
+    """Canonical requests by message_id, in the given order; the same id twice with one body is one item."""
     items: dict[str, dict[str, str]] = {}
-    for delta in deltas:
-        request = {
-            "pool_id": pool_id,
-            "user_id": delta["user_id"],
-            "staked_delta_wei": str(delta["staked_delta_wei"]),
-            "exiting_delta_wei": str(delta["exiting_delta_wei"]),
-        }
-        message_id = delta["message_id"]
+    for item in given:
+        request = canonical(item)
+        message_id = item["message_id"]
         if message_id in items and items[message_id] != request:
             raise_reused(differing_fields(request, items[message_id]), message_id)
         items[message_id] = request
     return items
+
+
+def _claim(session: Session, pool_id: str, users: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Claim for each user, by message_id; returns the `claim` of each. Raises `LossExceedsPosition`."""
+    pool = store.lock_pool(session, pool_id)
+    positions = store.lock_positions(session, pool_id, users.values())
+    answers = []
+    for message_id, user_id in users.items():
+        try:
+            pool, positions[user_id], moved = index_math.claim(pool, positions[user_id])
+        except index_math.LossExceedsPosition as error:
+            raise LossExceedsPosition(f"{user_id} owes more than the position is worth.") from error
+        _, created_at = store.insert_event(
+            session,
+            pool_id=pool_id,
+            kind="claim",
+            message_id=message_id,
+            user_id=user_id,
+            staked_delta_wei=moved.staked_delta,
+            exiting_delta_wei=moved.exiting_delta,
+            claimed_wei=moved.claimed,
+            acc_reward_per_share=pool.index,
+        )
+        answers.append(
+            {
+                "message_id": message_id,
+                "pool_id": pool_id,
+                "user_id": user_id,
+                "claimed_wei": str(moved.claimed),
+                "created_at": time_text(created_at),
+            }
+        )
+    store.save_positions(session, pool_id, positions)
+    store.save_pool(session, pool_id, pool)
+    return answers
 
 
 def _apply_deltas(session: Session, pool_id: str, items: Mapping[str, Mapping[str, str]]) -> None:

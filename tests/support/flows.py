@@ -16,7 +16,7 @@ from apps.common.settings import normalise_database_url
 from apps.devnet.deployment import set_balance
 from apps.pool.context import PoolContext, make_context
 from apps.pool.leases import claim
-from apps.pool.models import Batch, Request, Walk
+from apps.pool.models import Batch, Request, Walk, Withdrawal
 from apps.pool.reads import PoolReads
 from apps.pool.reserving import run_request
 from apps.pool.service import PoolService
@@ -126,6 +126,9 @@ class Flows:
         return walk_pool(self.context, POOL)
 
     def claims(self) -> int:
+        """Look at the open NFTs, as if the pauses after failed claims were over."""
+        with transaction(self.context.sessions) as session:
+            session.execute(update(Withdrawal).values(claim_after=None))
         return poll_open(self.context)
 
     def reconcile(self) -> dict[str, Any]:
@@ -203,8 +206,11 @@ class Flows:
 
 @contextmanager
 def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: Any) -> Iterator[Flows]:
-    """The whole house on a desk. `changes` are settings of the pool; `reward_fee_bps` is the rewards service's."""
+    """The whole house on a desk. `changes` are settings of the pool; `reward_fee_bps` is the rewards service's, `relayer`
+    holds the relayer's, and `custody` is an address whose key is elsewhere."""
     operator = desk.operator
+    custody = changes.pop("custody", operator)
+    relayer_changes = changes.pop("relayer", {})
     url = {name: make_database(name) for name in ("ledger", "rewards", "protocols", "pool", "relayer")}
     base: dict[str, Any] = {"app_env": "test", "internal_keys": (KEY,), "broker_url": DEAD_BROKER, "pool_id": POOL}
     with ExitStack() as stack:
@@ -216,18 +222,17 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
             )
         )
         protocols = create_protocols(
-            make_settings(desk, url["protocols"], custody_address=operator, ledger_url=books.url)
+            make_settings(desk, url["protocols"], custody_address=custody, ledger_url=books.url)
         )
         relayer_settings = make_relayer_settings(
             url["relayer"],
             (desk.rpc_url,),
             keyring=Keyring([parse_keys(OPERATOR_KEY)]),
             confirmations=1,
-            custody_address=operator,
             operator_address=operator,
             steth_address=desk.deployment.steth,
             queue_address=desk.deployment.withdrawal_queue,
-            max_value_per_day_wei=10**30,
+            **{"custody_address": custody, "max_value_per_day_wei": 10**30, **relayer_changes},
         )
         relayer = create_relayer(relayer_settings)
         relayer_context = relayer.extensions["service"].context
@@ -244,7 +249,7 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
             relayer_url=stack.enter_context(serving(relayer)),
             relayer_api_key="",
             http_timeout_sec=30.0,
-            custody_address=operator,
+            custody_address=custody,
             operator_address=operator,
             stake_batch_threshold_wei=1,
             stake_batch_max_wait_sec=0.0,

@@ -1,7 +1,7 @@
 """What ops decide about a halted walk or a parked batch, and the company's own withdrawals.
 
-Revision ID: 0002
-Revises: 0001
+Revision ID: 0003
+Revises: 0002
 """
 
 import sqlalchemy as sa
@@ -11,8 +11,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from apps.common.wei import WeiColumn
 from migrations import guards
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from flask import Response, current_app, g, jsonify
-from flask_smorest import Blueprint
 
+from apps.common.api import Blueprint
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.wire import check_user_id
 from apps.ledger import audits, balances, movements, schemas
@@ -98,7 +98,7 @@ def post_audit(body: dict[str, Any]) -> tuple[Response, int]:
 
 
 @blueprint.get("/audits")
-@blueprint.arguments(schemas.ListQuerySchema, location="query")
+@blueprint.arguments(schemas.AuditsQuerySchema, location="query")
 @blueprint.response(200)
 def list_audits(query: dict[str, Any]) -> Response:
     """Audits, newest first."""

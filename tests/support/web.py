@@ -1,6 +1,7 @@
 """The five services as production starts them: ``python -m apps.ledger`` and its like, each a process of its own."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -56,6 +57,16 @@ class Service:
     def post(self, path: str, body: Any, **options: Any) -> requests.Response:
         headers = {HEADER: self.key, **options.pop("headers", {})}
         return self.session.post(self.url + path, json=body, headers=headers, timeout=60, **options)
+
+    def operations(self, method: str) -> list[tuple[str, frozenset[str]]]:
+        """Every documented path of a method, its ids filled in with what nobody has, and its query parameters."""
+        found = []
+        for path, item in self.get("/openapi.json").json()["paths"].items():
+            if method.lower() in item:
+                parameters = [*item.get("parameters", []), *item[method.lower()].get("parameters", [])]
+                query = frozenset(one["name"] for one in parameters if one["in"] == "query")
+                found.append((re.sub(r"\{[^}]*\}", "nobody", path), query))
+        return found
 
     def assert_serves(self) -> None:
         """A call of the house and the status page succeed, each on a connection of its own, as a newcomer's would."""

@@ -4,7 +4,7 @@ import json
 import resource
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -14,27 +14,10 @@ import pytest
 import requests
 
 from apps.common.auth import HEADER
-from tests.support.lido import Desk, start_desk
+from tests.support.lido import Desk
 from tests.support.slow_client import KINDS, besieged, converse
-from tests.support.web import KEY, SERVICES, Service, broker, five_services, running
+from tests.support.web import KEY, SERVICES, Service, broker, running
 from tests.support.workers import worker_environment
-
-
-@pytest.fixture(scope="module")
-def house_desk() -> Iterator[Desk]:
-    with start_desk() as desk:
-        yield desk
-
-
-@pytest.fixture(scope="module")
-def services(house_desk: Desk, make_database: Callable[[str], str]) -> Iterator[dict[str, Service]]:
-    with five_services(house_desk, make_database) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def ledger(services: dict[str, Service]) -> Service:
-    return services["ledger"]
 
 
 def deposit(number: int | str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ reported together, so that a deployment is mended in one go.
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -16,6 +17,7 @@ from dotenv import dotenv_values
 
 from apps.common.errors import NotConfigured
 from apps.common.wei import parse_wei
+from apps.common.wire import POOL_ID, POOL_ID_RULE
 
 T = TypeVar("T")
 
@@ -94,6 +96,22 @@ class SettingsReader:
 
     def database_url(self, name: str = "DATABASE_URL") -> str:
         return self._read(name, normalise_database_url, _REQUIRED)
+
+    def pool_id(self, name: str = "POOL_ID") -> str:
+        def parse(text: str) -> str:
+            if not POOL_ID.fullmatch(text):
+                raise ValueError(POOL_ID_RULE[0].lower() + POOL_ID_RULE[1:])
+            return text
+
+        return self._read(name, parse, "eth_native")
+
+    def bind_address(self) -> str:
+        """``HTTP_BIND_ADDRESS``: where the web server listens; this machine alone unless said otherwise."""
+
+        def parse(text: str) -> str:
+            return str(ip_address(text))
+
+        return self._read("HTTP_BIND_ADDRESS", parse, "127.0.0.1")
 
     def internal_keys(self, app_env: str) -> tuple[str, ...]:
         """``INTERNAL_API_KEY``: several keys, comma-separated, are all accepted while one is rotated out."""
@@ -183,6 +201,7 @@ class BaseSettings:
     database_url: str
     broker_url: str
     pool_id: str
+    http_bind_address: str = field(default="127.0.0.1", kw_only=True)
 
     @staticmethod
     def read_broker(reader: SettingsReader) -> str:

@@ -98,7 +98,7 @@ class Programs:
         return found
 
     def services(self) -> list[Program]:
-        web = [Program(name, self._gunicorn(name), self._environment(name)) for name in WEB]
+        web = [Program(name, _web(name), self._environment(name)) for name in WEB]
         celery = [sys.executable, "-m", "celery"]
         quiet = ["--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
         flower = ["flower", f"--address={HOST}", f"--port={self.state.ports.get('flower', 0)}"]
@@ -176,19 +176,6 @@ class Programs:
             "--silent",
         ]
 
-    def _gunicorn(self, name: str) -> Callable[[], list[str]]:
-        module = "relayer.wsgi:app" if name == "relayer" else f"apps.{name}.wsgi:app"
-
-        def command() -> list[str]:
-            listen = ["--bind", f"{HOST}:{self.state.ports[name]}", "--worker-class", "gthread", "--workers", "1"]
-            # The control socket has one path for all gunicorns of a user; two services would fight over it.
-            calm = ["--threads", "8", "--no-control-socket", "--log-level", "warning", "--graceful-timeout", "10"]
-            # Longer than any pause between two calls of a flow: a caller's kept connection seldom meets a closed door.
-            calm += ["--keep-alive", "65"]
-            return [sys.executable, "-m", "gunicorn", *listen, *calm, module]
-
-        return command
-
     def _environment(self, name: str) -> Callable[[], dict[str, str]]:
         def environment() -> dict[str, str]:
             specific = self._relayer_settings() if name == "relayer" else self._service_settings(name)
@@ -240,6 +227,10 @@ class Programs:
             "LIDO_STETH_ADDRESS": str(deployment.get("steth", "")),
             "LIDO_WITHDRAWAL_QUEUE_ADDRESS": str(deployment.get("withdrawal_queue", "")),
         }
+
+
+def _web(name: str) -> Callable[[], list[str]]:
+    return lambda: [sys.executable, "-m", name if name == "relayer" else f"apps.{name}"]
 
 
 def _base_environment() -> dict[str, str]:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from flask import Response, current_app, jsonify, request
-from flask_smorest import Blueprint
 
+from apps.common.api import Blueprint
 from apps.common.errors import InvalidInput
 from apps.common.idempotency import REPLAY_HEADER
-from apps.common.wire import MESSAGE_ID, PageQuerySchema, check_user_id
+from apps.common.wire import MESSAGE_ID, MESSAGE_ID_RULE, NumberPageSchema, check_user_id
 from apps.pool import schemas
 from apps.pool.service import PoolService
 
@@ -99,7 +99,7 @@ def get_quote(query: dict[str, Any]) -> Response:
 
 
 @blueprint.get("/events")
-@blueprint.arguments(PageQuerySchema, location="query")
+@blueprint.arguments(NumberPageSchema, location="query")
 @blueprint.response(200, schemas.EventPageSchema)
 def list_events(query: dict[str, Any]) -> Response:
     """Every status change in order, without gaps; `next` is always the last sequence seen."""
@@ -206,7 +206,7 @@ def _message_id(body: dict[str, Any]) -> str:
     given = body.get("message_id")
     header = request.headers.get("Idempotency-Key")
     if header is not None and not MESSAGE_ID.fullmatch(header):
-        raise InvalidInput(errors={"Idempotency-Key": ["Must be 1 to 200 characters out of A-Z a-z 0-9 . _ : @ -"]})
+        raise InvalidInput(errors={"Idempotency-Key": [MESSAGE_ID_RULE]})
     if given is not None and header is not None and given != header:
         raise InvalidInput(errors={"message_id": ["Differs from the Idempotency-Key header; send one, or both alike."]})
     if given is None and header is None:

@@ -6,7 +6,15 @@ from typing import Any
 import marshmallow as ma
 
 from apps.common.wei import WeiField
-from apps.common.wire import BodySchema, PageQuerySchema, QuerySchema, message_id_field, pool_id_field, user_id_field
+from apps.common.wire import (
+    BodySchema,
+    IdPageSchema,
+    NumberPageSchema,
+    QuerySchema,
+    message_id_field,
+    pool_id_field,
+    user_id_field,
+)
 from apps.pool.halts import ACCOUNTS, ACTIONS
 
 REQUEST_KINDS = ("stake", "unstake", "reward_claim")
@@ -47,14 +55,14 @@ class RewardClaimSchema(_NewRequestSchema):
     pass
 
 
-class RequestsQuerySchema(PageQuerySchema):
+class RequestsQuerySchema(IdPageSchema):
     user_id = user_id_field(load_default=None)
     status = ma.fields.String(load_default=None, validate=ma.validate.OneOf(REQUEST_STATUSES))
     kind = ma.fields.String(load_default=None, validate=ma.validate.OneOf(REQUEST_KINDS))
     pool_id = pool_id_field(load_default=None)
 
 
-class BatchesQuerySchema(PageQuerySchema):
+class BatchesQuerySchema(IdPageSchema):
     status = ma.fields.String(load_default=None)
     kind = ma.fields.String(load_default=None, validate=ma.validate.OneOf(("stake", "unstake", "claim")))
     pool_id = pool_id_field(load_default=None)
@@ -64,7 +72,7 @@ class PoolQuerySchema(QuerySchema):
     pool_id = pool_id_field(load_default=None)
 
 
-class MetricsQuerySchema(PageQuerySchema):
+class MetricsQuerySchema(NumberPageSchema):
     pool_id = pool_id_field(load_default=None)
 
 
@@ -108,7 +116,7 @@ class DecideSchema(BodySchema):
     by = _text_field(128, required=True)
 
 
-class ResolutionsQuerySchema(PageQuerySchema):
+class ResolutionsQuerySchema(IdPageSchema):
     status = ma.fields.String(
         load_default=None, validate=ma.validate.OneOf(("proposed", "approved", "rejected", "applied"))
     )

@@ -40,10 +40,11 @@ def load_settings() -> PoolSettings:
     settings = PoolSettings(
         app_env=app_env,
         http_port=reader.integer("HTTP_PORT", 8104, minimum=1),
+        http_bind_address=reader.bind_address(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
         broker_url=BaseSettings.read_broker(reader),
-        pool_id=reader.text("POOL_ID", "eth_native"),
+        pool_id=reader.pool_id(),
         ledger_url=reader.url("LEDGER_BASE_URL", "http://127.0.0.1:8101"),
         rewards_url=reader.url("REWARDS_BASE_URL", "http://127.0.0.1:8103"),
         protocols_url=reader.url("PROTOCOLS_BASE_URL", "http://127.0.0.1:8102"),

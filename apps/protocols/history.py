@@ -4,6 +4,7 @@ Every share that enters or leaves the operator is an item: `submit`, `request`, 
 `claim` of its withdrawals and each `rebase` with the operator's shares just before it.
 """
 
+import re
 from typing import Any
 
 from sqlalchemy import insert, select, tuple_
@@ -20,6 +21,8 @@ from apps.protocols.errors import ChainReorganized
 from apps.protocols.events import TOPICS, integer, topic_of
 from apps.protocols.models import ScanCursor, ShareEvent
 
+# Of an item, or of a walk that has all of a block (the largest index) or nothing of it (-1).
+CURSOR = re.compile(r"(?:0|[1-9][0-9]{0,15}):(?:-1|0|[1-9][0-9]{0,9})", re.ASCII)
 # In reading order, which JSONB does not keep.
 REBASE_TOTALS = (
     "time_elapsed_sec", "pre_total_shares", "pre_total_ether_wei", "post_total_shares", "post_total_ether_wei",
@@ -164,11 +167,11 @@ class History:
 
 def parse_cursor(after: str | None) -> tuple[int, int]:
     """Read ``<block>:<log_index>``; nothing means the beginning."""
-    if not after:
+    if after is None:
         return (-1, -1)
-    block, _, index = after.partition(":")
-    if not (block.isdecimal() and index.removeprefix("-").isdecimal()) or len(after) > 40:
+    if not CURSOR.fullmatch(after):
         raise InvalidInput(errors={"after": ["Give <block>:<log_index>, such as the value of `next`."]})
+    block, _, index = after.partition(":")
     return int(block), int(index)
 
 

@@ -4,10 +4,9 @@ import re
 from typing import Any
 
 from flask import Response, current_app, jsonify, request
-from flask_smorest import Blueprint
 
+from apps.common.api import Blueprint
 from apps.common.errors import InvalidInput
-from apps.common.wire import PageQuerySchema
 from apps.protocols import builders, schemas
 from apps.protocols.history import parse_cursor
 from apps.protocols.service import ProtocolsService
@@ -64,7 +63,7 @@ def get_state(query: dict[str, Any]) -> Response:
 
 
 @blueprint.get("/lido/history")
-@blueprint.arguments(PageQuerySchema, location="query")
+@blueprint.arguments(schemas.HistoryQuerySchema, location="query")
 @blueprint.response(200)
 def list_history(query: dict[str, Any]) -> Response:
     """The operator's share history in chain order up to the money horizon."""

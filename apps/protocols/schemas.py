@@ -3,9 +3,19 @@
 import marshmallow as ma
 
 from apps.common.wei import SignedWeiField, WeiField
-from apps.common.wire import BodySchema, PageQuerySchema, QuerySchema, message_id_field
+from apps.common.wire import (
+    MAX_BLOCK,
+    BodySchema,
+    IdPageSchema,
+    PageQuerySchema,
+    QuerySchema,
+    WholeField,
+    cursor_field,
+    message_id_field,
+)
+from apps.protocols.history import CURSOR
 
-BLOCK = ma.validate.Range(0, 2**53)
+BLOCK = ma.validate.Range(0, MAX_BLOCK)
 
 
 class AmountSchema(BodySchema):
@@ -38,11 +48,15 @@ class ClaimSchema(BodySchema):
 
 
 class StateQuerySchema(QuerySchema):
-    block = ma.fields.Integer(load_default=None, validate=BLOCK)
+    block = WholeField(load_default=None, validate=BLOCK)
 
 
-class RebasesQuerySchema(PageQuerySchema):
-    after_block = ma.fields.Integer(load_default=-1, validate=ma.validate.Range(-1, 2**53))
+class HistoryQuerySchema(PageQuerySchema):
+    after = cursor_field(CURSOR)
+
+
+class RebasesQuerySchema(HistoryQuerySchema):
+    after_block = WholeField(load_default=-1, validate=ma.validate.Range(-1, MAX_BLOCK))
 
 
 class RewardsSchema(BodySchema):
@@ -56,5 +70,5 @@ class ReconciliationSchema(BodySchema):
     rewards = ma.fields.Nested(RewardsSchema, load_default=None, allow_none=True)
 
 
-class ReconciliationsQuerySchema(PageQuerySchema):
+class ReconciliationsQuerySchema(IdPageSchema):
     verdict = ma.fields.String(load_default=None, validate=ma.validate.OneOf(("ok", "drift", "error")))

@@ -20,7 +20,8 @@ from apps.pool.feed import record_events
 from apps.pool.leases import flow_event, reason
 from apps.pool.models import Batch, Request, Walk
 from tasks import celery
-from tasks.engine import fires, worker_context
+from tasks.engine import worker_context
+from tasks.schedules import fires
 
 log = structlog.get_logger(__name__)
 

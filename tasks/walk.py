@@ -19,8 +19,9 @@ from apps.pool.leases import LeaseLost, flow_event, reason, seconds
 from apps.pool.models import WHOLE_BLOCK, ProtocolMetric, Walk
 from tasks import celery
 from tasks.booking import WalkHalted, book_gas, book_reward_events, gas_target, write_walk
-from tasks.engine import fires, worker_context
+from tasks.engine import worker_context
 from tasks.reconciliation import reconcile_in_lane
+from tasks.schedules import fires
 from tasks.walk_items import ITEM_STEPS
 from tasks.walk_lane import walk_lane
 

@@ -228,6 +228,15 @@ class ForeignClaim(Base):
     claimed_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
 
 
+class Heartbeat(Base):
+    """When a periodic work last came to its end, by the database's clock; ops look at its age."""
+
+    __tablename__ = "heartbeats"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    beaten_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
 def one_of(column: InstrumentedAttribute[str], values: Sequence[str]) -> ColumnElement[bool]:
     """Whether a text column holds one of these, as one parameter however many they are."""
     return column == any_(literal(list(values), ARRAY(Text)))

@@ -92,7 +92,8 @@ def _due_query(
         .correlate(Attempt)
         .lateral("previous")
     )
-    ago = func.clock_timestamp() - previous.c.started_at
+    # Either way: a sending that lies in the future was noted before the database's clock stepped back.
+    ago = func.greatest(func.clock_timestamp() - previous.c.started_at, previous.c.started_at - func.clock_timestamp())
     taken = previous.c.reply.in_([reply.value for reply in DELIVERED])
     older = or_(previous.c.head < look.head, ago > text(f"interval '{RESEND_TAKEN_SEC} seconds'"))
     # Its own count tells which nonces its pool does not hold, and that is believed: sending again costs little.

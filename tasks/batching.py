@@ -21,8 +21,9 @@ from apps.pool.leases import flow_event, reason
 from apps.pool.limits import MAX_ELEMENTS, MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, Limits, elements, relayer_limits
 from apps.pool.models import Batch, BatchTransaction, Request, Walk
 from tasks import celery
-from tasks.engine import fires, worker_context
+from tasks.engine import worker_context
 from tasks.fitting import Hold, Waiting, fit
+from tasks.schedules import fires
 
 log = structlog.get_logger(__name__)
 

@@ -23,8 +23,9 @@ from apps.pool.feed import record_events
 from apps.pool.leases import Advance, Outcome, Park, Wait, flow_event, reason, seconds
 from apps.pool.models import Batch, Request, Withdrawal
 from tasks import celery
-from tasks.engine import Step, fires, worker_context
+from tasks.engine import Step, worker_context
 from tasks.members import set_requests
+from tasks.schedules import fires
 from tasks.sending import FAILED, POLL_SEC, failure, follow, stored, waiting, with_transaction
 from tasks.waiting import explain_waiting
 

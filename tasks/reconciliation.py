@@ -17,7 +17,8 @@ from apps.pool.models import WHOLE_BLOCK, Batch, CompanyWithdrawal, Request, Wal
 from tasks import celery
 from tasks.booking import WalkHalted, book_reward_events, write_walk
 from tasks.cross_check import users_that_differ
-from tasks.engine import fires, worker_context
+from tasks.engine import worker_context
+from tasks.schedules import fires
 from tasks.walk_lane import walk_lane
 
 log = structlog.get_logger(__name__)

@@ -20,9 +20,10 @@ from apps.pool.leases import LeaseLost, flow_event, reason, seconds
 from apps.pool.models import WHOLE_BLOCK, ProtocolMetric, Resolution, Walk
 from tasks import celery
 from tasks.booking import WalkHalted, book_gas, book_reward_events, gas_target, post_effects, write_walk
-from tasks.engine import fires, worker_context
+from tasks.engine import worker_context
 from tasks.reconciliation import reconcile_in_lane
 from tasks.resolving import accept_dust, accept_shares, apply_to_item, book_missed, decisions_about, repin
+from tasks.schedules import fires
 from tasks.walk_items import ITEM_STEPS, book_donations
 from tasks.walk_lane import walk_lane
 from tasks.walk_pass import shares_mismatch

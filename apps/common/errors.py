@@ -11,7 +11,10 @@ from typing import Any, ClassVar
 import structlog
 from flask import Flask, Response, g, has_app_context
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from werkzeug.exceptions import HTTPException
+
+from apps.common.database import is_transient
 
 log = structlog.get_logger(__name__)
 
@@ -237,24 +240,19 @@ def register_error_handlers(app: Flask) -> None:
         return problem_response(_from_http(error))
 
     @app.errorhandler(DBAPIError)
-    def handle_database_error(error: DBAPIError) -> Response:
-        log.error(
-            "database_error", kind=type(error).__name__, sqlstate=getattr(error.orig, "pgcode", None), exc_info=error
-        )
-        return problem_response(DatabaseUnavailable() if is_transient(error) else ServiceError())
+    @app.errorhandler(NoFreeConnection)
+    def handle_database_error(error: DBAPIError | NoFreeConnection) -> Response:
+        found = {"kind": type(error).__name__, "sqlstate": getattr(getattr(error, "orig", None), "pgcode", None)}
+        if is_transient(error):  # one line a call: a database that is away would else fill the log with traces
+            log.warning("database_unavailable", **found)
+            return problem_response(DatabaseUnavailable())
+        log.error("database_error", **found, exc_info=error)
+        return problem_response(ServiceError())
 
     @app.errorhandler(Exception)
     def handle_stranger(error: Exception) -> Response:
         log.error("unhandled_error", kind=type(error).__name__, exc_info=error)
         return problem_response(ServiceError())
-
-
-def is_transient(error: DBAPIError) -> bool:
-    """Whether the same statement may succeed later: lost connection, lock or statement timeout, deadlock, shutdown."""
-    code = getattr(error.orig, "pgcode", None)
-    if code is None:
-        return True  # psycopg2 gives no SQLSTATE when the connection was refused or lost.
-    return code[:2] in {"08", "53", "57", "40"} or code in {"55P03"}
 
 
 _BY_STATUS: dict[int, type[ServiceError]] = {

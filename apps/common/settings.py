@@ -165,19 +165,26 @@ class SettingsReader:
 def normalise_database_url(url: str) -> str:
     """Accept ``postgres://`` and ``postgresql://`` with any query, and name the psycopg2 driver.
 
-    SQLAlchemy 2.1 reads a bare ``postgresql://`` as psycopg 3, and knows no ``postgres://`` at all.
+    SQLAlchemy 2.1 reads a bare ``postgresql://`` as psycopg 3, knows no ``postgres://`` at all, and takes several hosts
+    (``postgres://user:password@one:5432,two:5432/database``) only from the query.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"postgres", "postgresql", "postgresql+psycopg2"} or not parts.path.strip("/"):
         raise ValueError("must be postgres://user:password@host:port/database")
-    query = urlencode(parse_qsl(parts.query))
-    return f"postgresql+psycopg2://{parts.netloc}{parts.path}" + (f"?{query}" if query else "")
+    account, at, places = parts.netloc.rpartition("@")
+    query = parse_qsl(parts.query)
+    if "," in places:
+        query = [("host", place) for place in places.split(",")] + query
+        places = ""
+    text = urlencode(query)
+    return f"postgresql+psycopg2://{account}{at}{places}{parts.path}" + (f"?{text}" if text else "")
 
 
 def compose_database_url(host: str, port: int, user: str, password: str, name: str) -> str:
-    """Build the URL from the relayer's five ``DB_*`` names."""
-    return (
-        f"postgresql+psycopg2://{quote(user, safe='')}:{quote(password, safe='')}@{host}:{port}/{quote(name, safe='')}"
+    """Build the URL from the relayer's five ``DB_*`` names; the host may be several, comma-separated."""
+    places = ",".join(f"{one.strip()}:{port}" for one in host.split(","))
+    return normalise_database_url(
+        f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{places}/{quote(name, safe='')}"
     )
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import marshmallow as ma
 import uuid_utils
@@ -27,9 +28,14 @@ MAX_LIMIT = 200
 DEFAULT_LIMIT = 50
 
 
-def new_id() -> str:
-    """A UUIDv7 as text: ordered by time, so that an index grows at its end."""
-    return str(uuid_utils.uuid7())
+def new_id(after: str | None = None) -> str:
+    """A UUIDv7 as text: ordered by time, so that an index grows at its end.
+
+    Where the order means something, `after` is the last id there is: a host whose clock is behind the one that made it
+    must not put the newest row before it.
+    """
+    made = str(uuid_utils.uuid7())
+    return made if after is None or made > after else str(UUID(int=UUID(after).int + 1))
 
 
 def format_time(moment: datetime | None) -> str | None:

@@ -130,7 +130,7 @@ class Programs:
             ),
             Program(
                 "beat",
-                lambda: [*celery, "-A", "tasks", "beat", "--loglevel", "WARNING", "-s", str(self.home.run / "beat")],
+                lambda: [*celery, "-A", "tasks", "beat", "--loglevel", "WARNING"],
                 self._environment("pool"),
             ),
             Program("flower", lambda: [*celery, "-A", "tasks", *flower, "--logging=warning"], self._flower_environment),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from apps.clients.ledger import LedgerClient
@@ -82,8 +82,9 @@ class ProtocolsService:
         def work(session: Session) -> dict[str, Any]:
             assert facts is not None  # a known message_id never comes here
             lines = reconciliation.judge(facts, rewards)
+            # The latest one is what ops are shown and alarmed by.
             row = ReconciliationRun(
-                id=new_id(),
+                id=new_id(session.scalar(select(func.max(ReconciliationRun.id)))),
                 message_id=message_id,
                 block_number=facts.block.number,
                 block_hash=facts.block.hash,

@@ -63,14 +63,17 @@ def apply_to_item(context: PoolContext, walk: Walk, item: dict[str, Any], decide
     _STEPS[(decided.action, item["kind"])](context, walk, item, decided)
 
 
-def book_missed(context: PoolContext, walk: Walk, book: Callable[[dict[str, Any]], None]) -> None:
-    """Book the items that a rescan found behind the walk, where ops have said so; `book` books one of them."""
+def book_missed(context: PoolContext, walk: Walk, book: Callable[[dict[str, Any], Resolution | None], None]) -> None:
+    """Book the items that a rescan found behind the walk, where ops have said so; `book` books one of them, as it is
+    usual or as was decided about it."""
     while (decided := decided_about_block(context, walk.id, "", "book_missed")) is not None:
         block, index = int(decided.block_number or 0), int(decided.log_index or 0)
         items = context.protocols.history(f"{block}:{index - 1}", 1)["items"]
         found = items and (items[0]["block_number"], items[0]["log_index"]) == (block, index)
         if found and not is_booked(context, walk.id, items[0]):
-            book({**items[0], "out_of_order": True})
+            item = {**items[0], "out_of_order": True}
+            about = decisions_about(context, walk.id, [item["tx_hash"]])
+            book(item, about.get((item["tx_hash"], item["kind"])))
         with transaction(context.sessions) as session:
             mark_applied(session, decided)
 

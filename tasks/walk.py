@@ -126,7 +126,7 @@ def _to_horizon(context: PoolContext, walk: Walk) -> int:
     booked = 0
     _finish_pending(context, walk)
     _check_canonical(context, walk)
-    book_missed(context, walk, lambda item: _book(context, walk, [item], None))
+    book_missed(context, walk, lambda item, decided: _book(context, walk, [item], decided))
     while True:
         page = context.protocols.history(f"{walk.cursor_block}:{walk.cursor_log_index}", ITEMS_PER_PAGE)
         horizon = int(page["horizon"]["block_number"])

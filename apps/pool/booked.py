@@ -8,7 +8,7 @@ from apps.common.database import transaction
 from apps.common.errors import InvalidInput
 from apps.pool.context import PoolContext
 from apps.pool.errors import ItemBooked
-from apps.pool.models import Batch, BatchTransaction, CompanyWithdrawal, Walk, Withdrawal
+from apps.pool.models import Batch, BatchTransaction, CompanyWithdrawal, Resolution, Walk, Withdrawal
 
 
 def missed_item(context: PoolContext, pool_id: str, block_number: int, log_index: int) -> dict[str, Any]:
@@ -31,6 +31,16 @@ def missed_item(context: PoolContext, pool_id: str, block_number: int, log_index
 
 def is_booked(context: PoolContext, pool_id: str, item: dict[str, Any]) -> bool:
     """Whether this item's effects are in the books, whatever block it stood in when they were posted."""
+    with transaction(context.sessions) as session:
+        decided = select(Resolution.id).where(
+            Resolution.pool_id == pool_id,
+            Resolution.tx_hash == item["tx_hash"],
+            Resolution.halt["kind"].astext == item["kind"],
+            Resolution.status == "applied",
+            Resolution.action.in_(("adopt_as_company", "book_loss")),
+        )
+        if session.scalar(decided.limit(1)) is not None:
+            return True  # as ops decided
     if item["kind"] == "rebase":
         accrual = f"rebase:{item['block_number']}:{item['log_index']}"
         return int(item["rebase"]["reward_wei"]) == 0 or context.ledger.movement(f"{accrual}:book") is not None

@@ -76,7 +76,7 @@ class SecondPersonNeeded(Conflict):
 
 
 class AlreadyDecided(Conflict):
-    """This resolution has been decided."""
+    """This resolution has been decided, and perhaps acted on."""
 
     code = "already_decided"
 

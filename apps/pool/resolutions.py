@@ -88,7 +88,7 @@ class Resolutions:
         return self._decide(resolution_id, by, "approved")
 
     def reject(self, resolution_id: str, by: str) -> dict[str, Any]:
-        """Anybody takes a proposal back, its author too."""
+        """Take back what was said, anybody may, as long as nothing has been done about it."""
         return self._decide(resolution_id, by, "rejected")
 
     def list(self, *, limit: int, after: str | None, **filters: str | None) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Resolutions:
         """
         with transaction(self.context.sessions) as session:
             rows = session.execute(
-                select(BatchTransaction.message_id, BatchTransaction.purpose, BatchTransaction.tx_hash).where(
+                select(BatchTransaction.message_id, BatchTransaction.status, BatchTransaction.tx_hash).where(
                     BatchTransaction.batch_id == batch.id,
                     BatchTransaction.purpose.in_(("submit", "request", "claim")),
                 )
@@ -126,9 +126,14 @@ class Resolutions:
             if row.tx_hash is not None and row.tx_hash in adopted:
                 continue  # what it did has been booked as the company's
             found = self.context.relayer.transaction(row.message_id)
-            if found is not None and found["status"] not in WITHOUT_EFFECT:
+            if found is None:
+                # A relayer restored from a backup may have sent it; a transaction sent by hand and adopted did happen.
+                raise BatchHasEffect(
+                    f"{row.message_id} is {row.status} here and unknown to the relayer: retry the batch first."
+                )
+            if found["status"] not in WITHOUT_EFFECT:
                 raise BatchHasEffect(f"{row.message_id} is {found['status']} at the relayer.")
-            why = ((found or {}).get("reason") or {}).get("code")
+            why = (found.get("reason") or {}).get("code")
             if why == "done_by_foreign_transaction" and not foreign:
                 raise BatchHasEffect(
                     f"Another sender's transaction did what {row.message_id} asks for; resolve the walk with it instead."
@@ -172,7 +177,7 @@ class Resolutions:
             ).one_or_none()
             if row is None:
                 raise NotFound("There is no resolution with this id.")
-            if row.status != "proposed":
+            if row.status not in {"proposed", "approved"} or row.status == status:
                 raise AlreadyDecided(f"This resolution is {row.status}.")
             if status == "approved" and by == row.by:
                 raise SecondPersonNeeded

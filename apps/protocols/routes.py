@@ -107,7 +107,7 @@ def get_apr() -> Response:
 @blueprint.response(201)
 def post_reconciliation(body: dict[str, Any]) -> Response:
     """Compare books and chain at one block, and keep the result."""
-    return _service().reconcile(body["message_id"], body["block"], body["rewards"]).response()
+    return _service().reconcile(**body).response()
 
 
 @blueprint.get("/reconciliations")

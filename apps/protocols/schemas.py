@@ -67,6 +67,8 @@ class RewardsSchema(BodySchema):
 class ReconciliationSchema(BodySchema):
     message_id = message_id_field()
     block = ma.fields.Integer(load_default=None, allow_none=True, strict=True, validate=BLOCK)
+    # Shares that came or went without a log, as ops have decided: the history does not know of them.
+    accepted_shares = SignedWeiField(load_default=0)
     rewards = ma.fields.Nested(RewardsSchema, load_default=None, allow_none=True)
 
 

@@ -69,11 +69,14 @@ class ProtocolsService:
                 break
         return {"last": apr_of(rebases[-1:]), "seven_day": apr_of(week)}
 
-    def reconcile(self, message_id: str, block: int | None, rewards: dict[str, int] | None) -> Answer:
+    def reconcile(
+        self, message_id: str, block: int | None, rewards: dict[str, int] | None, accepted_shares: int = 0
+    ) -> Answer:
         """Compare books and chain once per message_id. Everything is read before the transaction opens."""
         request = {
             "block": None if block is None else str(block),
             "rewards": None if rewards is None else {name: str(value) for name, value in sorted(rewards.items())},
+            **({"accepted_shares": str(accepted_shares)} if accepted_shares else {}),
         }
         facts = None
         if not self._known(message_id):
@@ -81,7 +84,7 @@ class ProtocolsService:
 
         def work(session: Session) -> dict[str, Any]:
             assert facts is not None  # a known message_id never comes here
-            lines = reconciliation.judge(facts, rewards)
+            lines = reconciliation.judge(facts, rewards, accepted_shares)
             # The latest one is what ops are shown and alarmed by.
             row = ReconciliationRun(
                 id=new_id(session.scalar(select(func.max(ReconciliationRun.id)))),

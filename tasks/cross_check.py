@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, func, select
 
 from apps.common.database import transaction
 from apps.common.wei import exact_int
@@ -12,6 +12,7 @@ from apps.pool.lanes import LaneBusy, user_lanes
 from apps.pool.leases import extend
 from apps.pool.models import Batch, Request, Walk, Withdrawal
 from tasks.booking import book_reward_events
+from tasks.members import left_and_not_requested
 
 # Looked at alone in one run: enough to show a fault, and few enough for a lease.
 MOST_SUSPECTS = 20
@@ -71,15 +72,10 @@ def _all(context: PoolContext, walk: Walk, read: Callable[..., dict[str, Any]]) 
 
 def _left_the_index(context: PoolContext, pool_id: str, *which: ColumnElement[bool]) -> dict[str, int]:
     """Wei by user that left the index with a batch: not requested yet, or the face of an NFT that is not paid yet."""
-    parked = and_(
-        Request.status == "needs_attention",
-        Batch.status == "needs_attention",
-        Batch.context["parked_status"].astext == "requesting",
-    )
     asked = (
         select(Request.user_id, Request.amount_wei.label("wei"))
         .join(Batch, Batch.id == Request.batch_id)
-        .where(Batch.pool_id == pool_id, Batch.kind == "unstake", or_(Request.status == "requesting", parked), *which)
+        .where(Batch.pool_id == pool_id, Batch.kind == "unstake", left_and_not_requested(), *which)
     )
     unpaid = (
         select(Request.user_id, Withdrawal.amount_wei)

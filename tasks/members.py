@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import Integer, cast, func, select, update
+from sqlalchemy import ColumnElement, Integer, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from apps.common.database import transaction
@@ -89,6 +89,12 @@ def requeue_smaller(session: Session, batch: Batch, why: Mapping[str, Any]) -> N
         eligible_at=func.now(),
         context=Request.context.op("||")(func.jsonb_build_object("at_most", max(1, count // 2))),
     )
+
+
+def left_and_not_requested() -> ColumnElement[bool]:
+    """Whether an unstake, joined with its batch, has left the index and has no NFT yet; a parked batch's too."""
+    parked = (Batch.status == "needs_attention") & (Batch.context["parked_status"].astext == "requesting")
+    return or_(Request.status == "requesting", (Request.status == "needs_attention") & parked)
 
 
 def set_requests(session: Session, ids: Iterable[str], **values: Any) -> None:

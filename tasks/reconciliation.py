@@ -18,6 +18,7 @@ from tasks import celery
 from tasks.booking import WalkHalted, book_reward_events, write_walk
 from tasks.cross_check import users_that_differ
 from tasks.engine import worker_context
+from tasks.members import left_and_not_requested
 from tasks.schedules import fires
 from tasks.walk_lane import walk_lane
 
@@ -91,7 +92,7 @@ def _left_but_not_requested(session: Session, pool_id: str) -> int:
     total = session.scalar(
         select(func.coalesce(func.sum(Request.amount_wei), 0))
         .join(Batch, Batch.id == Request.batch_id)
-        .where(Batch.pool_id == pool_id, Batch.kind == "unstake", Request.status == "requesting")
+        .where(Batch.pool_id == pool_id, Batch.kind == "unstake", left_and_not_requested())
     )
     return exact_int(total)
 

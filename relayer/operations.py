@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from apps.common.database import transaction
+from apps.common.jsonrpc import Endpoint
 from relayer.chain import answered
 from relayer.context import RelayerContext
 from relayer.errors import (
@@ -22,7 +23,6 @@ from relayer.foreign import end_done
 from relayer.models import FINAL, OPEN, Message, Signer
 from relayer.release import release
 from relayer.rendering import render_messages
-from relayer.rpc import Endpoint
 
 CANCEL_ASKED = {
     "code": "cancel_requested",

@@ -10,6 +10,7 @@ from sqlalchemy import Row, func, select, update
 from sqlalchemy.orm import Session
 
 from apps.common.database import transaction
+from apps.common.jsonrpc import RpcError, Unanswered
 from apps.common.wire import format_time
 from relayer.chain import Look, call_fields, simulate
 from relayer.context import RelayerContext
@@ -19,7 +20,6 @@ from relayer.models import Message, Signer, one_of
 from relayer.policy import Proposal, Refusal, judge
 from relayer.replies import Reply, classify
 from relayer.reverts import decode_revert
-from relayer.rpc import RpcError, Unanswered
 
 log = structlog.get_logger(__name__)
 

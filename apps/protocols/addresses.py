@@ -8,10 +8,10 @@ from typing import Any
 
 import structlog
 from web3 import Web3
-from web3.exceptions import Web3Exception
 
 from apps.common.errors import NotConfigured, ServiceError
-from apps.common.ethereum import ChainUnavailable, make_web3
+from apps.common.ethereum import ChainUnavailable
+from apps.common.jsonrpc import RpcError, Unanswered
 from apps.protocols.chain import Block, Call, Chain
 from apps.protocols.lido_abi import LOCATOR
 
@@ -65,10 +65,10 @@ def check_settings(chain: Chain) -> None:
 def _check_chain_ids(chain: Chain) -> None:
     """Reads fail over between the URLs, so one that is another chain's would mix two histories into one set of books."""
     found: set[int] = set()
-    for url in chain.settings.rpc_urls:
+    for endpoint in chain.endpoints.all:
         try:
-            found.add(int(make_web3([url], chain.settings.rpc_timeout_sec).eth.chain_id))
-        except (ChainUnavailable, Web3Exception):
+            found.add(int(endpoint.call("eth_chainId", []), 16))
+        except (Unanswered, RpcError, TypeError, ValueError):
             continue  # a node that is down is no reason: the next one answers
     if not found:
         raise ChainUnavailable

@@ -11,7 +11,6 @@ from apps.common.wire import PageQuerySchema
 from apps.protocols import builders, schemas
 from apps.protocols.history import parse_cursor
 from apps.protocols.service import ProtocolsService
-from apps.protocols.withdrawals import read_receipt
 
 blueprint = Blueprint("protocols", __name__, url_prefix="/v1", description="Lido: calldata, reads, reconciliation.")
 
@@ -60,7 +59,7 @@ def build_claim(body: dict[str, Any]) -> Response:
 @blueprint.response(200)
 def get_state(query: dict[str, Any]) -> Response:
     """The protocol at one block, the latest where none is named."""
-    return jsonify(_service().chain.state(query["block"]))
+    return jsonify(_service().state(query["block"]))
 
 
 @blueprint.get("/lido/history")
@@ -85,7 +84,7 @@ def get_receipt(tx_hash: str) -> Response:
     """What Lido's logs in one transaction say."""
     if not re.fullmatch(r"0x[0-9a-fA-F]{64}", tx_hash):
         raise InvalidInput(errors={"tx_hash": ["Must be 0x and 64 hex digits."]})
-    return jsonify(read_receipt(_service().chain, tx_hash.lower()))
+    return jsonify(_service().receipt(tx_hash.lower()))
 
 
 @blueprint.post("/lido/withdrawals/status")

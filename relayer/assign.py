@@ -19,6 +19,7 @@ from apps.common.database import transaction
 from relayer.chain import Look, OpenMessage
 from relayer.context import RelayerContext
 from relayer.daily import DailySums
+from relayer.doubts import doubted, nonce_of
 from relayer.events import Event, record_all
 from relayer.fees import Fees, within
 from relayer.foreign import end_done
@@ -52,9 +53,18 @@ class _Planned:
 def assign(context: RelayerContext, look: Look, messages: Sequence[OpenMessage]) -> tuple[int, list[str]]:
     """Sign what may be signed; returns how many were signed, and the messages that ended (rejected, expired)."""
     ended = [*end_done(context), *expire_queued(context)]
-    candidates, signers = _candidates(context)
+    candidates, signers, in_doubt = _candidates(context)
     signed = 0
     for address, rows in candidates.items():
+        if address in in_doubt:
+            for row in rows:
+                note(
+                    context,
+                    row,
+                    "signer_doubted",
+                    "A node shows a transaction of this key that is not ours; it is looked at again.",
+                )
+            continue
         state, nonce = signers.get(address, ("new", 0))
         # A key that was taken out of the settings may still be looked at, for what it has under way. Not a quarantined
         # one: a transaction of it that is not recorded yet may have executed them, and this end says that nothing was.
@@ -75,9 +85,9 @@ def assign(context: RelayerContext, look: Look, messages: Sequence[OpenMessage])
     return signed, ended
 
 
-def _candidates(context: RelayerContext) -> tuple[dict[str, list[Queued]], dict[str, tuple[str, int]]]:
-    """The oldest queued messages of each sender, so that one starved key holds up no other; and each key's state and
-    next nonce."""
+def _candidates(context: RelayerContext) -> tuple[dict[str, list[Queued]], dict[str, tuple[str, int]], set[str]]:
+    """The oldest queued messages of each sender, so that one starved key holds up no other; each key's state and next
+    nonce; and the keys whose nonce is in doubt."""
     place = func.row_number().over(partition_by=Message.from_address, order_by=Message.seq).label("place")
     chain_id = context.settings.chain_id
     oldest = (
@@ -96,7 +106,9 @@ def _candidates(context: RelayerContext) -> tuple[dict[str, list[Queued]], dict[
         signers = session.execute(
             select(Signer.address, Signer.state, Signer.next_nonce).where(Signer.chain_id == chain_id)
         )
-        return candidates, {row.address: (row.state, row.next_nonce) for row in signers}
+        states = {row.address: (row.state, row.next_nonce) for row in signers}
+        subjects = {nonce_of(chain_id, address): address for address in {*candidates, *states}}
+        return candidates, states, {subjects[subject] for subject in doubted(session, list(subjects))}
 
 
 def _purse(context: RelayerContext, look: Look, messages: Sequence[OpenMessage], address: str) -> _Purse:

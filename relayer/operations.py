@@ -10,10 +10,12 @@ from apps.common.database import transaction
 from apps.common.jsonrpc import Endpoint
 from relayer.chain import answered
 from relayer.context import RelayerContext
+from relayer.doubts import doubted, nonce_of
 from relayer.errors import (
     AlreadyFinal,
     BeingReplaced,
     NotSigned,
+    SignerDoubted,
     SignerNotFound,
     SignerQuarantined,
     TransactionNotFound,
@@ -41,7 +43,8 @@ class RelayerOperations:
 
         A queued one is cancelled at once. A signed one may be mined at any time, so an empty transaction is sent in its
         place, and the one that is mined decides. Cancelling twice is one cancelling. Raises `AlreadyFinal`, or
-        `SignerQuarantined` for a queued one: what else used its key may have executed it, and that is not known yet.
+        `SignerQuarantined` or `SignerDoubted` for a queued one: what else used its key may have executed it, and that is not
+        known yet.
         """
         end_done(self._context)
         with transaction(self._context.sessions) as session:
@@ -52,6 +55,8 @@ class RelayerOperations:
                 signer = session.get(Signer, (row.chain_id, row.from_address))
                 if signer is not None and signer.state == "quarantined":
                     raise SignerQuarantined
+                if doubted(session, [nonce_of(row.chain_id, row.from_address)]):
+                    raise SignerDoubted
                 row.status = "cancelled"
                 row.reason = {"code": "cancelled_by_caller", "detail": "Taken back before it was signed."}
                 row.updated_at = func.clock_timestamp()

@@ -29,7 +29,7 @@ PROBE_MAX_SEC = 3_600.0
 RATE_REST_SEC = 0.25
 RATE_REST_MAX_SEC = 60.0
 ASKED_AGAIN = 3  # so often for answers that are missing among others
-_REFUSED_AS_A_WHOLE = frozenset({400, 413, 414, 422, 431, 500, 502, 503, 504})
+_REFUSED_AS_A_WHOLE = frozenset({400, 413, 414, 422, 431})
 
 
 class RpcError(Exception):
@@ -202,7 +202,7 @@ class _Work:
         except TooSlow:
             limits.too_slow(len(part))
             raise
-        answers = _by_place(body, part)
+        answers = {} if status >= 500 else _by_place(body, part)  # what a broken gateway passes on is no answer
         limited = status == 429 or (status == 503 and after is not None and not answers)
         limited = limited or (not answers and _is_about(body, Trouble.RATE))
         again = False
@@ -238,9 +238,11 @@ class _Work:
 
     def _smaller(self, part: Sequence[int], status: int, body: Any) -> None:
         """Half of it next time; where one call alone is not answered, nothing is."""
-        if len(part) == 1 or not (status in _REFUSED_AS_A_WHOLE or status < 300):
-            if status >= 300:
-                raise Unanswered(f"HTTP {status}")
+        if status >= 300 and (status not in _REFUSED_AS_A_WHOLE or len(part) == 1):
+            if status >= 500:  # a gateway that is down, or one that cannot carry so much
+                self.endpoint.limits.too_slow(len(part))
+            raise Unanswered(f"HTTP {status}")
+        if len(part) == 1:
             raise Unanswered("not a JSON-RPC answer" if body is None else "neither result nor error")
         self._refused = len(part)
         self._size = len(part) // 2

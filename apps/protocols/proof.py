@@ -258,8 +258,8 @@ def _shares(
             found[number] = None
         elif isinstance(result, RpcError):
             raise result
-        else:
-            found[number] = decoded(call, result)
+        else:  # before Lido was there nobody had shares of it
+            found[number] = 0 if result == "0x" else decoded(call, result)
     return found
 
 

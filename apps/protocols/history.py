@@ -119,6 +119,11 @@ class History:
         if cursor.doubt == "reorganized":
             self._cleared()
 
+    def cursor(self) -> ScanCursor | None:
+        """How far it is read; None before the first look."""
+        with transaction(self.sessions) as session:
+            return session.scalars(select(ScanCursor)).one_or_none()
+
     def known_hash(self, number: int) -> str | None:
         """The hash that a block was read with; None where it was not read, where that is long ago, and where it is known
         that the chain has other blocks now."""
@@ -132,8 +137,7 @@ class History:
 
     def doubts(self) -> dict[str, Any]:
         """For the status page: how far the history is read; raises what the next page of it would raise."""
-        with transaction(self.sessions) as session:
-            cursor = session.scalars(select(ScanCursor)).one_or_none()
+        cursor = self.cursor()
         if cursor is None:
             return {"block_number": None}
         if cursor.doubt is not None and cursor.doubt_count >= SEEN_BEFORE_BELIEVED:
@@ -182,8 +186,7 @@ class History:
             return found
 
     def _cursor(self, horizon: int) -> ScanCursor:
-        with transaction(self.sessions) as session:
-            row = session.scalars(select(ScanCursor)).one_or_none()
+        row = self.cursor()
         if row is not None:
             return row
         start = self.chain.settings.start_block

@@ -5,8 +5,8 @@ behind one address may answer. So a range is believed only when all of this hold
 
 - the headers of its blocks are one chain, from the block that was read last to the range's end, each log in one of them;
 - every block whose bloom may hold a log of ours is read again by its receipts, all of them, and they decide. A bloom has no
-  false negatives, and comes with the header. A header with transactions and an empty bloom proves nothing and counts as
-  one that may;
+  false negatives, comes with the header, and must be the very one that the logs of the receipts make. A header with
+  transactions and an empty bloom proves nothing and counts as one that may;
 - the share flows found are the difference of the operator's shares at both ends, each read at its block's hash. Where the
   node keeps no state as old as the range's end, the sum is carried on and checked at the next end that it does keep.
 """
@@ -62,12 +62,7 @@ class Query:
     @property
     def bloom(self) -> int:
         """The bits that a block's bloom has where such a log is in it."""
-        mask = 0
-        for word in (self.address, *(topic for topic in self.topics if topic is not None)):
-            digest = Web3.keccak(hexstr=word)
-            for place in (0, 2, 4):
-                mask |= 1 << (int.from_bytes(digest[place : place + 2], "big") & 2047)
-        return mask
+        return _bloom([self.address, *(topic for topic in self.topics if topic is not None)])
 
     def matches(self, found: Mapping[str, Any]) -> bool:
         topics = found["topics"]
@@ -218,6 +213,21 @@ def _receipts(endpoint: Endpoint, headers: Sequence[Any]) -> list[Any]:
             )
         found += receipts
     return found
+
+
+def _words(receipts: Iterable[Any]) -> set[str]:
+    logs = [one for receipt in receipts for one in receipt["logs"]]
+    return {one["address"] for one in logs} | {topic for one in logs for topic in one["topics"]}
+
+
+def _bloom(words: Iterable[str]) -> int:
+    """The bits of addresses and topics in a bloom: three of 2048 for each."""
+    bloom = 0
+    for word in words:
+        digest = Web3.keccak(hexstr=word)
+        for place in (0, 2, 4):
+            bloom |= 1 << (int.from_bytes(digest[place : place + 2], "big") & 2047)
+    return bloom
 
 
 def _of(query: Query, receipts: Iterable[Any]) -> list[Any]:

@@ -70,6 +70,22 @@ def list_history(query: dict[str, Any]) -> Response:
     return jsonify(_service().history.page(parse_cursor(query["after"]), query["limit"]))
 
 
+@blueprint.post("/lido/rescan")
+@blueprint.arguments(schemas.RescanSchema)
+@blueprint.response(201)
+def post_rescan(body: dict[str, Any]) -> Response:
+    """Ops: read a part of the history again, prove it, and mend what is stored of it; the answer lists what changed."""
+    return _service().rescan(body).response()
+
+
+@blueprint.get("/lido/rescans")
+@blueprint.arguments(PageQuerySchema, location="query")
+@blueprint.response(200)
+def list_rescans(query: dict[str, Any]) -> Response:
+    """What was rescanned, newest first."""
+    return jsonify(_service().rescans(query["limit"], query["after"]))
+
+
 @blueprint.get("/lido/rebases")
 @blueprint.arguments(schemas.RebasesQuerySchema, location="query")
 @blueprint.response(200)

@@ -62,6 +62,20 @@ class Signer(Base):
     updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
 
 
+class Doubt(Base):
+    """What a look at the chain suggested and nothing has confirmed yet, see `relayer.doubts`: seen at `seen` heads, the
+    last of them `head`, and not there at `clean` heads since."""
+
+    __tablename__ = "doubts"
+
+    subject: Mapped[str] = mapped_column(Text, primary_key=True)
+    evidence: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    head: Mapped[int] = mapped_column(BigInteger)
+    seen: Mapped[int] = mapped_column(Integer)
+    clean: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
 class Message(Base):
     """What a caller asked for, under its name, and how it stands.
 

@@ -15,12 +15,12 @@ from sqlalchemy.orm import aliased
 
 from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
+from apps.common.jsonrpc import Endpoint, RpcError, Unanswered
 from relayer.chain import Look
 from relayer.context import RelayerContext
 from relayer.events import Event, record_all
 from relayer.models import FINAL, UNMINED, Attempt, Message, Send, Signer, Slot, one_of
 from relayer.replies import DELIVERED, Reply, classify
-from relayer.rpc import Endpoint, RpcError, Unanswered
 from relayer.said import readable
 
 log = structlog.get_logger(__name__)

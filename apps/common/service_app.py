@@ -14,7 +14,7 @@ from apps.common.api import Blueprint, takes
 from apps.common.auth import is_open, require_internal_key
 from apps.common.bodies import MAX_BODY_BYTES, read_body
 from apps.common.database import Sessions, database_answers, schema_revision
-from apps.common.errors import InvalidInput, NotFound, Unavailable, register_error_handlers
+from apps.common.errors import InvalidInput, NotFound, ServiceError, Unavailable, register_error_handlers
 from apps.common.logging import configure_logging
 from apps.common.metrics import register_metrics
 from apps.common.wei import WeiField
@@ -129,7 +129,10 @@ def _register_status(app: Flask, service: str, sessions: Sessions, checks: dict[
             found = check()
         except Exception as error:  # noqa: BLE001  # a status page reports whatever is wrong
             log.warning("status_check_failed", kind=type(error).__name__)
-            return {"ok": False, "error": type(error).__name__}
+            said = (
+                {"detail": error.detail} if isinstance(error, ServiceError) else {}
+            )  # made to be told; others are not
+            return {"ok": False, "error": type(error).__name__, **said}
         if isinstance(found, bool) or found is None:
             return {"ok": bool(found)}
         return {"ok": True, "value": found}

@@ -5,10 +5,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import requests
 
+from apps.common.abilities import lacks
 from apps.common.wei import format_ether
 from apps.local import tools
 from apps.local.errors import LocalError
@@ -75,6 +77,18 @@ def _pages(stack: Stack) -> Iterator[Finding]:
             continue
         bad = [check for check, result in answer["checks"].items() if not result["ok"]]
         yield Finding(f"{name} answers{': wrong is ' + ', '.join(bad) if bad else ''}", not bad, f"See {url}{path}")
+        yield from _nodes(name, answer)
+
+
+def _nodes(service: str, page: dict[str, Any]) -> Iterator[Finding]:
+    """What the Ethereum nodes of a service cannot do; without block hashes nothing can be read."""
+    value = page["checks"].get("chain", {}).get("value")
+    for entry in value.get("nodes", []) if isinstance(value, dict) else []:
+        said = lacks(entry)
+        if said:
+            fit = bool(entry["answers"] and entry["block_hashes"])
+            what = f"{service}: node {entry['endpoint']} {'; '.join(said)}"
+            yield Finding(what, fit, "Use another node, see docs/lido.md.")
 
 
 def _signers(stack: Stack) -> Iterator[Finding]:

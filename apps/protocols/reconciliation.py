@@ -45,8 +45,9 @@ def gather(
     horizon = history.scan()
     if number is not None and number > horizon.number:
         raise InvalidInput(errors={"block": [f"Must be at most {horizon.number}, the money horizon."]})
-    block = chain.block(horizon.number if number is None else number)
-    state = chain.state(block.number)
+    at = horizon.number if number is None else number
+    block = chain.block(at, history.known_hash(at))
+    state = chain.state(block.number, block.hash)
     with transaction(sessions) as session:
         by_kind = flow_sums(session, block.number)
         stored = open_withdrawals(session, block.number)

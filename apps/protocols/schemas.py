@@ -59,6 +59,14 @@ class RebasesQuerySchema(HistoryQuerySchema):
     after_block = WholeField(load_default=-1, validate=ma.validate.Range(-1, MAX_BLOCK))
 
 
+class RescanSchema(BodySchema):
+    message_id = message_id_field()
+    from_block = ma.fields.Integer(required=True, strict=True, validate=BLOCK)
+    to_block = ma.fields.Integer(load_default=None, allow_none=True, strict=True, validate=BLOCK)
+    reason = ma.fields.String(required=True, validate=ma.validate.Length(1, 1000))
+    requested_by = ma.fields.String(required=True, validate=ma.validate.Length(1, 200))
+
+
 class RewardsSchema(BodySchema):
     owed_wei = SignedWeiField(required=True)
     weight_wei = SignedWeiField(required=True)  # below zero where the company's own withdrawals are greater

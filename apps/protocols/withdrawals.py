@@ -1,13 +1,15 @@
 """Withdrawal NFTs and receipts, as the chain has them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from web3 import Web3
 
-from apps.common.errors import NotConfigured, NotFound
+from apps.common.endpoints import Absent
+from apps.common.errors import NotConfigured
+from apps.common.jsonrpc import Endpoint
 from apps.protocols import errors
-from apps.protocols.chain import Block, Call, Chain
+from apps.protocols.chain import ASK_BEHIND, Block, Call, Chain, well_formed
 from apps.protocols.events import TOPICS, address_of, integer, words
 
 STATUS_TYPES = "(uint256,uint256,address,uint256,bool,bool)[]"
@@ -61,12 +63,21 @@ def read_statuses(chain: Chain, ids: Sequence[int], block: Block) -> list[dict[s
     ]
 
 
-def read_receipt(chain: Chain, tx_hash: str) -> dict[str, Any]:
-    """The `receipt` shape: what Lido's logs in one transaction say about the operator. `NotFound` when there is
-    none."""
-    receipt = chain.batch([Call("eth_getTransactionReceipt", [tx_hash])])[0]
-    if receipt is None:
-        raise NotFound("The chain has no receipt of this transaction.")
+def read_receipt(chain: Chain, tx_hash: str, known_hash: Callable[[int], str | None]) -> dict[str, Any]:
+    """The `receipt` shape: what Lido's logs in one transaction say about the operator. `NotFound` when no node has it.
+
+    One node's word is no proof of absence, nor is a receipt of a block that was read with another hash: each node is
+    asked, and more than once, since two may answer behind one address.
+    """
+
+    def look(endpoint: Endpoint) -> Any:
+        for _ in range(ASK_BEHIND):
+            found = chain.ask(endpoint, [Call("eth_getTransactionReceipt", [tx_hash])])[0]
+            if found is not None and known_hash(integer(found["blockNumber"])) in {None, found["blockHash"]}:
+                return found
+        raise Absent("The chain has no receipt of this transaction.")
+
+    receipt = chain.endpoints.first(lambda endpoint: well_formed(look, endpoint))
     logs = receipt["logs"]
     steth, queue = chain.steth.address.lower(), chain.queue.address.lower()
     return {

@@ -7,6 +7,7 @@ from flask import Response, current_app, jsonify, request
 
 from apps.common.api import Blueprint
 from apps.common.errors import InvalidInput
+from apps.common.wire import IdPageSchema
 from apps.protocols import builders, schemas
 from apps.protocols.history import parse_cursor
 from apps.protocols.service import ProtocolsService
@@ -78,7 +79,7 @@ def post_rescan(body: dict[str, Any]) -> Response:
 
 
 @blueprint.get("/lido/rescans")
-@blueprint.arguments(PageQuerySchema, location="query")
+@blueprint.arguments(IdPageSchema, location="query")
 @blueprint.response(200)
 def list_rescans(query: dict[str, Any]) -> Response:
     """What was rescanned, newest first."""

@@ -217,7 +217,12 @@ def test_history__no_cursor__invalid_input(house: House, after: str) -> None:
 
 def test_history__cursor_beyond_everything__empty(house: House) -> None:
     house.desk.submit(house.desk.operator, ETHER)
-    assert house.history(after="99999999999999999999999:99999999999") == []
+    assert house.history(after="9007199254740991:2147483647") == []
+
+
+def test_history__cursor_that_no_answer_can_have_given__422(house: House) -> None:
+    answer = house.ask("/v1/lido/history", after="99999999999999999999999:99999999999")
+    assert (answer.status_code, list(answer.get_json()["errors"])) == (422, ["after"])
 
 
 def test_rebases__after_a_block__only_later_ones_paged_by_cursor(house: House) -> None:

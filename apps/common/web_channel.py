@@ -29,6 +29,7 @@ _BY_CODE: dict[int, type[ServiceError]] = {413: TooLarge, 431: HeadersTooLarge, 
 class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     """Waitress' parser, whose every refusal is one of the house's errors, and which lets no exception escape."""
 
+    error: Any = None
     refusal: ServiceError | None = None
 
     def received(self, data: bytes) -> int:
@@ -70,6 +71,7 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
 class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     """Methods are called by the event loop's thread, but for `service`, which a worker's thread runs."""
 
+    request: Any = None  # that is not complete yet
     parser_class = Parser
     error_task_class = RefusalTask
 

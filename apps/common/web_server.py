@@ -77,6 +77,7 @@ def make_server(app: WSGIApplication, host: str, port: int) -> "Server":
 class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     """Everything here runs in the event loop's thread, but for `stop`."""
 
+    accepting: bool = False
     channel_class = Channel
 
     def __init__(self, *args: Any, **options: Any) -> None:

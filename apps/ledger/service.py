@@ -17,7 +17,6 @@ from apps.ledger.models import Movement, Refusal
 from apps.ledger.movements import render
 from apps.ledger.posting import NewMovement, canonical, claim, post_many, post_one
 
-
 # An export holds a thread for as long as its reader reads.
 MAX_EXPORTS = 2
 

@@ -1,7 +1,7 @@
 """Blueprints whose endpoints take what they declare, and nothing else."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import flask_smorest
 import marshmallow as ma
@@ -12,10 +12,9 @@ from webargs.flaskparser import FlaskParser
 class StrictParser(FlaskParser):
     """Bodies come from the one reader (`apps.common.bodies`), and unknown query parameters are refused."""
 
-    DEFAULT_UNKNOWN_BY_LOCATION: ClassVar[dict[str, str | None]] = {
-        **FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION,
-        "query": ma.RAISE,
-    }
+    def __init__(self) -> None:
+        super().__init__()
+        self.DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": ma.RAISE}
 
     def load_json(self, req: Request, schema: ma.Schema) -> Any:
         return g.body

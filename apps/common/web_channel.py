@@ -29,6 +29,7 @@ _BY_CODE: dict[int, type[ServiceError]] = {413: TooLarge, 431: HeadersTooLarge, 
 class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     """Waitress' parser, whose every refusal is one of the house's errors, and which lets no exception escape."""
 
+    error: Any = None
     refusal: ServiceError | None = None
 
     def received(self, data: bytes) -> int:
@@ -70,6 +71,7 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
 class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     """Methods are called by the event loop's thread, but for `service`, which a worker's thread runs."""
 
+    request: Any = None  # that is not complete yet
     parser_class = Parser
     error_task_class = RefusalTask
 
@@ -92,12 +94,21 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         return not self.requests and not self.total_outbufs_len
 
     def half_sent(self) -> bool:
-        return self.request is not None and not self.total_outbufs_len and self._refused_at is None
+        return self.state() == "half_sent"
+
+    def state(self) -> str:
+        """What its caller has been doing, for the log."""
+        if self._refused_at is not None:
+            return "refused"
+        if self.total_outbufs_len:
+            return "does_not_read"
+        if self.request is not None:
+            return "half_sent"
+        return "kept" if self._answered else "silent"
 
     def place_in_line(self) -> tuple[bool, float]:
         """Who is closed first where there are too many: unfinished requests before kept connections, the oldest first."""
-        kept = self._answered and self.request is None and not self.total_outbufs_len
-        return (kept, self._since)
+        return (self.state() == "kept", self._since)
 
     def overdue(self, now: float) -> bool:
         """Whether the caller has had the time that a request, an answer or a pause may take."""

@@ -10,11 +10,13 @@ import logging
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
 from wsgiref.types import WSGIApplication
 
+import structlog
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
@@ -34,7 +36,12 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 STOP_SEC = 12.0
 ACCEPTED_AT_ONCE = 64
 
+# How often the log says how many were thrown out: strangers come by the thousand.
+TELL_SEC = 60.0
+
 Settings = TypeVar("Settings")
+
+log = structlog.get_logger(__name__)
 
 
 def run_service(load_settings: Callable[[], Settings], create_app: Callable[[Settings], WSGIApplication]) -> None:
@@ -77,11 +84,13 @@ def make_server(app: WSGIApplication, host: str, port: int) -> "Server":
 class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     """Everything here runs in the event loop's thread, but for `stop`."""
 
+    accepting: bool = False
     channel_class = Channel
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._stopping: float | None = None
-        self._looked_after = 0.0
+        self._looked_after = self._told = 0.0
+        self._thrown_out: Counter[str] = Counter()
         self.fresh_bytes = 0  # read since the held bytes were last summed up
         super().__init__(*args, **options)
 
@@ -140,12 +149,18 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self._looked_after = now
         for channel in self._channels():
             if channel.overdue(now):
+                self._thrown_out[channel.state()] += 1
                 channel.end(RequestTimeout() if channel.half_sent() else None)
+        if self._thrown_out.total() > self._thrown_out["kept"] and now - self._told >= TELL_SEC:
+            self._told = now
+            log.warning("callers_thrown_out", open=len(self.active_channels), **self._thrown_out)
+            self._thrown_out.clear()
 
     def _close_longest_waiting(self, number: int, *, holding: bool = False) -> int:
         """Close connections that wait for their caller, strangers' unfinished requests before kept connections."""
         idle = [channel for channel in self._channels() if channel.idle() and (channel.held or not holding)]
         for channel in sorted(idle, key=Channel.place_in_line)[:number]:
+            self._thrown_out["no_room"] += 1
             channel.end()
         return min(number, len(idle))
 

@@ -98,10 +98,10 @@ def check_pool_id(value: str) -> str:
 class WholeField(ma.fields.Integer):
     """A whole number in a query: digits, where Python would also read ``1_0``, `` 10 `` and other scripts' digits."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int | None:
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
         if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,18}", value, re.ASCII):
             raise self.make_error("invalid", input=value)
-        return super()._deserialize(value, attr, data, **kwargs)
+        return int(value)
 
 
 class TimeField(ma.fields.Field[datetime]):

@@ -69,7 +69,10 @@ RELAYER = {
     "cancel_requested": ("An empty transaction races it for its nonce.", "Wait: whichever is mined decides."),
     "cancelled_by_caller": ("Taken back before it was signed.", "Nothing."),
     "daily_gas_over_cap": ("`MAX_GAS_PER_DAY_WEI` would be passed.", "Wait, or raise the cap; it goes on by itself."),
-    "daily_value_over_cap": ("`MAX_VALUE_PER_DAY_WEI` would be passed.", "Wait, or raise the cap; it goes on by itself."),
+    "daily_value_over_cap": (
+        "`MAX_VALUE_PER_DAY_WEI` would be passed.",
+        "Wait, or raise the cap; it goes on by itself.",
+    ),
     "deadline_passed": (
         "It was not signed in time; or it was, and an empty transaction now races it for its nonce.",
         "Once it is `expired`, send it under a new message_id.",

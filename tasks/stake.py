@@ -9,8 +9,12 @@ batches; anything else gives the users their ETH back (`failed`). A conflict is 
 
 from typing import Any
 
+from sqlalchemy import Numeric, cast, func, or_, select, text, update
+from sqlalchemy.orm import Session
+
 from apps.clients.base import CallRefused
 from apps.clients.ledger import movement
+from apps.common.wei import exact_int
 from apps.pool.context import PoolContext
 from apps.pool.leases import Advance, Outcome, Park, Wait, reason
 from apps.pool.models import Batch
@@ -32,6 +36,7 @@ from tasks.sending import (
 # What passes by itself, whether protocols said it before sending or the chain did after.
 PASSING = frozenset({"staking_paused", "stake_limit_exceeded", "protocol_stopped"})
 PASSING_REVERTS = ("STAKE_LIMIT", "STAKING_PAUSED", "CONTRACT_IS_STOPPED")
+REUSED = "reused_wei"
 GAS_RESERVE_WEI = 10**16
 TRANSFER_GAS = 21_000
 MAX_TRIES = 5
@@ -99,8 +104,14 @@ def _fund(context: PoolContext, batch: Batch) -> Outcome | None:
         held = {signer["address"].lower() for signer in context.relayer.signers()}
         if custody.lower() not in held:
             return _wait_for_ops(context, batch)
+        if REUSED not in batch.context:
+            held_wei = int(context.protocols.state()["operator"]["eth_wei"]) - GAS_RESERVE_WEI
+            return Advance("batched", write=lambda session: _reuse(session, batch, held_wei))
+        missing = batch.amount_wei - int(batch.context[REUSED])
+        if missing == 0:
+            return Advance("batched", {"context": {**batch.context, "funded": True}})
         unsigned: dict[str, Any] = {
-            "from": custody, "to": operator, "data": "0x", "value_wei": str(batch.amount_wei), "gas_limit": TRANSFER_GAS
+            "from": custody, "to": operator, "data": "0x", "value_wei": str(missing), "gas_limit": TRANSFER_GAS
         }  # fmt: skip
         return Advance("batched", {"context": with_transaction(batch, "fund", unsigned)})
     sent = follow(context, batch, "fund")
@@ -113,6 +124,29 @@ def _fund(context: PoolContext, batch: Batch) -> Outcome | None:
     if sent["status"] in FAILED or sent["status"] == "conflict":
         return Park(reason(*failure(sent)))
     return waiting(sent)
+
+
+def _reuse(session: Session, batch: Batch, held_wei: int) -> None:
+    """Note on a batch how much of it the operator holds already: what was moved for batches that came to nothing, and
+    that nobody has moved away since (`held_wei`).
+
+    Without this each return to the queue would move the same users' ETH once more, until custody has none left for them.
+    """
+    session.execute(text("SELECT pg_advisory_xact_lock(hashtext('funding'), hashtext(:pool))"), {"pool": batch.pool_id})
+    funded = Batch.context["funded"].astext == "true"
+    came_to_nothing = (Batch.status == "failed") & funded
+    used = func.coalesce(cast(Batch.context[REUSED].astext, Numeric), 0)
+    idle = session.scalar(
+        select(
+            func.coalesce(func.sum(Batch.amount_wei).filter(came_to_nothing), 0)
+            - func.coalesce(func.sum(used).filter(or_(Batch.status != "failed", funded)), 0)
+        ).where(Batch.pool_id == batch.pool_id, Batch.kind == "stake", Batch.id != batch.id)
+    )
+    reused = max(0, min(batch.amount_wei, exact_int(idle), held_wei))
+    session.execute(
+        update(Batch).where(Batch.id == batch.id).values(context={**batch.context, REUSED: str(reused)}),
+        execution_options={"synchronize_session": False},
+    )
 
 
 def _wait_for_ops(context: PoolContext, batch: Batch) -> Outcome | None:

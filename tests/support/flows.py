@@ -65,7 +65,7 @@ class Flows:
     def deposit(self, user: str, wei: int) -> None:
         """A user's ETH arrives, and the company posts it."""
         self.made += 1
-        self.desk.oracle.fund(self.desk.operator, wei)
+        self.desk.oracle.fund(self.context.settings.custody_address or self.desk.operator, wei)
         self.ledger.post_movement(f"deposit:{self.made}", "deposit", POOL, user, wei)
 
     def ask(self, kind: str, user: str, amount_wei: int | str | None = None) -> dict[str, Any]:
@@ -227,12 +227,16 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
         relayer_settings = make_relayer_settings(
             url["relayer"],
             (desk.rpc_url,),
-            keyring=Keyring([parse_keys(OPERATOR_KEY)]),
             confirmations=1,
             operator_address=operator,
             steth_address=desk.deployment.steth,
             queue_address=desk.deployment.withdrawal_queue,
-            **{"custody_address": custody, "max_value_per_day_wei": 10**30, **relayer_changes},
+            **{
+                "keyring": Keyring([parse_keys(OPERATOR_KEY)]),
+                "custody_address": custody,
+                "max_value_per_day_wei": 10**30,
+                **relayer_changes,
+            },
         )
         relayer = create_relayer(relayer_settings)
         relayer_context = relayer.extensions["service"].context

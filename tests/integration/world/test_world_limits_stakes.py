@@ -4,11 +4,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+from apps.common.database import transaction
 from apps.common.errors import InvalidInput
 from apps.common.wei import ETHER
+from apps.devnet.deployment import set_balance
+from apps.pool.models import Batch
+from relayer.signers import parse_keys
+from relayer.signing import Keyring
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk
+from tests.support.protocols import POOL
+from tests.support.relayer import CUSTODY_KEY, OPERATOR_KEY
 
 
 @pytest.fixture
@@ -140,6 +148,34 @@ def test_stakes__relayer_is_not_set_up__queued_again_with_the_reason_and_nobody_
     object.__setattr__(flows.relayer, "rules", rules)
     flows.settle()
     assert set(standing(flows, asked).values()) == {"completed"}
+
+
+def test_stakes__funded_from_custody_and_then_returned_to_the_queue__their_ether_is_not_moved_again(
+    desk: Desk, make_database: Callable[[str], str]
+) -> None:
+    """Custody holds what the users deposited and no more: moved twice, it would be somebody else's."""
+    keys = Keyring([parse_keys(f"{OPERATOR_KEY},{CUSTODY_KEY}")])
+    set_balance(desk.web3, desk.custody, 10**17)  # its own gas
+    with running_flows(desk, make_database, custody=desk.custody, relayer={"keyring": keys}) as flows:
+        flows.ledger.post_movement("gas:custody", "gas_float", POOL, None, 10**17)
+        asked = queue(flows, ann=20, bob=20, cat=20)
+        flows.batching()
+        for _ in range(12):  # until it is funded and its submit is built
+            if submit_stored(flows):
+                break
+            flows.batches()
+            flows.pump()
+        lower_cap(flows, 30 * ETHER)
+        flows.settle()
+        assert set(standing(flows, asked).values()) == {"completed"}
+        moved = [item for item in flows.context.relayer.transactions(limit=200)["items"] if item["purpose"] == "fund"]
+        assert sum(int(item["value_wei"]) for item in moved) == 60 * ETHER
+        assert flows.drifts() == {}
+
+
+def submit_stored(flows: Flows) -> bool:
+    with transaction(flows.context.sessions) as session:
+        return session.scalar(select(Batch.id).where(Batch.status == "submitting")) is not None
 
 
 def lower_cap(flows: Flows, wei: int) -> None:

@@ -5,7 +5,8 @@ behind one address may answer. So a range is believed only when all of this hold
 
 - the headers of its blocks are one chain, from the block that was read last to the range's end, each log in one of them;
 - every block whose bloom may hold a log of ours is read again by its receipts, all of them, and they decide. A bloom has no
-  false negatives, comes with the header, and must be the very one that the logs of the receipts make. A header with
+  false negatives, comes with the header, and must be the very one that the logs of the receipts make; these are numbered
+  without a gap. A header with
   transactions and an empty bloom proves nothing and counts as one that may;
 - the share flows found are the difference of the operator's shares at both ends, each read at its block's hash. Where the
   node keeps no state as old as the range's end, the sum is carried on and checked at the next end that it does keep.
@@ -210,6 +211,12 @@ def _receipts(endpoint: Endpoint, headers: Sequence[Any]) -> list[Any]:
         ):
             raise Unproved(
                 f"The receipts shown of block {integer(header['number'])} are not those of its transactions."
+            )
+        bloom = int(header["logsBloom"], 16)
+        places = sorted(integer(one["logIndex"]) for receipt in receipts for one in receipt["logs"])
+        if places != list(range(len(places))) or (bloom and bloom != _bloom(_words(receipts))):
+            raise Unproved(
+                f"The logs shown of block {integer(header['number'])} are not all: see their numbers, or the bloom."
             )
         found += receipts
     return found

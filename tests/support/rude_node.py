@@ -203,7 +203,7 @@ class RudeNode:
                 return made_up
         if "missing" in struck and method in self._faults["missing"]["methods"]:
             return _error(-32601, f"the method {method} does not exist/is not available")
-        if "no_tag" in struck and place in self._faults["no_tag"]["tags"]:
+        if "no_tag" in struck and str(place) in self._faults["no_tag"]["tags"]:
             return _error(-32000, f"invalid argument 0: hex string without 0x prefix, {place} is not supported")
         if "no_block_hashes" in struck and isinstance(place, dict):
             return _error(-32602, "invalid argument 1: json: cannot unmarshal object into Go value of type string")
@@ -231,7 +231,7 @@ class RudeNode:
             return item, None
         place = params[index] if len(params) > index else "latest"
         number = self._number(place)
-        if place in {"latest", "pending"} or (place in {"finalized", "safe"} and (number or 0) > head):
+        if place in ("latest", "pending") or (place in ("finalized", "safe") and (number or 0) > head):
             params[index : index + 1] = [hex(head)]
             return {**item, "params": params}, None
         if number is None or number > head:

@@ -13,7 +13,7 @@ from apps.common.wire import new_id
 from apps.pool.context import PoolContext
 from apps.pool.lanes import LaneBusy
 from apps.pool.leases import LeaseLost, extend
-from apps.pool.models import WHOLE_BLOCK, Batch, CompanyWithdrawal, Request, Resolution, Walk
+from apps.pool.models import WHOLE_BLOCK, Batch, CompanyWithdrawal, Request, Walk
 from tasks import celery
 from tasks.booking import WalkHalted, book_reward_events, write_walk
 from tasks.cross_check import users_that_differ
@@ -82,9 +82,8 @@ def _reconcile_at(context: PoolContext, walk: Walk) -> dict[str, Any]:
     owed = int(pool["accrued_wei"]) - int(pool["claimed_wei"])
     with transaction(context.sessions) as session:
         weight = int(pool["weight_wei"]) + _left_but_not_requested(session, walk.id) - _company_faces(session, walk.id)
-        accepted = _accepted_shares(session, walk.id)
     message_id = f"reconciliation:{walk.id}:{walk.cursor_block}:{new_id()}"
-    return context.protocols.reconcile(message_id, walk.cursor_block, owed, weight, accepted)
+    return context.protocols.reconcile(message_id, walk.cursor_block, owed, weight)
 
 
 def _left_but_not_requested(session: Session, pool_id: str) -> int:
@@ -105,19 +104,6 @@ def _company_faces(session: Session, pool_id: str) -> int:
         )
     )
     return exact_int(total)
-
-
-def _accepted_shares(session: Session, pool_id: str) -> int:
-    """Shares that came or went without a log and that ops have decided are real: no history holds them."""
-    halts = session.scalars(
-        select(Resolution.halt).where(
-            Resolution.pool_id == pool_id,
-            Resolution.action == "book_difference",
-            Resolution.status == "applied",
-            Resolution.halt["code"].astext == "shares_mismatch",
-        )
-    )
-    return sum(int(halt["shares"]) for halt in halts if halt is not None)
 
 
 def _pause(context: PoolContext, pool_id: str, lines: list[str]) -> None:

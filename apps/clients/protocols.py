@@ -35,13 +35,9 @@ class ProtocolsClient(ServiceClient):
     def withdrawal_status(self, ids: Sequence[int]) -> list[dict[str, Any]]:
         return list(self.post("/v1/lido/withdrawals/status", {"ids": list(ids)})["items"])
 
-    def reconcile(
-        self, message_id: str, block: int, owed_wei: int, weight_wei: int, accepted_shares: int = 0
-    ) -> dict[str, Any]:
+    def reconcile(self, message_id: str, block: int, owed_wei: int, weight_wei: int) -> dict[str, Any]:
         rewards = {"owed_wei": str(owed_wei), "weight_wei": str(weight_wei)}
-        body: dict[str, Any] = {"message_id": message_id, "block": block, "rewards": rewards}
-        if accepted_shares:
-            body["accepted_shares"] = str(accepted_shares)
+        body = {"message_id": message_id, "block": block, "rewards": rewards}
         return self.post("/v1/reconciliations", body, timeout=RECONCILIATION_TIMEOUT_SEC)
 
     def reconciliations(self, **query: Any) -> dict[str, Any]:

@@ -87,6 +87,12 @@ class WouldRevert(Conflict):
     code = "would_revert"
 
 
+class DifferenceUnproved(Conflict):
+    """The operator's shares did not change by that much without a log in this block; the detail says what was found."""
+
+    code = "difference_unproved"
+
+
 class ChainReorganized(Conflict):
     """A block that was read at the money horizon has left the chain; ops decide."""
 

@@ -24,7 +24,7 @@ from apps.common.jsonrpc import RpcError, Unanswered
 from apps.common.wei import exact_int
 from apps.protocols.chain import Block, Chain
 from apps.protocols.errors import ChainReorganized, HistoryIncomplete
-from apps.protocols.models import ScanCursor, ScannedBlock, ShareEvent
+from apps.protocols.models import ScanCursor, ScannedBlock, ShareDifference, ShareEvent
 from apps.protocols.proof import Proved, RangeRefused, Unproved, read_range
 
 # Of an item, or of a walk that has all of a block (the largest index) or nothing of it (-1).
@@ -98,6 +98,9 @@ class History:
             try:
                 found = self._step(known, shares, horizon)
             except Unproved as doubt:
+                if self._width > 1:
+                    self._width //= 2  # what is right before it is stored, and the doubt names one block in the end
+                    continue
                 self._doubted("incomplete", str(doubt), horizon)
                 break
             self._store(known, found)
@@ -147,33 +150,45 @@ class History:
             raise _VERDICTS[cursor.doubt](cursor.doubt_detail)
         return {"block_number": cursor.block_number, "doubt": cursor.doubt}
 
-    def read(self, known: Block, shares: int | None, end: int) -> Proved:
+    def read(self, known: Block, shares: int | None, end: int, said: int = 0) -> Proved:
         """A range, proved by the first node that can: each is asked twice before its answers count as a disagreement.
+        `said`: a difference of shares in it that is about to be accepted, beside those that are.
 
         Raises `Unproved`, `RangeRefused`, or what it means that no node answers.
         """
         doubt: Unproved | None = None
         refused: RangeRefused | None = None
+        accepted = said + self._accepted(known.number, end)
         for _ in range(ROUNDS):
-            said: list[Any] = []
+            failed: list[Any] = []
             for endpoint in self.chain.endpoints.in_order():
                 try:
-                    return read_range(self.chain, endpoint, known, shares, end)
+                    return read_range(self.chain, endpoint, known, shares, end, accepted)
                 except Unproved as error:
                     log.warning("range_unproved", endpoint=endpoint.number, why=str(error))
                     doubt = error
                 except RangeRefused as error:
                     refused = error
-                    said.append((endpoint, error.error))
+                    failed.append((endpoint, error.error))
                 except (Unanswered, RpcError) as error:
                     self.chain.endpoints.failed(endpoint)
-                    said.append((endpoint, error))
+                    failed.append((endpoint, error))
             if doubt is None:
                 if refused is not None and end - known.number > 1:
                     raise refused
-                raise sum_up(said)
+                raise sum_up(failed)
         assert doubt is not None  # else the loop has ended
         raise doubt
+
+    def _accepted(self, after: int, end: int) -> int:
+        """Shares that came or went without a log in the blocks after `after` up to `end`, as ops have said."""
+        with transaction(self.sessions) as session:
+            rows = session.scalars(
+                select(ShareDifference.shares).where(
+                    ShareDifference.block_number > after, ShareDifference.block_number <= end
+                )
+            )
+            return sum(rows)
 
     def _step(self, known: Block, shares: int | None, horizon: int) -> Proved:
         """The next range that a node answers: narrower where it refuses."""
@@ -259,7 +274,7 @@ def parse_cursor(after: str | None) -> tuple[int, int]:
 
 
 def flow_sums(session: Session, up_to_block: int) -> dict[str, int]:
-    """Shares by kind of item, up to a block."""
+    """Shares by kind of item, up to a block; ``accepted`` (signed) are those without an item."""
     rows = session.execute(
         select(ShareEvent.kind, ShareEvent.shares).where(
             ShareEvent.block_number <= up_to_block, ShareEvent.shares.is_not(None)
@@ -268,6 +283,8 @@ def flow_sums(session: Session, up_to_block: int) -> dict[str, int]:
     sums: dict[str, int] = {}
     for kind, shares in rows:
         sums[kind] = sums.get(kind, 0) + int(shares or 0)
+    accepted = select(ShareDifference.shares).where(ShareDifference.block_number <= up_to_block)
+    sums["accepted"] = sum(session.scalars(accepted))
     return sums
 
 

@@ -84,6 +84,20 @@ class Rescan(Base):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
 
 
+class ShareDifference(Base):
+    """Shares of the operator that came (or went, below zero) in a block without a log, as somebody has said. Never
+    changed."""
+
+    __tablename__ = "share_differences"
+
+    block_number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    message_id: Mapped[str] = mapped_column(Text, unique=True)
+    shares: Mapped[int] = mapped_column(SignedWeiColumn)
+    reason: Mapped[str] = mapped_column(Text)
+    requested_by: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+
+
 class ReconciliationRun(Base):
     """A comparison of books and chain at one block."""
 

@@ -9,7 +9,8 @@ behind one address may answer. So a range is believed only when all of this hold
   without a gap. A header with
   transactions and an empty bloom proves nothing and counts as one that may;
 - the share flows found are the difference of the operator's shares at both ends, each read at its block's hash. Where the
-  node keeps no state as old as the range's end, the sum is carried on and checked at the next end that it does keep.
+  node keeps no state as old as the range's end, the sum is carried on and checked at the next end that it does keep. Shares
+  that came or went without a log count as ops have said (`ShareDifference`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -90,15 +91,18 @@ def queries(chain: Chain) -> dict[str, Query]:
     }
 
 
-def read_range(chain: Chain, endpoint: Endpoint, known: Block, known_shares: int | None, end: int) -> Proved:
-    """The blocks after `known` up to `end`. `known_shares`: the operator's at `known`, where they are proved.
+def read_range(
+    chain: Chain, endpoint: Endpoint, known: Block, known_shares: int | None, end: int, accepted: int = 0
+) -> Proved:
+    """The blocks after `known` up to `end`. `known_shares`: the operator's at `known`, where they are proved; `accepted`:
+    shares that came (or went, below zero) in these blocks without a log, as ops have said.
 
     Raises `Unproved`, `RangeRefused`, or what a node that cannot answer raises.
     """
-    return well_formed(lambda one: _read(chain, one, known, known_shares, end), endpoint)
+    return well_formed(lambda one: _read(chain, one, known, known_shares, end, accepted), endpoint)
 
 
-def _read(chain: Chain, endpoint: Endpoint, known: Block, known_shares: int | None, end: int) -> Proved:
+def _read(chain: Chain, endpoint: Endpoint, known: Block, known_shares: int | None, end: int, accepted: int) -> Proved:
     asked = queries(chain)
     numbers = range(known.number + 1, end + 1)
     logs, headers = _ask(chain, endpoint, asked, numbers)
@@ -121,7 +125,7 @@ def _read(chain: Chain, endpoint: Endpoint, known: Block, known_shares: int | No
     )
     before, after = shares[known.number], shares[last.number]
     assert before is not None  # `_shares` takes no refusal for it
-    moved = sum(_signed(row) for row in flows)
+    moved = sum(_signed(row) for row in flows) + accepted
     if after is None:
         after = before + moved  # checked at the end of the next range whose state the node keeps
     if before + moved != after:

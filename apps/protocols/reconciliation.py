@@ -76,7 +76,7 @@ def gather(
     )
 
 
-def judge(facts: Facts, rewards: Mapping[str, int] | None, accepted_shares: int = 0) -> list[dict[str, Any]]:
+def judge(facts: Facts, rewards: Mapping[str, int] | None) -> list[dict[str, Any]]:
     """The lines of a reconciliation; every tolerance is zero."""
     system = {**dict.fromkeys(("@payouts", "@gas", *STETH_ACCOUNTS), 0), **facts.system}
     buckets = facts.buckets
@@ -89,12 +89,13 @@ def judge(facts: Facts, rewards: Mapping[str, int] | None, accepted_shares: int 
     owed_steth = buckets["staked"] + buckets["unstaking"] + sum(system[name] for name in STETH_ACCOUNTS)
     kinds = facts.shares_by_kind
     met = kinds.get("submit", 0) + kinds.get("foreign_in", 0) - kinds.get("request", 0) - kinds.get("foreign_out", 0)
+    met += kinds.get("accepted", 0)
     lines = [
         _line("eth", owed_eth, held_eth - surplus),
         # More than the books know is a deposit nobody has posted yet: shown, and no drift.
         _line("unidentified", 0, surplus, ok=True),
         _line("lido", owed_steth, facts.steth_wei + faces),
-        _line("shares", met + accepted_shares, facts.shares),
+        _line("shares", met, facts.shares),
         _line("nfts", faces, sum(facts.faces_on_chain.values())),
         _line("books", 0, facts.sum_wei),
         _line("audit", 0, facts.audit_differences),

@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 from apps.common.errors import InvalidInput
 from apps.common.wire import new_id, time_text
 from apps.protocols.chain import Block
-from apps.protocols.errors import HistoryIncomplete
+from apps.protocols.errors import DifferenceUnproved, HistoryIncomplete
 from apps.protocols.history import BLOCKS_PER_STEP, History, remember, render_item
-from apps.protocols.models import Rescan, ScanCursor, ShareEvent
+from apps.protocols.models import Rescan, ScanCursor, ShareDifference, ShareEvent
 from apps.protocols.proof import RangeRefused, Unproved
 
 # What one call reads; a longer part is rescanned in several calls, each up to its `to_block`.
@@ -117,6 +117,44 @@ def replace(session: Session, found: Found, request: Mapping[str, Any]) -> dict[
     changed = {"added": len(new), "removed": len(removed)}
     log.warning("history_rescanned", from_block=first, to_block=last, by=row.requested_by, **changed)
     return render_rescan(row)
+
+
+def check_difference(history: History, block_number: int, shares: int) -> None:
+    """Raise `DifferenceUnproved` unless that many shares came (or went, below zero) in this very block without a log.
+
+    Everything else about the block is proved as always, so this can excuse no log that a node leaves out: the receipts of
+    the block's suspects are all there, and what they move is counted.
+    """
+    cursor = history.cursor()
+    if cursor is None or block_number <= cursor.block_number:
+        raise InvalidInput(errors={"block_number": ["This block is stored already, so nothing is unexplained in it."]})
+    proved = cursor.proved_shares if cursor.proved_block == block_number - 1 else None
+    try:
+        history.read(history.chain.block(block_number - 1), proved, block_number, said=shares)
+    except Unproved as doubt:
+        raise DifferenceUnproved(str(doubt)) from doubt
+
+
+def add_difference(session: Session, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep a checked difference; returns the `share difference` shape. Raises `InvalidInput` for a second one of a block."""
+    number = int(request["block_number"])
+    if session.get(ShareDifference, number) is not None:
+        raise InvalidInput(errors={"block_number": ["A difference of this block was accepted before."]})
+    row = ShareDifference(
+        **{name: request[name] for name in ("message_id", "block_number", "shares", "reason", "requested_by")}
+    )
+    session.add(row)
+    session.flush()
+    session.refresh(row)
+    log.warning("share_difference_accepted", block_number=number, shares=str(row.shares), by=row.requested_by)
+    return {
+        "message_id": row.message_id,
+        "block_number": row.block_number,
+        "shares": str(row.shares),
+        "reason": row.reason,
+        "requested_by": row.requested_by,
+        "created_at": time_text(row.created_at),
+    }
 
 
 def render_rescan(row: Rescan) -> dict[str, Any]:

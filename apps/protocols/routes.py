@@ -78,6 +78,14 @@ def post_rescan(body: dict[str, Any]) -> Response:
     return _service().rescan(body).response()
 
 
+@blueprint.post("/lido/share-differences")
+@blueprint.arguments(schemas.ShareDifferenceSchema)
+@blueprint.response(201)
+def post_share_difference(body: dict[str, Any]) -> Response:
+    """Ops: shares of the operator came or went in a block without a log; the history goes on past it."""
+    return _service().accept_difference(body).response()
+
+
 @blueprint.get("/lido/rescans")
 @blueprint.arguments(IdPageSchema, location="query")
 @blueprint.response(200)

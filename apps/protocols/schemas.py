@@ -67,6 +67,14 @@ class RescanSchema(BodySchema):
     requested_by = ma.fields.String(required=True, validate=ma.validate.Length(1, 200))
 
 
+class ShareDifferenceSchema(BodySchema):
+    message_id = message_id_field()
+    block_number = ma.fields.Integer(required=True, strict=True, validate=ma.validate.Range(1, MAX_BLOCK))
+    shares = SignedWeiField(required=True)
+    reason = ma.fields.String(required=True, validate=ma.validate.Length(1, 1000))
+    requested_by = ma.fields.String(required=True, validate=ma.validate.Length(1, 200))
+
+
 class RewardsSchema(BodySchema):
     owed_wei = SignedWeiField(required=True)
     weight_wei = SignedWeiField(required=True)  # below zero where the company's own withdrawals are greater
@@ -75,8 +83,6 @@ class RewardsSchema(BodySchema):
 class ReconciliationSchema(BodySchema):
     message_id = message_id_field()
     block = ma.fields.Integer(load_default=None, allow_none=True, strict=True, validate=BLOCK)
-    # Shares that came or went without a log, as ops have decided: the history does not know of them.
-    accepted_shares = SignedWeiField(load_default=0)
     rewards = ma.fields.Nested(RewardsSchema, load_default=None, allow_none=True)
 
 

@@ -91,14 +91,11 @@ class ProtocolsService:
                 break
         return {"last": apr_of(rebases[-1:]), "seven_day": apr_of(week)}
 
-    def reconcile(
-        self, message_id: str, block: int | None, rewards: dict[str, int] | None, accepted_shares: int = 0
-    ) -> Answer:
+    def reconcile(self, message_id: str, block: int | None, rewards: dict[str, int] | None) -> Answer:
         """Compare books and chain once per message_id. Everything is read before the transaction opens."""
         request = {
             "block": None if block is None else str(block),
             "rewards": None if rewards is None else {name: str(value) for name, value in sorted(rewards.items())},
-            **({"accepted_shares": str(accepted_shares)} if accepted_shares else {}),
         }
         facts = None
         if not self._known(message_id):
@@ -106,7 +103,7 @@ class ProtocolsService:
 
         def work(session: Session) -> dict[str, Any]:
             assert facts is not None  # a known message_id never comes here
-            lines = reconciliation.judge(facts, rewards, accepted_shares)
+            lines = reconciliation.judge(facts, rewards)
             # The latest one is what ops are shown and alarmed by.
             row = ReconciliationRun(
                 id=new_id(session.scalar(select(func.max(ReconciliationRun.id)))),
@@ -140,6 +137,21 @@ class ProtocolsService:
             return rescan.replace(session, found, request)
 
         return run_once(self.sessions, MessageKey, message_id=message_id, endpoint="rescan", request=given, work=work)
+
+    def accept_difference(self, request: dict[str, Any]) -> Answer:
+        """Take it that shares came or went in a block without a log, once per message_id and block; only where the chain
+        shows just that."""
+        given = {name: str(value) for name, value in request.items() if name != "message_id"}
+        if not self._known(request["message_id"]):
+            rescan.check_difference(self.history, request["block_number"], request["shares"])
+        return run_once(
+            self.sessions,
+            MessageKey,
+            message_id=request["message_id"],
+            endpoint="share-differences",
+            request=given,
+            work=lambda session: rescan.add_difference(session, request),
+        )
 
     def rescans(self, limit: int, after: str | None) -> dict[str, Any]:
         """What was rescanned, newest first."""

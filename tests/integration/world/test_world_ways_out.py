@@ -7,6 +7,7 @@ from eth_abi.abi import encode
 from sqlalchemy import select, text, update
 from web3 import Web3
 
+from apps.clients.base import CallRefused
 from apps.clients.ledger import movement
 from apps.clients.rewards import stake_delta
 from apps.common.database import make_engine, transaction
@@ -16,6 +17,7 @@ from apps.common.wei import ETHER
 from apps.pool.halts import ACTIONS, WAYS_OUT
 from apps.pool.leases import Park, claim, reason
 from apps.pool.models import Batch, BatchTransaction
+from apps.protocols.history import SEEN_BEFORE_BELIEVED
 from tasks.batches import STEPS
 from tasks.engine import write_outcome
 from tasks.walk import REFUSALS_BEFORE_HALT
@@ -382,14 +384,28 @@ def test_shares_gone__without_a_log__are_written_off_once_ops_say_so(flows: Flow
     flows.stake("ann", 10 * ETHER)
     place = Web3.keccak(encode(["address", "uint256"], [desk.operator, SHARES_SLOT]))
     held = desk.shares(desk.operator)
+    desk.oracle.mine()
     set_storage(flows, bytes(place), held - ETHER)
     assert desk.shares(desk.operator) == held - ETHER
+    block = desk.head() - 1  # the head's storage is changed, then a block is mined
+    for _ in range(SEEN_BEFORE_BELIEVED):
+        desk.oracle.mine()
+        flows.walking()
+    assert "history_incomplete" in (flows.walk().last_error or "")  # no log says so: the node may have left one out
+    said = {"message_id": "ops:d", "block_number": block, "reason": "burnt by the protocol", "requested_by": "olga"}
+    for wrong in ({"shares": str(1 - ETHER)}, {"shares": str(-ETHER), "block_number": block + 1}):
+        with pytest.raises(CallRefused) as refusal:
+            flows.context.protocols.post(
+                "/v1/lido/share-differences", {**said, "message_id": f"ops:{len(str(wrong))}", **wrong}
+            )
+        assert refusal.value.code == "difference_unproved"
+    flows.context.protocols.post("/v1/lido/share-differences", {**said, "shares": str(-ETHER)})
     halt = halt_of(flows)
     assert (halt["code"], halt["shares"]) == ("shares_mismatch", str(-ETHER))
     say(flows, "book_difference", halt, account="@losses")
     goes_on(flows)
     assert system(flows, "@losses") == -int(halt["amount_wei"])
-    assert flows.drifts() == {}  # what was decided is known to the reconciliation; no history holds it
+    assert flows.drifts() == {}
 
 
 @pytest.mark.parametrize("change", [-ETHER, ETHER])

@@ -5,6 +5,7 @@ split a batch wrongly or take a row twice.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -23,6 +24,7 @@ from apps.pool.models import Batch, BatchTransaction, Request, Walk
 from tasks import celery
 from tasks.engine import fires, worker_context
 from tasks.fitting import Hold, Waiting, fit
+from tasks.sending import refresh_parked_requests
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +65,8 @@ def open_batches(
 ) -> int:  # fmt: skip
     """Open what is due in one pool, given the protocol's state and the relayer's limits (asked for where not given)."""
     known = (relayer_limits(context.relayer) if limits is None else limits).with_state(state)
+    with suppress(CallFailed, CallRefused):  # as it was known before, until the relayer answers
+        refresh_parked_requests(context, pool_id)
     opened = [_open(context, pool_id, kind, state, known) for kind in ("stake", "unstake")]
     for batch_id in opened:
         if batch_id is not None:

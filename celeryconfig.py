@@ -24,7 +24,8 @@ imports = (
 task_default_queue = "pool"
 task_routes = {"tasks.*": {"queue": "pool"}, "relayer.*": {"queue": "relayer"}}
 
-# A hint that waited in the broker while no worker ran is worth nothing when the next one is already there.
+# No hint expires: that would be beat's clock read by a worker's. Beat leaves out what no worker takes (`tasks.beat`).
+beat_scheduler = "tasks.beat:SteadyScheduler"
 _EVERY = {
     "sweep": ("tasks.sweep.wake", _reader.seconds("SWEEP_INTERVAL_SEC", 1.0)),
     "batching": ("tasks.batching.run", _reader.seconds("BATCH_INTERVAL_SEC", 5.0)),
@@ -37,8 +38,8 @@ beat_schedule = {
     schedule: {
         "task": task,
         "schedule": interval,
-        "options": {"expires": max(10.0, 2 * interval)},
-        # The pool's tasks record each firing under (schedule, time), so that a second beat fires nothing twice.
+        # The pool's tasks record each firing under (schedule, time), so that a second beat fires nothing twice. The
+        # sweep marks its own beats, and the relayer has a database of its own.
         "kwargs": {} if schedule in {"sweep", "relayer_pump"} else {"schedule": schedule},
     }
     for schedule, (task, interval) in _EVERY.items()

@@ -1,12 +1,15 @@
 """The relayer: the only holder of keys. Signs what its policy allows, broadcasts it, and follows it to its end."""
 
 from functools import partial
+from typing import Any
 
 from flask import Flask, request
 
+from apps.common.abilities import Abilities
 from apps.common.celery_settings import HintPublisher, broker_answers
 from apps.common.database import make_engine, make_sessions
 from apps.common.service_app import build_app
+from relayer.chain import look_at_chain
 from relayer.context import RelayerContext, make_context
 from relayer.operations import RelayerOperations
 from relayer.routes import blueprint
@@ -23,13 +26,17 @@ def create_app(settings: RelayerSettings | None = None) -> Flask:
     settings = settings or load_settings()
     context = make_context(settings, make_sessions(make_engine(settings.database_url)))
     hints = HintPublisher(settings.broker_url)
+    abilities = Abilities(context.endpoints)
     no_key_set = not settings.api_keys
     app = build_app(
         "relayer",
         blueprints=[blueprint],
         sessions=context.sessions,
         accepted_keys=settings.api_keys,
-        checks={"chain": lambda: _chain_is_ours(context), "broker": lambda: broker_answers(settings.broker_url)},
+        checks={
+            "chain": lambda: _chain_status(context, abilities),
+            "broker": lambda: broker_answers(settings.broker_url),
+        },
         status_path="/healthz",
         allow=lambda: no_key_set and _from_loopback(),
     )
@@ -48,6 +55,7 @@ def _from_loopback() -> bool:
     return (request.remote_addr or "").startswith(LOOPBACK)
 
 
-def _chain_is_ours(context: RelayerContext) -> bool:
-    found = int(context.endpoints.first(lambda endpoint: endpoint.call("eth_chainId", [])), 16)
-    return found == context.settings.chain_id
+def _chain_status(context: RelayerContext, abilities: Abilities) -> dict[str, Any]:
+    """Whether a tick can look at the chain: the very look of a tick, with nothing under way."""
+    look = look_at_chain(context, ())
+    return {"chain_id": context.settings.chain_id, "block_number": look.head, "nodes": abilities.all()}

@@ -7,7 +7,7 @@ No reply, error or time-out ever leads to another nonce.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -21,6 +21,7 @@ from relayer.chain import Look, OpenMessage
 from relayer.choosing import DAY_GAS, choose, day_value, note_lack, purse_of
 from relayer.context import RelayerContext
 from relayer.daily import DailySums
+from relayer.doubts import doubted, nonce_of
 from relayer.events import Event, record_all
 from relayer.fees import Fees
 from relayer.foreign import end_done
@@ -43,7 +44,14 @@ def assign(context: RelayerContext, look: Look, messages: Sequence[OpenMessage])
     """Sign what may be signed; returns how many were signed, and the messages that ended (rejected, expired)."""
     ended = [*end_done(context), *expire_queued(context)]
     signed = 0
-    for address, (state, nonce) in senders(context).items():
+    waiting = senders(context)
+    in_doubt = _in_doubt(context, waiting)
+    for address, (state, nonce) in waiting.items():
+        if address in in_doubt:
+            detail = "A node shows a transaction of this key that is not ours; it is looked at again."
+            for row in oldest(context, address, "signer_doubted"):
+                note(context, row, "signer_doubted", detail)
+            continue
         # A key that was taken out of the settings may still be looked at, for what it has under way. Not a quarantined
         # one: a transaction of it that is not recorded yet may have executed them, and this end says that nothing was.
         if address not in context.settings.keyring and state != "quarantined":
@@ -65,6 +73,13 @@ def assign(context: RelayerContext, look: Look, messages: Sequence[OpenMessage])
         ended += refused
         signed += _sign_and_store(context, look, chosen, nonce)
     return signed, ended
+
+
+def _in_doubt(context: RelayerContext, addresses: Iterable[str]) -> set[str]:
+    """The keys whose nonce is in doubt."""
+    subjects = {nonce_of(context.settings.chain_id, address): address for address in addresses}
+    with transaction(context.sessions) as session:
+        return {subjects[subject] for subject in doubted(session, list(subjects))}
 
 
 def _sign_and_store(context: RelayerContext, look: Look, rows: Sequence[tuple[Queued, Fees]], first_nonce: int) -> int:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from apps.common.ethereum import PUBLIC_CHAINS
+from apps.common.ethereum import horizon_tag
+from apps.common.jsonrpc import Endpoint, Request, RpcError, Unanswered
 from relayer.context import RelayerContext
 from relayer.fees import PERCENTILES, Market, market
-from relayer.rpc import Endpoint, Request, RpcError, Unanswered
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _read(endpoint: Endpoint, context: RelayerContext, messages: Sequence[OpenMe
     if int(chain_id, 16) != settings.chain_id:
         raise Unanswered("another chain")
     head = int(latest["number"], 16)
-    tag = _horizon_tag(settings.chain_id, settings.confirmations, settings.money_horizon, head)
+    tag = horizon_tag(settings.chain_id, settings.confirmations, settings.money_horizon, head)
     # A key taken out of the settings may still have messages under way.
     addresses = list(dict.fromkeys([*settings.keyring.addresses, *(message.address for message in messages)]))
     known = sorted({message.block_number for message in messages if message.block_number is not None})
@@ -220,8 +220,3 @@ def _of_signer(address: str) -> tuple[Request, Request, Request]:
 
 def _block(number: int) -> Request:
     return ("eth_getBlockByNumber", [hex(number), False])
-
-
-def _horizon_tag(chain_id: int, confirmations: int, mode: str | None, head: int) -> str:
-    chosen = mode or ("finalized" if chain_id in PUBLIC_CHAINS else "depth")
-    return "finalized" if chosen == "finalized" else hex(max(0, head - confirmations + 1))

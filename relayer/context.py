@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from apps.common.database import Sessions
+from apps.common.endpoints import Endpoints
 from relayer.policy import Rules
-from relayer.rpc import Endpoints
 from relayer.settings import RelayerSettings
 from relayer.targets import ProtocolAddresses
 

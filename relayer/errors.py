@@ -39,6 +39,13 @@ class SignerQuarantined(Conflict):
     code = "signer_quarantined"
 
 
+class SignerDoubted(Conflict):
+    """A node shows a transaction of this key that is not recorded here; until that is seen again, or is not, nothing of the
+    key is decided. Ask again after a few blocks."""
+
+    code = "signer_doubted"
+
+
 class NotQuarantined(Conflict):
     """Only a quarantined key can be released."""
 

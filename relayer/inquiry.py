@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 
 import structlog
 
+from apps.common.endpoints import Endpoints
+from apps.common.jsonrpc import Endpoint, Request, RpcError, Unanswered
 from relayer.chain import Look, OpenMessage, Receipt, answered, call_fields, read_receipt
 from relayer.reverts import OUT_OF_GAS, UNKNOWN, Revert, decode_revert
-from relayer.rpc import Endpoint, Endpoints, Request, RpcError, Unanswered
 from relayer.settings import RelayerSettings
 
 log = structlog.get_logger(__name__)

@@ -62,6 +62,20 @@ class Signer(Base):
     updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
 
 
+class Doubt(Base):
+    """What a look at the chain suggested and nothing has confirmed yet, see `relayer.doubts`: seen at `seen` heads, the
+    last of them `head`, and not there at `clean` heads since."""
+
+    __tablename__ = "doubts"
+
+    subject: Mapped[str] = mapped_column(Text, primary_key=True)
+    evidence: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    head: Mapped[int] = mapped_column(BigInteger)
+    seen: Mapped[int] = mapped_column(Integer)
+    clean: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
 class Message(Base):
     """What a caller asked for, under its name, and how it stands.
 
@@ -226,6 +240,15 @@ class ForeignClaim(Base):
     nonce: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     message_id: Mapped[str] = mapped_column(ForeignKey("messages.message_id"), unique=True)
     claimed_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class Heartbeat(Base):
+    """When a periodic work last came to its end, by the database's clock; ops look at its age."""
+
+    __tablename__ = "heartbeats"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    beaten_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
 
 
 def one_of(column: InstrumentedAttribute[str], values: Sequence[str]) -> ColumnElement[bool]:

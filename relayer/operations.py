@@ -7,13 +7,16 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from apps.common.database import transaction
+from apps.common.jsonrpc import Endpoint
 from relayer.chain import answered
 from relayer.context import RelayerContext
 from relayer.daily import left_of_the_day
+from relayer.doubts import doubted, nonce_of
 from relayer.errors import (
     AlreadyFinal,
     BeingReplaced,
     NotSigned,
+    SignerDoubted,
     SignerNotFound,
     SignerQuarantined,
     TransactionNotFound,
@@ -24,7 +27,6 @@ from relayer.gas import MAX_GAS_LIMIT
 from relayer.models import FINAL, OPEN, Message, Signer
 from relayer.release import release
 from relayer.rendering import render_messages
-from relayer.rpc import Endpoint
 
 CANCEL_ASKED = {
     "code": "cancel_requested",
@@ -43,7 +45,8 @@ class RelayerOperations:
 
         A queued one is cancelled at once. A signed one may be mined at any time, so an empty transaction is sent in its
         place, and the one that is mined decides. Cancelling twice is one cancelling. Raises `AlreadyFinal`, or
-        `SignerQuarantined` for a queued one: what else used its key may have executed it, and that is not known yet.
+        `SignerQuarantined` or `SignerDoubted` for a queued one: what else used its key may have executed it, and that is not
+        known yet.
         """
         end_done(self._context)
         with transaction(self._context.sessions) as session:
@@ -54,6 +57,8 @@ class RelayerOperations:
                 signer = session.get(Signer, (row.chain_id, row.from_address))
                 if signer is not None and signer.state == "quarantined":
                     raise SignerQuarantined
+                if doubted(session, [nonce_of(row.chain_id, row.from_address)]):
+                    raise SignerDoubted
                 row.status = "cancelled"
                 row.reason = {"code": "cancelled_by_caller", "detail": "Taken back before it was signed."}
                 row.updated_at = func.clock_timestamp()

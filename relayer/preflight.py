@@ -10,16 +10,17 @@ from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.orm import Session
 
 from apps.common.database import transaction
+from apps.common.jsonrpc import Endpoint, RpcError, Unanswered
 from apps.common.wire import format_time
 from relayer.chain import Look, call_fields, simulate
 from relayer.context import RelayerContext
+from relayer.doubts import STRONG_AFTER, drop, nonce_doubted, seen_again
 from relayer.events import record
 from relayer.gas import MAX_GAS_LIMIT, least_gas, with_margin
 from relayer.models import Message, Signer, one_of
 from relayer.policy import PAYOUT, Proposal, Refusal, judge
 from relayer.replies import Reply, classify
 from relayer.reverts import decode_revert
-from relayer.rpc import RpcError, Unanswered
 
 log = structlog.get_logger(__name__)
 
@@ -106,12 +107,14 @@ def preflight(
     that were rejected."""
     rejected: list[str] = []
     ready: list[Queued] = []
-    for row, result in zip(rows, _simulate(look, rows), strict=True):
+    for row, result in zip(rows, _simulate(look.endpoint, rows), strict=True):
         reverted = _reverted(result)
         if reverted is not None and oldest_in_flight is not None and oldest_in_flight < row.seq:
             note(context, row, reverted.code, f"{reverted.detail} (asked again once what is in flight is mined)")
-        elif reverted is not None:
+        elif reverted is not None and _seen_again(context, look, row, reverted):
             rejected += reject(context, row, reverted)
+        elif reverted is not None:
+            note(context, row, reverted.code, f"{reverted.detail} (asked again at the next block)")
         elif isinstance(result, RpcError) and classify(result.message) is not Reply.FUNDS:
             note(context, row, "simulation_failed", "The node could not simulate it; it is asked again.")
         else:
@@ -122,7 +125,8 @@ def preflight(
 def expire_queued(context: RelayerContext) -> list[str]:
     """End queued messages whose deadline has passed, by the database's clock.
 
-    Not while their key is quarantined: a transaction of it that is not recorded yet may have executed them.
+    Not while their key is quarantined or its nonce in doubt: a transaction of it that is not recorded yet may have
+    executed them.
     """
     quarantined = select(Signer.address).where(
         Signer.chain_id == Message.chain_id, Signer.address == Message.from_address, Signer.state == "quarantined"
@@ -131,6 +135,7 @@ def expire_queued(context: RelayerContext) -> list[str]:
         rows = session.execute(
             select(Message.message_id, Message.deadline)
             .where(Message.status == "queued", Message.deadline <= func.clock_timestamp(), ~quarantined.exists())
+            .where(~nonce_doubted(Message.chain_id, Message.from_address))
             .order_by(Message.seq)
             .with_for_update(skip_locked=True)
         ).all()
@@ -197,7 +202,23 @@ def set_reason(session: Session, message_id: str, reason: dict[str, str]) -> Non
     )
 
 
-def _simulate(look: Look, rows: Sequence[Queued]) -> list[Any]:
+def _seen_again(context: RelayerContext, look: Look, row: Queued, reverted: Refusal) -> bool:
+    """Whether it would revert at a later block too, and by the word of another node where one answers: a node that lags,
+    by a block or for good, must not end a message that is right."""
+    times = seen_again(context.sessions, f"simulation:{row.message_id}", {"code": reverted.code}, look.head)
+    if times < STRONG_AFTER:
+        return False
+    for endpoint in context.endpoints.awake():
+        if endpoint is not look.endpoint:
+            (result,) = _simulate(endpoint, [row])
+            if not isinstance(result, RpcError):
+                log.warning("endpoints_disagree", message_id=row.message_id, endpoint=endpoint.number)
+                return False
+    drop(context.sessions, [f"simulation:{row.message_id}"])
+    return True
+
+
+def _simulate(endpoint: Endpoint, rows: Sequence[Queued]) -> list[Any]:
     """What running each would give: an estimate where the caller named no gas limit, else a call with the one named."""
     results: list[Any] = [None] * len(rows)
     for gas_named, method in ((True, "eth_call"), (False, "eth_estimateGas")):
@@ -207,7 +228,7 @@ def _simulate(look: Look, rows: Sequence[Queued]) -> list[Any]:
             for row in (rows[place] for place in places)
         ]
         try:
-            found = simulate(look.endpoint, calls, method)
+            found = simulate(endpoint, calls, method)
         except Unanswered as error:
             found = [RpcError(0, str(error)) for _ in calls]
         for place, result in zip(places, found, strict=True):

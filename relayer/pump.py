@@ -18,6 +18,7 @@ from apps.common.ethereum import ChainUnavailable
 from relayer.assign import assign
 from relayer.chain import Look, OpenMessage, look_at_chain
 from relayer.context import RelayerContext
+from relayer.doubts import STRONG_AFTER, WEAK_AFTER, doubted, drop, nonce_of, not_seen, seen_again
 from relayer.inquiry import nonces_elsewhere
 from relayer.models import OPEN, Attempt, Message, Signer
 from relayer.replace import replace_due
@@ -131,15 +132,17 @@ def _check_signers(context: RelayerContext, look: Look) -> None:
     """Begin with a new key where nothing of it is pending, and stop with a key that somebody else has used.
 
     The database's nonce is read after the chain's and never falls, so a chain ahead of it means another user of the
-    key, or a database restored from an old backup. Where there are several endpoints, a second one must say so too: a
-    lie or a fork must not end a key's life.
+    key, or a database restored from an old backup. That is a doubt when it is seen first: from then on nothing new of
+    the key is signed. It is a verdict when it was seen again at later blocks, sooner where a mined transaction shows it
+    than where one node's pool does, and by another endpoint where one answers: a lie or a fork must not end a key's life.
     """
     chain_id = context.settings.chain_id
+    subjects = {nonce_of(chain_id, address): address for address in look.signers}
     with transaction(context.sessions) as session:
         known = {row.address: row for row in session.scalars(select(Signer).where(Signer.chain_id == chain_id))}
+        in_doubt = {subjects[subject] for subject in doubted(session, list(subjects))}
     for address, view in look.signers.items():
         row = known.get(address)
-        seen = max(view.latest, view.pending)
         if row is None and view.latest == view.pending:
             if set(nonces_elsewhere(context.endpoints, look, address)) - {view.latest}:
                 log.warning("endpoints_disagree", address=address)
@@ -147,12 +150,24 @@ def _check_signers(context: RelayerContext, look: Look) -> None:
             values = {"chain_id": chain_id, "address": address, "next_nonce": view.latest, "state": "active"}
             with transaction(context.sessions) as session:
                 session.execute(insert(Signer).values(**values).on_conflict_do_nothing())
-        elif row is not None and row.state != "quarantined" and seen > row.next_nonce:
-            others = nonces_elsewhere(context.endpoints, look, address)
-            if others and max(others) <= row.next_nonce:
-                log.warning("endpoints_disagree", address=address)
-                continue
-            with transaction(context.sessions) as session:
-                quarantine(session, chain_id, address)
-            counts = {"latest": view.latest, "pending": view.pending, "ours": row.next_nonce}
-            log.error("signer_quarantined", address=address, **counts)
+        elif row is not None and row.state != "quarantined" and max(view.latest, view.pending) > row.next_nonce:
+            _doubt(context, look, address, row.next_nonce)
+        elif address in in_doubt:
+            not_seen(context.sessions, nonce_of(chain_id, address), look.head)
+
+
+def _doubt(context: RelayerContext, look: Look, address: str, next_nonce: int) -> None:
+    view, subject = look.signers[address], nonce_of(context.settings.chain_id, address)
+    counts = {"latest": view.latest, "pending": view.pending, "ours": next_nonce}
+    others = nonces_elsewhere(context.endpoints, look, address)
+    if others and max(others) <= next_nonce:
+        log.warning("endpoints_disagree", address=address)
+        return
+    times = seen_again(context.sessions, subject, {}, look.head)
+    if times < (STRONG_AFTER if view.latest > next_nonce else WEAK_AFTER):
+        log.warning("signer_doubted", address=address, seen=times, **counts)
+        return
+    with transaction(context.sessions) as session:
+        quarantine(session, context.settings.chain_id, address)
+    drop(context.sessions, [subject])
+    log.error("signer_quarantined", address=address, **counts)

@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session
 from web3 import Web3
 
 from apps.common.database import transaction
+from apps.common.jsonrpc import Endpoint, RpcError, Unanswered
 from relayer.chain import Look, answered, look_at_chain, read_receipt
 from relayer.context import RelayerContext
 from relayer.errors import NotQuarantined, OccupantUnknown, ReleaseUnfinished, SignerNotAtRest, SignerNotFound
 from relayer.inquiry import blocks_using, elsewhere, transaction_in
 from relayer.models import FINAL, OPEN, ForeignClaim, ForeignTransaction, Message, Signer, Slot
-from relayer.rpc import Endpoint, RpcError, Unanswered
 
 log = structlog.get_logger(__name__)
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from flask import Response, current_app, jsonify
-from flask_smorest import Blueprint
 
+from apps.common.api import Blueprint
 from apps.common.idempotency import REPLAY_HEADER
 from relayer import schemas
 from relayer.explain import explain

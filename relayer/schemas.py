@@ -7,7 +7,15 @@ import marshmallow as ma
 from web3 import Web3
 
 from apps.common.wei import WeiField
-from apps.common.wire import BodySchema, PageQuerySchema, QuerySchema, TimeField, message_id_field
+from apps.common.wire import (
+    MAX_BLOCK,
+    BodySchema,
+    NumberPageSchema,
+    QuerySchema,
+    TimeField,
+    WholeField,
+    message_id_field,
+)
 from relayer.gas import MAX_GAS_LIMIT
 from relayer.models import INTENTS, SIGNER_STATES, STATUSES
 
@@ -73,19 +81,19 @@ class StatusesField(ma.fields.String):
         return statuses
 
 
-class ListQuerySchema(PageQuerySchema):
+class ListQuerySchema(NumberPageSchema):
     """`from_block` and `to_block` (both inclusive) choose by the block that the transaction was mined or settled in."""
 
     status = StatusesField(load_default=None)
-    from_block = ma.fields.Integer(load_default=None, validate=ma.validate.Range(min=0))
-    to_block = ma.fields.Integer(load_default=None, validate=ma.validate.Range(min=0))
+    from_block = WholeField(load_default=None, validate=ma.validate.Range(0, MAX_BLOCK))
+    to_block = WholeField(load_default=None, validate=ma.validate.Range(0, MAX_BLOCK))
 
 
-class EventQuerySchema(PageQuerySchema):
+class EventQuerySchema(NumberPageSchema):
     """`after`: the number of the last event seen."""
 
 
-class SendQuerySchema(PageQuerySchema):
+class SendQuerySchema(NumberPageSchema):
     """`after`: the id of the last send seen."""
 
 

@@ -15,12 +15,12 @@ from sqlalchemy.orm import aliased
 
 from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
+from apps.common.jsonrpc import Endpoint, RpcError, Unanswered
 from relayer.chain import Look
 from relayer.context import RelayerContext
 from relayer.events import Event, record_all
 from relayer.models import FINAL, UNMINED, Attempt, Message, Send, Signer, Slot, one_of
 from relayer.replies import DELIVERED, Reply, classify
-from relayer.rpc import Endpoint, RpcError, Unanswered
 from relayer.said import readable
 
 log = structlog.get_logger(__name__)
@@ -92,7 +92,8 @@ def _due_query(
         .correlate(Attempt)
         .lateral("previous")
     )
-    ago = func.clock_timestamp() - previous.c.started_at
+    # Either way: a sending that lies in the future was noted before the database's clock stepped back.
+    ago = func.greatest(func.clock_timestamp() - previous.c.started_at, previous.c.started_at - func.clock_timestamp())
     taken = previous.c.reply.in_([reply.value for reply in DELIVERED])
     older = or_(previous.c.head < look.head, ago > text(f"interval '{RESEND_TAKEN_SEC} seconds'"))
     # Its own count tells which nonces its pool does not hold, and that is believed: sending again costs little.

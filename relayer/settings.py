@@ -38,6 +38,7 @@ class RelayerSettings:
     max_gas_per_day_wei: int
     max_in_flight: int
     settle_quorum: int  # 0: two where two endpoints answer
+    http_bind_address: str = "127.0.0.1"
 
 
 def load_settings() -> RelayerSettings:
@@ -47,6 +48,7 @@ def load_settings() -> RelayerSettings:
     settings = RelayerSettings(
         app_env=app_env,
         http_port=reader.integer("HTTP_PORT", 8082, minimum=1),
+        http_bind_address=reader.bind_address(),
         database_url=_database_url(reader),
         broker_url=BaseSettings.read_broker(reader),
         rpc_urls=reader.urls("RPC_URL"),

@@ -24,6 +24,7 @@ from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
 from relayer.chain import Look, OpenMessage, Receipt
 from relayer.context import RelayerContext
+from relayer.doubts import STRONG_AFTER, seen_again
 from relayer.events import Event, record_all
 from relayer.inquiry import Ending, agreed, find_occupant, why_reverted
 from relayer.models import OPEN, Attempt, Message, Signer, Slot, one_of
@@ -58,7 +59,7 @@ def settle(context: RelayerContext, look: Look, messages: Sequence[OpenMessage])
         receipt = look.receipt_of(message)
         if look.signers[message.address].settled > message.nonce:
             used.add(message.message_id)
-            ending = _ending(look, message, receipt)
+            ending = _ending(context, look, message, receipt)
             if ending is not None:
                 endings.append(ending)
         elif receipt is not None and receipt.block_number > look.horizon:
@@ -84,12 +85,15 @@ def quarantine(session: Session, chain_id: int, address: str) -> None:
     )
 
 
-def _ending(look: Look, message: OpenMessage, receipt: Receipt | None) -> Ending | None:
+def _ending(context: RelayerContext, look: Look, message: OpenMessage, receipt: Receipt | None) -> Ending | None:
     """What ends a message whose nonce is used for ever, or None: an index may lag, a look may mix two moments."""
     if receipt is not None:
         return Ending(message, receipt=receipt) if receipt.block_number <= look.horizon else None
     occupant = find_occupant(look, message)
     if occupant is None or occupant.tx_hash in message.attempts:
+        return None
+    # The word of one node in one look ends nobody: the same stranger is seen again at a later block first.
+    if seen_again(context.sessions, f"occupant:{message.message_id}", asdict(occupant), look.head) < STRONG_AFTER:
         return None
     return Ending(message, occupant=occupant)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from eth_utils.abi import function_signature_to_4byte_selector
 from eth_utils.address import is_address, to_checksum_address
 
-from relayer.rpc import Endpoint, RpcError, Unanswered
+from apps.common.jsonrpc import Endpoint, RpcError, Unanswered
 
 RESERVED_BELOW = 0x10000  # precompiles are 0x01..0x11 and 0x0100 today; new ones come next to them
 ANEW_AFTER_SEC = 600.0

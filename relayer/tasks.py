@@ -10,21 +10,24 @@ from functools import cache
 
 from celery import Celery
 from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
 
 from apps.common.celery_settings import HintPublisher
 from apps.common.crashpoint import crashpoint
 from apps.common.database import make_engine, make_sessions, transaction
+from apps.common.hint_task import HintTask
 from apps.common.logging import configure_logging
 from relayer.context import RelayerContext, make_context
-from relayer.models import OPEN, Message
+from relayer.models import OPEN, Heartbeat, Message
 from relayer.pump import pump_once
 from relayer.settings import load_settings
 
 # Each ended message wakes the flow that waits for it; beyond this many at once the pool's sweep is quicker.
 MAX_HINTS = 10
 SAME_NEWS_SEC = 0.2
+MARK_SEC = 5.0
 
-celery = Celery("relayer", set_as_current=False)
+celery = Celery("relayer", set_as_current=False, task_cls=HintTask)
 celery.config_from_object("relayer.celeryconfig")
 
 
@@ -36,13 +39,17 @@ def pump() -> None:
     if news == last.news and time.monotonic() - last.at < SAME_NEWS_SEC:
         return
     last.news, last.at = news, time.monotonic()
-    pump_once(context, on_ended=lambda message_ids: _wake_flows(hints, message_ids))
+    tick = pump_once(context, on_ended=lambda message_ids: _wake_flows(hints, message_ids))
+    if tick.ran and last.at >= last.mark_at:
+        last.mark_at = last.at + MARK_SEC
+        _leave_heartbeat(context)
 
 
 @dataclass
 class _LastTick:
     news: object = None
     at: float = 0.0
+    mark_at: float = 0.0
 
 
 def _news(context: RelayerContext) -> object:
@@ -51,6 +58,14 @@ def _news(context: RelayerContext) -> object:
     with transaction(context.sessions) as session:
         query = select(func.max(Message.seq), func.max(Message.updated_at)).where(Message.status.in_(("queued", *OPEN)))
         return tuple(session.execute(query).one())
+
+
+def _leave_heartbeat(context: RelayerContext) -> None:
+    """The sign that hints of beat arrive and ticks run to their end; its age is what ops are alarmed by."""
+    mark = insert(Heartbeat).values(name="relayer_pump")
+    mark = mark.on_conflict_do_update(index_elements=["name"], set_={"beaten_at": func.clock_timestamp()})
+    with transaction(context.sessions) as session:
+        session.execute(mark)
 
 
 def _wake_flows(hints: HintPublisher, message_ids: list[str]) -> None:

@@ -2,5 +2,7 @@
 
 from celery import Celery
 
-celery = Celery("tasks")
+from apps.common.hint_task import HintTask
+
+celery = Celery("tasks", task_cls=HintTask)
 celery.config_from_object("celeryconfig")

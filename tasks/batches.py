@@ -8,6 +8,7 @@ from apps.pool.models import Batch, BatchTransaction
 from tasks import celery
 from tasks.claims import CLAIM_STEPS
 from tasks.engine import Step, run_batch, worker_context
+from tasks.releasing import release
 from tasks.stake import STAKE_STEPS
 from tasks.unstake import UNSTAKE_STEPS
 
@@ -15,6 +16,7 @@ STEPS: dict[tuple[str, str], Step] = {
     **{("stake", status): step for status, step in STAKE_STEPS.items()},
     **{("unstake", status): step for status, step in UNSTAKE_STEPS.items()},
     **{("claim", status): step for status, step in CLAIM_STEPS.items()},
+    **{(kind, "needs_attention"): release for kind in ("stake", "unstake", "claim")},
 }
 
 

@@ -22,14 +22,15 @@ from apps.pool.leases import flow_event, reason
 from apps.pool.limits import MAX_ELEMENTS, MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, Limits, elements, relayer_limits
 from apps.pool.models import Batch, BatchTransaction, Request, Walk
 from tasks import celery
-from tasks.engine import fires, worker_context
+from tasks.engine import worker_context
 from tasks.fitting import Hold, Waiting, fit
+from tasks.schedules import fires
 from tasks.sending import refresh_parked_requests
 
 log = structlog.get_logger(__name__)
 
 MAX_REQUESTS_PER_STAKE_BATCH = 10_000
-# A parked batch is not open: what holds it up is its own. See `_parked_under_way` for the one exception.
+# A parked batch is not open: what holds it up is its own. See `_unstakes_under_way` for the one exception.
 OPEN_STATUSES = ("batched", "submitting", "confirming", "requesting", "claiming")
 # How long the protocol's limit refills for one stake alone, nobody overtaking it: see `tasks.fitting`.
 PATIENCE_SEC = 900.0

@@ -4,31 +4,50 @@ Settled rewards have one path into the ledger: every `claim` and `settle` event 
 ``<message_id>:book`` movement, in the order of the index's log.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from apps.clients.base import CallRefused
 from apps.clients.ledger import movement
+from apps.clients.rewards import stake_delta
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
+from apps.pool.halts import FACTS
 from apps.pool.lanes import user_lanes
 from apps.pool.leases import LeaseLost, seconds
-from apps.pool.models import Batch, Request, RewardCut, Walk
+from apps.pool.models import Batch, Request, Resolution, RewardCut, Walk
 
 EVENTS_PER_PAGE = 200
+REUSED = "message_id_reused"
 OPEN_AT_THE_RELAYER = "signed,broadcast,mined"
 
 
 class WalkHalted(Exception):
-    """The books cannot follow the chain any further without ops; nothing is skipped."""
+    """The books cannot follow the chain any further without ops; nothing is skipped.
 
-    def __init__(self, code: str, detail: str) -> None:
+    `facts` say where and about what (`apps.pool.halts.FACTS`), for whoever decides about it.
+    """
+
+    def __init__(self, code: str, detail: str, **facts: Any) -> None:
         self.code = code
         self.detail = detail
+        self.facts = facts
         super().__init__(f"{code}: {detail}")
+
+    def at(self, item: Mapping[str, Any]) -> "WalkHalted":
+        """The same halt, at an item of the history."""
+        place = {name: item[name] for name in ("block_number", "log_index", "tx_hash", "kind", "shares", "amount_wei")}
+        self.facts = {**place, **self.facts}
+        return self
+
+    def record(self) -> dict[str, Any]:
+        """The halt as it is kept on the walk."""
+        return {"code": self.code, "detail": self.detail, **dict.fromkeys(FACTS), **self.facts}
 
 
 def write_walk(context: PoolContext, session: Session, walk: Walk, /, **values: Any) -> None:
@@ -48,6 +67,40 @@ def write_walk(context: PoolContext, session: Session, walk: Walk, /, **values: 
         setattr(walk, name, value)
 
 
+def post_effects(context: PoolContext, walk: Walk, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Post movements of the walk. One whose message_id stands for something else halts it, naming the id; once ops have
+    decided so, that one is posted under a name of their resolution.
+
+    Waiting cannot heal such a refusal, and nothing else of the walk may be booked past it.
+    """
+    try:
+        context.ledger.post_batch(rows)
+    except CallRefused as refusal:
+        if refusal.code != REUSED:
+            raise
+        context.ledger.post_batch([_renamed(context, walk, row) for row in rows])
+
+
+def move_stakes(context: PoolContext, walk: Walk, deltas: Sequence[Mapping[str, Any]]) -> None:
+    """Stake deltas of the walk, as `post_effects` does movements."""
+    try:
+        context.rewards.stake_deltas(walk.id, deltas)
+    except CallRefused as refusal:
+        if refusal.code != REUSED:
+            raise
+        for delta in deltas:  # one by one, to find the one that is refused; the others keep their own names
+            _under_some_name(context, walk, str(delta["message_id"]), partial(_one_delta, context, walk, delta))
+
+
+def accrue(context: PoolContext, walk: Walk, name: str, reward_wei: int) -> dict[str, Any]:
+    """The accrual of a rebase, as `post_effects` does movements."""
+
+    def call(message_id: str) -> dict[str, Any]:
+        return context.rewards.accrue(message_id, walk.id, reward_wei, context.settings.reward_source)
+
+    return _under_some_name(context, walk, name, call)
+
+
 def book_reward_events(context: PoolContext, walk: Walk, *, held: frozenset[str] = frozenset()) -> None:
     """Book every settled reward after the walk's event cursor. The caller holds the lane, and the users in `held`."""
     while True:
@@ -58,7 +111,7 @@ def book_reward_events(context: PoolContext, walk: Walk, *, held: frozenset[str]
         users = {item["user_id"] for item in settled} - held
         with user_lanes(context.sessions, walk.id, users, context.settings.lease_sec):
             rows = [row for item in settled for row in _movements_of(context, walk.id, item)]
-            context.ledger.post_batch(rows)
+            post_effects(context, walk, rows)
             with transaction(context.sessions) as session:
                 write_walk(context, session, walk, reward_event_id=int(items[-1]["id"]))
 
@@ -90,7 +143,7 @@ def book_gas(context: PoolContext, walk: Walk, up_to_block: int) -> None:
         for item in _all(context, from_block=start + 1, to_block=up_to_block)
         if item["gas_cost_wei"] is not None and int(item["gas_cost_wei"]) > 0
     ]
-    context.ledger.post_batch(rows)
+    post_effects(context, walk, rows)
     with transaction(context.sessions) as session:
         write_walk(context, session, walk, gas_cursor=str(up_to_block))
 
@@ -106,6 +159,50 @@ def _all(context: PoolContext, **query: Any) -> list[dict[str, Any]]:
             return found
 
 
+def _renamed(context: PoolContext, walk: Walk, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A movement under the name that it can be posted under."""
+    known = context.ledger.movement(str(row["message_id"]))
+    if known is None or all(known[name] == row[name] for name in row):
+        return row
+    return {**row, "message_id": _new_name(context, walk, str(row["message_id"]), "ledger")}
+
+
+def _one_delta(context: PoolContext, walk: Walk, delta: Mapping[str, Any], message_id: str) -> dict[str, Any]:
+    return context.rewards.stake_deltas(walk.id, [{**delta, "message_id": message_id}])
+
+
+def _under_some_name(
+    context: PoolContext, walk: Walk, name: str, call: Callable[[str], dict[str, Any]]
+) -> dict[str, Any]:
+    try:
+        return call(name)
+    except CallRefused as refusal:
+        if refusal.code != REUSED:
+            raise
+        return call(_new_name(context, walk, name, refusal.service))
+
+
+def _new_name(context: PoolContext, walk: Walk, effect: str, service: str) -> str:
+    """What ops have decided that a refused effect is called; halts the walk until they have."""
+    with transaction(context.sessions) as session:
+        decided = session.scalars(
+            select(Resolution)
+            .where(
+                Resolution.pool_id == walk.id,
+                Resolution.action == "rename_effect",
+                Resolution.effect == effect,
+                Resolution.status.in_(("approved", "applied")),
+            )
+            .with_for_update()
+        ).first()
+        if decided is None:
+            detail = f"{effect} stands for something else at {service}."
+            raise WalkHalted("booking_refused", detail, effect=effect)
+        if decided.status == "approved":
+            decided.status, decided.applied_at = "applied", func.clock_timestamp()
+        return f"resolution:{decided.id}:effect"
+
+
 def _movements_of(context: PoolContext, pool_id: str, event: dict[str, Any]) -> list[dict[str, Any]]:
     claimed = int(event["claimed_wei"])
     booking = f"{event['message_id']}:book"
@@ -114,11 +211,19 @@ def _movements_of(context: PoolContext, pool_id: str, event: dict[str, Any]) -> 
         return [movement(booking, "reward_compound", pool_id, user_id, claimed)]
     rows = []
     exiting = -int(event["exiting_delta_wei"])
+    covered = 0
     if exiting > 0:
-        for request_id, amount in _cuts(context, pool_id, event, exiting):
+        cuts = _cuts(context, pool_id, event, exiting)
+        covered = exiting - sum(amount for _, amount in cuts)
+        for request_id, amount in cuts:
             name = f"{event['message_id']}:cut:{request_id}"
             rows.append(movement(name, "unstake_cancel", pool_id, user_id, amount, reference=request_id))
-    rows.append(movement(booking, "reward_loss", pool_id, user_id, -claimed))
+    if covered > 0:
+        rows.append(movement(f"{event['message_id']}:covered", "reward_loss_covered", pool_id, None, covered))
+        # The index has taken it off the user's exiting wei; the books leave those whole.
+        context.rewards.stake_deltas(pool_id, [stake_delta(f"{event['message_id']}:covered", user_id, 0, covered)])
+    if -claimed > covered:
+        rows.append(movement(booking, "reward_loss", pool_id, user_id, -claimed - covered))
     return rows
 
 
@@ -151,13 +256,33 @@ def _cuts(context: PoolContext, pool_id: str, event: dict[str, Any], exiting: in
                 cuts.append((row.id, cut))
                 row.amount_wei = int(row.amount_wei or 0) - cut
                 exiting -= cut
-        if exiting > 0:
-            raise WalkHalted("loss_unplaced", f"{exiting} wei of a loss fit none of the user's queued unstakes.")
+        if exiting > 0 and not _covered(session, pool_id, event["message_id"]):
+            raise WalkHalted(
+                "loss_unplaced",
+                f"{exiting} wei of a loss fit none of the user's queued unstakes.",
+                effect=event["message_id"],
+                amount_wei=str(exiting),
+            )
         for request_id, cut in cuts:
             session.execute(
                 insert(RewardCut).values(event_message_id=event["message_id"], request_id=request_id, amount_wei=cut)
             )
         return cuts
+
+
+def _covered(session: Session, pool_id: str, event_message_id: str) -> bool:
+    """Whether ops have decided that the company bears what fits none of the user's unstakes."""
+    found = session.scalars(
+        select(Resolution).where(
+            Resolution.pool_id == pool_id,
+            Resolution.action == "cover_loss",
+            Resolution.halt["effect"].astext == event_message_id,
+            Resolution.status.in_(("approved", "applied")),
+        )
+    ).first()
+    if found is not None and found.status == "approved":
+        found.status, found.applied_at = "applied", func.clock_timestamp()
+    return found is not None
 
 
 def _parked_before_leaving() -> ColumnElement[bool]:

@@ -23,8 +23,9 @@ from apps.pool.feed import record_events
 from apps.pool.leases import Advance, Outcome, Park, Wait, flow_event, reason, seconds
 from apps.pool.models import Batch, Request, Withdrawal
 from tasks import celery
-from tasks.engine import Step, fires, worker_context
+from tasks.engine import Step, worker_context
 from tasks.members import set_requests
+from tasks.schedules import fires
 from tasks.sending import FAILED, POLL_SEC, failure, follow, stored, waiting, with_transaction
 from tasks.waiting import explain_waiting
 
@@ -74,7 +75,7 @@ def build(context: PoolContext, batch: Batch) -> Outcome:
     except CallRefused as refusal:
         bad = _named(refusal)
         if bad.issuperset(ids) or bad.isdisjoint(ids):
-            return _drop(batch, refusal.code, refusal.detail)
+            return drop(batch, refusal.code, refusal.detail)
         # One bad id must not hold up the others: it is let go, and the rest is built again.
         why = reason(refusal.code, refusal.detail)
         return Advance("batched", reason=why, write=lambda session: _free(session, batch, bad, why))
@@ -100,7 +101,7 @@ def claim(context: PoolContext, batch: Batch) -> Outcome:
         code, detail = failure(sent)
         if REFUSED_BY_CUSTODY in f"{code} {detail}":
             code = "custody_refuses_eth"
-        return _drop(batch, code, detail)
+        return drop(batch, code, detail)
     return waiting(sent)
 
 
@@ -209,7 +210,7 @@ def _start(session: Session, batch: Batch) -> None:
     record_events(session, ids)
 
 
-def _drop(batch: Batch, code: str, detail: str) -> Advance:
+def drop(batch: Batch, code: str, detail: str) -> Advance:
     """Give up the batch; whatever was wrong with one of its NFTs, a later poll sees what each is by then."""
     why = reason(code, detail)
     return Advance("failed", reason=why, run_in_sec=None, write=lambda session: _free(session, batch, None, why))

@@ -1,17 +1,15 @@
-"""The engine: what a worker works with, once-only firing of schedules, and the run of one claimed step."""
+"""The engine: what a worker works with, and the run of one claimed step."""
 
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import structlog
-from sqlalchemy import delete, func, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
-import celeryconfig
 from apps.clients.base import CallFailed, CallRefused
-from apps.common.database import transaction
+from apps.common.database import is_transient, transaction
 from apps.common.logging import configure_logging
 from apps.pool.context import PoolContext, make_context
 from apps.pool.feed import record_events
@@ -29,7 +27,7 @@ from apps.pool.leases import (
     reason,
     wait,
 )
-from apps.pool.models import Batch, Request, ScheduleFire, requests_of
+from apps.pool.models import Batch, Request, requests_of
 from apps.pool.rendering import TERMINAL
 from apps.pool.settings import load_settings
 from tasks.booking import WalkHalted
@@ -49,28 +47,6 @@ def worker_context() -> PoolContext:
     return make_context(settings, pool_hints(settings.broker_url))
 
 
-def fires(context: PoolContext, schedule: str | None) -> bool:
-    """Record a schedule's firing; False when another beat fired it already. A hint (None) always runs.
-
-    The time is the database's, cut down to the interval, so two beats whose clocks differ fire the same row.
-    """
-    if schedule is None:
-        return True
-    interval = _interval_sec(schedule)
-    fire_at = text("to_timestamp(floor(extract(epoch FROM now()) / :i) * :i)").bindparams(i=interval)
-    with transaction(context.sessions) as session:
-        fired = session.execute(
-            insert(ScheduleFire)
-            .values(schedule=schedule, fire_at=fire_at)
-            .on_conflict_do_nothing()
-            .returning(ScheduleFire.fire_at)
-        ).one_or_none()
-        if fired is not None:
-            old = func.now() - text("interval '1 day'")
-            session.execute(delete(ScheduleFire).where(ScheduleFire.schedule == schedule, ScheduleFire.fire_at < old))
-    return fired is not None
-
-
 def run_batch(context: PoolContext, batch: Batch, step: Step) -> None:
     """Run one step of a claimed batch and write its outcome. What a later run can heal never escapes."""
     try:
@@ -84,7 +60,7 @@ def run_batch(context: PoolContext, batch: Batch, step: Step) -> None:
         outcome = Wait(HALTED_AGAIN_SEC, reason(halt.code, halt.detail))
     except Exception as error:
         # Whatever it was, the row must come back: a lease that merely runs out would hide it, and never end.
-        if not isinstance(error, CallFailed | CallRefused):
+        if not isinstance(error, CallFailed | CallRefused) and not is_transient(error):
             log.exception("step_failed", batch_id=batch.id, status=batch.status)
         _failed(context, batch, error)
         return
@@ -155,7 +131,3 @@ def _failed(context: PoolContext, batch: Batch, error: Exception) -> None:
             back_off(session, batch, fault_text(error))
     except LeaseLost:
         log.warning("lease_lost", batch_id=batch.id, status=batch.status)
-
-
-def _interval_sec(schedule: str) -> float:
-    return float(str(celeryconfig.beat_schedule[schedule]["schedule"]))

@@ -13,12 +13,13 @@ from apps.common.wire import new_id
 from apps.pool.context import PoolContext
 from apps.pool.lanes import LaneBusy
 from apps.pool.leases import LeaseLost, extend
-from apps.pool.models import WHOLE_BLOCK, Batch, Request, Walk
+from apps.pool.models import WHOLE_BLOCK, Batch, CompanyWithdrawal, Request, Resolution, Walk
 from tasks import celery
 from tasks.booking import WalkHalted, book_reward_events, write_walk
 from tasks.cross_check import users_that_differ
-from tasks.engine import fires, worker_context
+from tasks.engine import worker_context
 from tasks.members import left_and_not_requested
+from tasks.schedules import fires
 from tasks.walk_lane import walk_lane
 
 log = structlog.get_logger(__name__)
@@ -80,9 +81,10 @@ def _reconcile_at(context: PoolContext, walk: Walk) -> dict[str, Any]:
     pool = context.rewards.pool(walk.id)
     owed = int(pool["accrued_wei"]) - int(pool["claimed_wei"])
     with transaction(context.sessions) as session:
-        weight = int(pool["weight_wei"]) + _left_but_not_requested(session, walk.id)
+        weight = int(pool["weight_wei"]) + _left_but_not_requested(session, walk.id) - _company_faces(session, walk.id)
+        accepted = _accepted_shares(session, walk.id)
     message_id = f"reconciliation:{walk.id}:{walk.cursor_block}:{new_id()}"
-    return context.protocols.reconcile(message_id, walk.cursor_block, owed, weight)
+    return context.protocols.reconcile(message_id, walk.cursor_block, owed, weight, accepted)
 
 
 def _left_but_not_requested(session: Session, pool_id: str) -> int:
@@ -93,6 +95,29 @@ def _left_but_not_requested(session: Session, pool_id: str) -> int:
         .where(Batch.pool_id == pool_id, Batch.kind == "unstake", left_and_not_requested())
     )
     return exact_int(total)
+
+
+def _company_faces(session: Session, pool_id: str) -> int:
+    """Face wei of the company's own withdrawals that are not paid yet: among the faces on chain, and no user's."""
+    total = session.scalar(
+        select(func.coalesce(func.sum(CompanyWithdrawal.amount_wei), 0)).where(
+            CompanyWithdrawal.pool_id == pool_id, CompanyWithdrawal.paid_wei.is_(None)
+        )
+    )
+    return exact_int(total)
+
+
+def _accepted_shares(session: Session, pool_id: str) -> int:
+    """Shares that came or went without a log and that ops have decided are real: no history holds them."""
+    halts = session.scalars(
+        select(Resolution.halt).where(
+            Resolution.pool_id == pool_id,
+            Resolution.action == "book_difference",
+            Resolution.status == "applied",
+            Resolution.halt["code"].astext == "shares_mismatch",
+        )
+    )
+    return sum(int(halt["shares"]) for halt in halts if halt is not None)
 
 
 def _pause(context: PoolContext, pool_id: str, lines: list[str]) -> None:

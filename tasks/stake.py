@@ -51,7 +51,7 @@ def build(context: PoolContext, batch: Batch) -> Outcome:
         unsigned = context.protocols.build_submit(batch.amount_wei)
     except CallRefused as refusal:
         if refusal.code in PASSING:
-            return _requeue(batch, refusal.code, refusal.detail)
+            return requeue(batch, refusal.code, refusal.detail)
         if refusal.code == "operator_underfunded" or "insufficient funds" in refusal.detail.lower():
             return Wait(5.0, reason("operator_underfunded", refusal.detail))
         return Park(reason(refusal.code, refusal.detail))
@@ -82,13 +82,11 @@ def confirm(context: PoolContext, batch: Batch) -> Outcome:
     if sent["status"] in FAILED:
         code, detail = failure(sent)
         if any(text in f"{code} {detail}" for text in PASSING_REVERTS):
-            return _requeue(
-                batch, "stake_limit_exceeded" if "LIMIT" in f"{code} {detail}" else "staking_paused", detail
-            )
+            return requeue(batch, "stake_limit_exceeded" if "LIMIT" in f"{code} {detail}" else "staking_paused", detail)
         if sent["status"] == "rejected" and code in TOO_MUCH and len(members(context, batch.id)) > 1:
             return _requeue_smaller(batch, code, detail)
         if sent["status"] == "rejected" and (code in SET_UP or code == "daily_value_over_cap"):
-            return _requeue(batch, code, detail)
+            return requeue(batch, code, detail)
         return _give_back(context, batch, code, detail)
     return waiting(sent)
 
@@ -160,7 +158,7 @@ def _wait_for_ops(context: PoolContext, batch: Batch) -> Outcome | None:
     return Wait(10.0, reason("operator_underfunded", f"The operator's address lacks {missing} wei."))
 
 
-def _requeue(batch: Batch, code: str, detail: str) -> Advance:
+def requeue(batch: Batch, code: str, detail: str) -> Advance:
     why = reason(code, detail)
     return Advance("failed", reason=why, run_in_sec=None, write=lambda session: requeue_members(session, batch, why))
 

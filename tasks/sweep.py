@@ -10,6 +10,7 @@ from apps.pool.leases import seconds
 from apps.pool.models import Batch, Request, Walk
 from tasks import celery
 from tasks.engine import worker_context
+from tasks.schedules import mark_sweep
 
 HINT_AGAIN_SEC = 5.0
 MAX_HINTS = 200
@@ -29,6 +30,7 @@ def wake() -> int:
     context = worker_context()
     hints: list[tuple[str, str]] = []
     with transaction(context.sessions) as session:
+        mark_sweep(session, context.settings.lease_sec)
         for model, task in _TASKS.items():
             due = (
                 select(model.id)

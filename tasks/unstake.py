@@ -97,7 +97,7 @@ def request(context: PoolContext, batch: Batch) -> Outcome:
     if sent["status"] in FAILED:
         code, detail = failure(sent)
         too_much = sent["status"] == "rejected" and code in TOO_MUCH and len(members(context, batch.id)) > 1
-        return _restore(context, batch, code, detail, requeue_smaller if too_much else requeue_members)
+        return restore(context, batch, code, detail, requeue_smaller if too_much else requeue_members)
     return waiting(sent)
 
 
@@ -126,9 +126,9 @@ def _build_request(context: PoolContext, batch: Batch) -> Outcome:
         if refusal.code == "steth_insufficient":
             return _shorten(context, batch, refusal)
         if refusal.code in PASSING:
-            return _restore(context, batch, refusal.code, refusal.detail)
+            return restore(context, batch, refusal.code, refusal.detail)
         if refusal.code in TOO_MANY and len(items) > 1:
-            return _restore(context, batch, refusal.code, refusal.detail, requeue_smaller)
+            return restore(context, batch, refusal.code, refusal.detail, requeue_smaller)
         return Park(reason(refusal.code, refusal.detail))
     if stored(batch, "approve") is not None:
         follow(context, batch, "approve")  # mined, or the request could not be built: its hash is kept with the batch
@@ -169,13 +169,13 @@ def _approve(context: PoolContext, batch: Batch) -> Outcome:
         return Advance("requesting", {"context": with_transaction(batch, "approve", unsigned)})
     sent = follow(context, batch, "approve")
     if sent["status"] in FAILED:
-        return _restore(context, batch, *failure(sent))
+        return restore(context, batch, *failure(sent))
     if sent["status"] == "conflict":
         return Park(reason(*failure(sent)))
     return waiting(sent)
 
 
-def _restore(
+def restore(
     context: PoolContext,
     batch: Batch,
     code: str,

@@ -4,6 +4,7 @@ Distribution walks the history from its cursor to the money horizon in (block, l
 booked yet stops the walk, it is never skipped; a fault that waiting cannot heal halts it with an alarm.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -16,19 +17,23 @@ from apps.common.database import transaction
 from apps.pool.context import PoolContext
 from apps.pool.lanes import LaneBusy
 from apps.pool.leases import LeaseLost, flow_event, reason, seconds
-from apps.pool.models import WHOLE_BLOCK, ProtocolMetric, Walk
+from apps.pool.models import WHOLE_BLOCK, ProtocolMetric, Resolution, Walk
 from tasks import celery
-from tasks.booking import WalkHalted, book_gas, book_reward_events, gas_target, write_walk
-from tasks.engine import fires, worker_context
+from tasks.booking import WalkHalted, book_gas, book_reward_events, gas_target, post_effects, write_walk
+from tasks.engine import worker_context
 from tasks.reconciliation import reconcile_in_lane
-from tasks.walk_items import ITEM_STEPS
+from tasks.resolving import accept_dust, accept_shares, apply_to_item, book_missed, decisions_about, repin
+from tasks.schedules import fires
+from tasks.walk_items import ITEM_STEPS, book_donations
 from tasks.walk_lane import walk_lane
+from tasks.walk_pass import shares_mismatch
 
 log = structlog.get_logger(__name__)
 
 ITEMS_PER_PAGE = 200
 AGAIN_SEC = 30.0
 SOON_SEC = 0.3
+REFUSALS_BEFORE_HALT = 5  # two seconds apart: a pair of calls that is under way ends long before
 DUST_PER_OPERATION_WEI = 2
 DUST_BASE_WEI = 10**9
 
@@ -77,31 +82,61 @@ def _walk_and_note(context: PoolContext, walk: Walk) -> int:
         _note(context, walk, "walking", None, SOON_SEC)
         return 0
     except WalkHalted as halt:
-        log.error("walk_halted", pool_id=walk.id, code=halt.code, detail=halt.detail)
-        _note(context, walk, "halted", reason(halt.code, halt.detail), AGAIN_SEC)
+        _halt(context, walk, halt)
         return 0
-    except (CallFailed, CallRefused) as error:
+    except LeaseLost:
+        raise
+    except CallRefused as error:
+        _refused(context, walk, error)
+        return 0
+    except CallFailed as error:
         log.warning("walk_waits", pool_id=walk.id, why=str(error))
-        why = reason("waiting", str(error)[:300])
-        _note(context, walk, walk.status, why if isinstance(error, CallRefused) else walk.reason, 2.0, str(error)[:500])
+        _note(context, walk, walk.status, walk.reason, 2.0, str(error)[:500], halt=walk.halt)
+        return 0
+    except Exception as error:
+        # Whatever it was, the row must show it: a fault that only a log knows stands still in silence.
+        log.exception("walk_fault", pool_id=walk.id)
+        detail = f"An unforeseen {type(error).__name__}; the worker's log has it whole."
+        _halt(context, walk, WalkHalted("walk_fault", detail))
         return 0
     _note(context, walk, "walking", None, AGAIN_SEC)
     return booked
+
+
+def _halt(context: PoolContext, walk: Walk, halt: WalkHalted) -> None:
+    log.error("walk_halted", pool_id=walk.id, code=halt.code, detail=halt.detail)
+    _note(context, walk, "halted", reason(halt.code, halt.detail), AGAIN_SEC, halt=halt.record())
+
+
+def _refused(context: PoolContext, walk: Walk, error: CallRefused) -> None:
+    """A service says no. In the middle of a pair of calls that heals by itself; said again and again it is a halt."""
+    if error.code == "chain_reorganized":
+        _halt(context, walk, WalkHalted("chain_reorganized", error.detail))
+        return
+    times = 1 + int(walk.context.get("refusals", 0))
+    if times > REFUSALS_BEFORE_HALT:
+        _halt(context, walk, WalkHalted("booking_refused", str(error)[:300]))
+        return
+    log.warning("walk_waits", pool_id=walk.id, why=str(error))
+    why = reason("waiting", str(error)[:300])
+    _note(context, walk, walk.status, why, 2.0, str(error)[:500], halt=walk.halt, refusals=times)
 
 
 def _to_horizon(context: PoolContext, walk: Walk) -> int:
     booked = 0
     _finish_pending(context, walk)
     _check_canonical(context, walk)
+    book_missed(context, walk, lambda item, decided: _book(context, walk, [item], decided))
     while True:
         page = context.protocols.history(f"{walk.cursor_block}:{walk.cursor_log_index}", ITEMS_PER_PAGE)
         horizon = int(page["horizon"]["block_number"])
         target = gas_target(context, horizon)
         book_gas(context, walk, target)
         reachable = [item for item in page["items"] if item["block_number"] <= target]
-        for item in reachable:
-            ITEM_STEPS[item["kind"]](context, walk, item)
-            booked += 1
+        decided = decisions_about(context, walk.id, [item["tx_hash"] for item in reachable])
+        for group in _groups(reachable):
+            _book(context, walk, group, decided.get((group[0]["tx_hash"], group[0]["kind"])))
+            booked += len(group)
         if len(reachable) < len(page["items"]) or page["next"] is None:
             break
     book_reward_events(context, walk)
@@ -110,12 +145,45 @@ def _to_horizon(context: PoolContext, walk: Walk) -> int:
     return booked
 
 
+def _groups(items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Items in order, each alone, but gifts that stand next to each other together."""
+    gifts: list[dict[str, Any]] = []
+    for item in items:
+        if item["kind"] == "foreign_in":
+            gifts.append(item)
+            continue
+        if gifts:
+            yield gifts
+            gifts = []
+        yield [item]
+    if gifts:
+        yield gifts
+
+
+def _book(context: PoolContext, walk: Walk, group: list[dict[str, Any]], decided: Resolution | None) -> None:
+    """Book one item, or gifts together, as it is usual or as ops decided; a halt carries the item it is about."""
+    item = group[0]
+    try:
+        if decided is not None:
+            apply_to_item(context, walk, item, decided)
+        elif item["kind"] == "foreign_in":
+            book_donations(context, walk, group)
+        else:
+            if item["kind"] == "rebase":
+                accept_shares(context, walk, int(item["rebase"]["operator_shares"]))
+            ITEM_STEPS[item["kind"]](context, walk, item)
+    except WalkHalted as halt:
+        raise halt.at(item) from None
+
+
 def _check_canonical(context: PoolContext, walk: Walk) -> None:
     if walk.cursor_block_hash is None:
         return
     state = context.protocols.state(walk.cursor_block)
-    if state["block_hash"] != walk.cursor_block_hash:
-        raise WalkHalted("chain_reorganized", f"Walked block {walk.cursor_block} has left the chain.")
+    if state["block_hash"] != walk.cursor_block_hash and not repin(context, walk):
+        raise WalkHalted(
+            "chain_reorganized", f"Walked block {walk.cursor_block} has left the chain.", block_number=walk.cursor_block
+        )
 
 
 def _close_block(context: PoolContext, walk: Walk, block: int) -> None:
@@ -124,17 +192,20 @@ def _close_block(context: PoolContext, walk: Walk, block: int) -> None:
     The step is decided and kept before it is posted: a run that dies in between posts the very same step again.
     """
     state = context.protocols.state(block)
-    steth = int(state["operator"]["steth_wei"])
-    if int(state["operator"]["shares"]) != walk.operator_shares:
-        found = state["operator"]["shares"]
-        raise WalkHalted(
-            "shares_mismatch", f"The operator holds {found} shares, the walk has met {walk.operator_shares}."
-        )
+    steth, shares = int(state["operator"]["steth_wei"]), int(state["operator"]["shares"])
+    if shares != walk.operator_shares and not accept_shares(context, walk, shares):
+        pooled, total = int(state["total_pooled_ether_wei"]), int(state["total_shares"])
+        halt = shares_mismatch(walk, shares, pooled, total)
+        halt.facts["block_number"] = block
+        raise halt
     dust = walk.submitted_wei - walk.requested_wei + walk.rewards_wei + walk.donated_wei - steth
     step = dust - walk.dust_wei
     bound = DUST_PER_OPERATION_WEI * walk.operations_since_dust + DUST_BASE_WEI
     if abs(step) > bound:
-        raise WalkHalted("dust_out_of_bounds", f"The operator's stETH is off by {step} wei, more than rounding can be.")
+        step -= accept_dust(context, walk, step, bound)
+    if abs(step) > bound:
+        detail = f"The operator's stETH is off by {step} wei, more than rounding can be."
+        raise WalkHalted("dust_out_of_bounds", detail, block_number=block, amount_wei=str(step))
     pending = {"block": block, "block_hash": state["block_hash"], "step": str(step), "state": _snapshot(state)}
     with transaction(context.sessions) as session:
         write_walk(context, session, walk, context={**walk.context, "pending": pending})
@@ -148,7 +219,7 @@ def _finish_pending(context: PoolContext, walk: Walk) -> None:
     block, step = int(pending["block"]), int(pending["step"])
     if step != 0:
         kind = "rounding_loss" if step > 0 else "rounding_gain"
-        context.ledger.post_batch([movement(f"dust:{walk.id}:{block}", kind, walk.id, None, abs(step))])
+        post_effects(context, walk, [movement(f"dust:{walk.id}:{block}", kind, walk.id, None, abs(step))])
     rest = {name: value for name, value in walk.context.items() if name not in {"pending", "reward_since_snapshot"}}
     with transaction(context.sessions) as session:
         _insert_snapshot(session, walk, pending)
@@ -200,8 +271,12 @@ def _note(
     why: dict[str, Any] | None,
     again_sec: float,
     error: str | None = None,
+    *,
+    halt: dict[str, Any] | None = None,
+    refusals: int = 0,
 ) -> None:
     changed = status != walk.status or why != walk.reason
+    rest = {name: value for name, value in walk.context.items() if name != "refusals"}
     with transaction(context.sessions) as session:
         if changed:
             session.add(flow_event(walk, "walk", status, why))
@@ -211,7 +286,9 @@ def _note(
             walk,
             status=status,
             reason=why,
+            halt=halt,
             last_error=error,
             hinted_at=None,
             next_run_at=func.now() + seconds(again_sec),
+            context={**rest, "refusals": refusals} if refusals else rest,
         )

@@ -7,6 +7,7 @@ again.
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import requests
 import structlog
@@ -19,6 +20,11 @@ log = structlog.get_logger(__name__)
 
 # An audit replays a whole history. A reconciliation holds its lane for a hundred seconds and asks for no more than this.
 AUDIT_TIMEOUT_SEC = 40.0
+
+
+def segment(text: str) -> str:
+    """An id as one segment of a path, whatever it holds. Nothing makes one of ``.`` and ``..``: no id may be that."""
+    return quote(text, safe="")
 
 
 class CallFailed(Unavailable):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient
+from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient, segment
 
 
 class LedgerClient(ServiceClient):
@@ -28,13 +28,13 @@ class LedgerClient(ServiceClient):
         return self.post("/v1/movements/batch", {"movements": list(movements)})
 
     def movement(self, message_id: str) -> dict[str, Any] | None:
-        return self.find(f"/v1/movements/{message_id}")
+        return self.find(f"/v1/movements/{segment(message_id)}")
 
     def movements(self, **query: Any) -> dict[str, Any]:
         return self.get("/v1/movements", **query)
 
     def balance(self, pool_id: str, user_id: str) -> dict[str, Any]:
-        return self.get(f"/v1/balances/{user_id}", pool_id=pool_id)
+        return self.get(f"/v1/balances/{segment(user_id)}", pool_id=pool_id)
 
     def balances(self, pool_id: str, after: str | None = None, limit: int = 200) -> dict[str, Any]:
         return self.get("/v1/balances", pool_id=pool_id, after=after, limit=limit)

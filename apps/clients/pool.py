@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from apps.clients.base import ServiceClient
+from apps.clients.base import ServiceClient, segment
 
 
 class PoolClient(ServiceClient):
@@ -18,7 +18,7 @@ class PoolClient(ServiceClient):
         return self.post("/v1/reward-claims", {"message_id": message_id, "user_id": user_id})
 
     def request(self, request_id: str) -> dict[str, Any]:
-        return self.get(f"/v1/requests/{request_id}")
+        return self.get(f"/v1/requests/{segment(request_id)}")
 
     def requests(self, **query: Any) -> dict[str, Any]:
         return self.get("/v1/requests", **query)
@@ -27,4 +27,4 @@ class PoolClient(ServiceClient):
         return self.get("/v1/batches", **query)
 
     def portfolio(self, user_id: str) -> dict[str, Any]:
-        return self.get(f"/v1/users/{user_id}/portfolio")
+        return self.get(f"/v1/users/{segment(user_id)}/portfolio")

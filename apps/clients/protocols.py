@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient
+from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient, segment
 
 RECONCILIATION_TIMEOUT_SEC = AUDIT_TIMEOUT_SEC + 20.0  # the ledger is audited within it
 
@@ -30,14 +30,18 @@ class ProtocolsClient(ServiceClient):
         return self.get("/v1/lido/history", after=after, limit=limit)
 
     def receipt(self, tx_hash: str) -> dict[str, Any] | None:
-        return self.find(f"/v1/lido/receipts/{tx_hash}")
+        return self.find(f"/v1/lido/receipts/{segment(tx_hash)}")
 
     def withdrawal_status(self, ids: Sequence[int]) -> list[dict[str, Any]]:
         return list(self.post("/v1/lido/withdrawals/status", {"ids": list(ids)})["items"])
 
-    def reconcile(self, message_id: str, block: int, owed_wei: int, weight_wei: int) -> dict[str, Any]:
+    def reconcile(
+        self, message_id: str, block: int, owed_wei: int, weight_wei: int, accepted_shares: int = 0
+    ) -> dict[str, Any]:
         rewards = {"owed_wei": str(owed_wei), "weight_wei": str(weight_wei)}
-        body = {"message_id": message_id, "block": block, "rewards": rewards}
+        body: dict[str, Any] = {"message_id": message_id, "block": block, "rewards": rewards}
+        if accepted_shares:
+            body["accepted_shares"] = str(accepted_shares)
         return self.post("/v1/reconciliations", body, timeout=RECONCILIATION_TIMEOUT_SEC)
 
     def reconciliations(self, **query: Any) -> dict[str, Any]:

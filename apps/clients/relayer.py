@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from apps.clients.base import ServiceClient
+from apps.clients.base import ServiceClient, segment
 
 
 class RelayerClient(ServiceClient):
@@ -13,7 +13,7 @@ class RelayerClient(ServiceClient):
         return self.post("/v1/transactions", message)
 
     def transaction(self, message_id: str) -> dict[str, Any] | None:
-        return self.find(f"/v1/transactions/{message_id}")
+        return self.find(f"/v1/transactions/{segment(message_id)}")
 
     def transactions(self, **query: Any) -> dict[str, Any]:
         return self.get("/v1/transactions", **query)

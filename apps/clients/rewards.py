@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient
+from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient, segment
 
 
 class RewardsClient(ServiceClient):
@@ -35,10 +35,10 @@ class RewardsClient(ServiceClient):
         return self.post("/v1/claims/batch", {"pool_id": pool_id, "claims": items})
 
     def pool(self, pool_id: str) -> dict[str, Any]:
-        return self.get(f"/v1/pools/{pool_id}")
+        return self.get(f"/v1/pools/{segment(pool_id)}")
 
     def position(self, pool_id: str, user_id: str) -> dict[str, Any]:
-        return self.get(f"/v1/positions/{user_id}", pool_id=pool_id)
+        return self.get(f"/v1/positions/{segment(user_id)}", pool_id=pool_id)
 
     def positions(self, pool_id: str, after: str | None = None, limit: int = 200) -> dict[str, Any]:
         return self.get("/v1/positions", pool_id=pool_id, after=after, limit=limit)

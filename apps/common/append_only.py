@@ -11,7 +11,8 @@ import structlog
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from apps.common.errors import AppendOnlyUnproven, is_transient
+from apps.common.database import is_transient
+from apps.common.errors import AppendOnlyUnproven
 from apps.common.wire import new_id
 
 log = structlog.get_logger(__name__)

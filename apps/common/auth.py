@@ -18,6 +18,11 @@ def key_matches(given: str | None, accepted: Sequence[str]) -> bool:
     return any(matches) and bool(given)
 
 
+def is_open(path: str) -> bool:
+    """Whether a page needs no key: status, metrics, documentation."""
+    return any(path == page or path.startswith(page.rstrip("/") + "/") for page in OPEN_PATHS)
+
+
 def require_internal_key(app: Flask, accepted: Sequence[str], *, allow: Callable[[], bool] | None = None) -> None:
     """Refuse every request without an accepted key, but for status, metrics and documentation pages.
 
@@ -26,8 +31,7 @@ def require_internal_key(app: Flask, accepted: Sequence[str], *, allow: Callable
 
     @app.before_request
     def check_key() -> None:
-        path = request.path
-        if any(path == open_path or path.startswith(open_path.rstrip("/") + "/") for open_path in OPEN_PATHS):
+        if is_open(request.path):
             return
         if allow is not None and allow():
             return

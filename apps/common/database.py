@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
-from sqlalchemy import Engine, MetaData, create_engine, text
+from sqlalchemy import Engine, MetaData, create_engine, event, text
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.orm import Session, sessionmaker
 
 # Their order matters: waiting for a lock ends before the statement does, and both before a client gives up. A
@@ -14,6 +16,23 @@ from sqlalchemy.orm import Session, sessionmaker
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 20_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
+# A server whose machine is gone answers nothing, not even that it is gone: without these a call to it waits for hours.
+# A server that takes no writes is none: while the old one is read-only, each new connection looks for its successor.
+LINE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": STATEMENT_TIMEOUT_MS + 5_000,
+    "target_session_attrs": "read-write",
+}
+# A connection that says one of these speaks to a server that has left its place: read-only now, shut down or crashed.
+# It is thrown away with all that were made before it; else each of them would fail once more, or for ever.
+_READ_ONLY = "25006"
+_SERVER_LEFT = (_READ_ONLY, "57P01", "57P02", "57P03", "57P05", "25P03")
+# The same statement may succeed later: lines, resources, operators (a shutdown, a time-out), deadlocks, the system.
+_TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
+_TRANSIENT = (*_SERVER_LEFT, "55P03")
 
 Sessions = sessionmaker[Session]
 
@@ -41,14 +60,18 @@ def make_engine(database_url: str, *, pool_size: int = 8, autocommit: bool = Fal
         f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} "
         f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} -c timezone=UTC"
     )
-    return create_engine(
+    line = {name: value for name, value in LINE.items() if name not in make_url(database_url).query}
+    engine = create_engine(
         database_url,
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
         pool_size=pool_size,
         max_overflow=2,
         pool_pre_ping=not autocommit,
-        connect_args={"options": options, "connect_timeout": 5},
+        pool_timeout=10,
+        connect_args={"options": options, **line},
     )
+    event.listen(engine, "handle_error", _throw_away)
+    return engine
 
 
 def make_sessions(engine: Engine) -> Sessions:
@@ -67,8 +90,9 @@ def run_statement(
 ) -> tuple[Any, ...] | None:  # fmt: skip
     """Run one statement of an autocommit engine, its transaction included; returns its first row.
 
-    A connection that was lost meanwhile is no answer: the statement is run again, once. So it must be one that does
-    its work once however often it is run. Raises `DBAPIError`.
+    A connection that was lost meanwhile, or leads to a server that has become read-only, is no answer: the statement
+    is run again, once, on a new one. So it must be one that does its work once however often it is run. Raises
+    `DBAPIError`, also where there is no connection to be had.
     """
     try:
         return _run_statement(engine, sql, values)
@@ -78,10 +102,29 @@ def run_statement(
         raise
 
 
+def is_transient(error: Exception) -> bool:
+    """Whether the same call may succeed later, the database being what is away: no connection to be had or a lost one,
+    a server that takes no writes, shuts down or is full, a lock or statement timeout, a deadlock."""
+    if isinstance(error, NoFreeConnection):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "pgcode", None)
+    # psycopg2 gives no SQLSTATE when the connection was refused or lost.
+    return error.connection_invalidated or code is None or code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT
+
+
 def database_answers(sessions: Sessions) -> bool:
-    """Health check: one round trip."""
+    """Health check: one round trip. Says no, and lets all connections go, where the database takes no writes."""
     with sessions() as session:
-        return bool(session.execute(text("SELECT 1")).scalar() == 1)
+        read_only = session.execute(
+            text("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool")
+        )
+        answers = not read_only.scalar()
+        engine = session.get_bind()
+    if not answers and isinstance(engine, Engine):
+        engine.dispose()
+    return answers
 
 
 def schema_revision(sessions: Sessions) -> str | None:
@@ -96,20 +139,33 @@ def _run_statement(
     engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]
 ) -> tuple[Any, ...] | None:  # fmt: skip
     """By the driver itself: half of a small statement's time in Python would else be spent on describing it."""
-    connection = engine.raw_connection()
+    try:
+        connection = engine.raw_connection()
+    except psycopg2.Error as error:
+        raise _named(engine, sql, error, lost=False) from error
     try:
         cursor = connection.cursor()
         cursor.execute(sql, values)
         row: tuple[Any, ...] | None = cursor.fetchone()
         return row
     except psycopg2.Error as error:
-        lost = bool(getattr(connection.dbapi_connection, "closed", True))
+        lost = bool(getattr(connection.dbapi_connection, "closed", True)) or error.pgcode in _SERVER_LEFT
         if lost:
             connection.invalidate()
             engine.dispose()  # the others of the pool were made before this one broke, and are as likely dead
-        # As everywhere else, so that whoever answers callers knows it.
-        raise DBAPIError.instance(
-            sql, None, error, psycopg2.Error, connection_invalidated=lost, dialect=engine.dialect
-        ) from error
+        raise _named(engine, sql, error, lost=lost) from error
     finally:
         connection.close()
+
+
+def _named(engine: Engine, sql: str, error: psycopg2.Error, *, lost: bool) -> DBAPIError:
+    """A driver's error as it is everywhere else, so that whoever answers callers knows it."""
+    found = DBAPIError.instance(sql, None, error, psycopg2.Error, connection_invalidated=lost, dialect=engine.dialect)
+    assert isinstance(found, DBAPIError)  # of a driver's error nothing else is made
+    return found
+
+
+def _throw_away(context: ExceptionContext) -> None:
+    """Let go of every connection made before this one failed, where its server has left its place."""
+    if getattr(context.original_exception, "pgcode", None) in _SERVER_LEFT:
+        context.is_disconnect = True

@@ -5,16 +5,23 @@ A class's docstring is its default detail; ``code`` is stable and listed in ``do
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, ClassVar
 
 import structlog
-from flask import Flask, Response, g
+from flask import Flask, Response, g, has_app_context
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from werkzeug.exceptions import HTTPException
+
+from apps.common.database import is_transient
 
 log = structlog.get_logger(__name__)
 
 FieldErrors = Mapping[str, list[str]]
+
+MAX_FIELDS = 100
+MAX_NAME = 200
 
 
 class ServiceError(Exception):
@@ -40,6 +47,13 @@ class ServiceError(Exception):
     @property
     def title(self) -> str:
         return self.code.replace("_", " ").capitalize()
+
+
+class BadRequest(ServiceError):
+    """The request is no HTTP that this service understands."""
+
+    status = 400
+    code = "bad_request"
 
 
 class InvalidJson(ServiceError):
@@ -77,6 +91,13 @@ class MethodNotAllowed(ServiceError):
     code = "method_not_allowed"
 
 
+class RequestTimeout(ServiceError):
+    """The request did not come whole in time; send it again, at once and as a whole."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class Conflict(ServiceError):
     """The present state does not allow it."""
 
@@ -88,6 +109,13 @@ class InProgress(Conflict):
     """A request with the same message_id is still being worked on; ask again in a moment."""
 
     code = "in_progress"
+
+
+class LengthRequired(ServiceError):
+    """Say with Content-Length how long the body is; no transfer encoding is taken."""
+
+    status = 411
+    code = "length_required"
 
 
 class TooLarge(ServiceError):
@@ -123,6 +151,13 @@ class TooManyRequests(ServiceError):
 
     status = 429
     code = "too_many_requests"
+
+
+class HeadersTooLarge(ServiceError):
+    """The address and headers of the request are too long."""
+
+    status = 431
+    code = "headers_too_large"
 
 
 class Unavailable(ServiceError):
@@ -172,10 +207,11 @@ def problem(error: ServiceError) -> dict[str, Any]:
         "status": error.status,
         "detail": error.detail,
         "code": error.code,
-        "request_id": g.get("request_id", ""),
+        # The web server refuses what is no request before any service has given it an id.
+        "request_id": g.get("request_id", "") if has_app_context() else "",
     }
     if error.errors:
-        body["errors"] = error.errors
+        body["errors"] = _shortened(error.errors)
     if error.pool_request_id:
         body["pool_request_id"] = error.pool_request_id
     return body
@@ -204,11 +240,14 @@ def register_error_handlers(app: Flask) -> None:
         return problem_response(_from_http(error))
 
     @app.errorhandler(DBAPIError)
-    def handle_database_error(error: DBAPIError) -> Response:
-        log.error(
-            "database_error", kind=type(error).__name__, sqlstate=getattr(error.orig, "pgcode", None), exc_info=error
-        )
-        return problem_response(DatabaseUnavailable() if is_transient(error) else ServiceError())
+    @app.errorhandler(NoFreeConnection)
+    def handle_database_error(error: DBAPIError | NoFreeConnection) -> Response:
+        found = {"kind": type(error).__name__, "sqlstate": getattr(getattr(error, "orig", None), "pgcode", None)}
+        if is_transient(error):  # one line a call: a database that is away would else fill the log with traces
+            log.warning("database_unavailable", **found)
+            return problem_response(DatabaseUnavailable())
+        log.error("database_error", **found, exc_info=error)
+        return problem_response(ServiceError())
 
     @app.errorhandler(Exception)
     def handle_stranger(error: Exception) -> Response:
@@ -216,16 +255,8 @@ def register_error_handlers(app: Flask) -> None:
         return problem_response(ServiceError())
 
 
-def is_transient(error: DBAPIError) -> bool:
-    """Whether the same statement may succeed later: lost connection, lock or statement timeout, deadlock, shutdown."""
-    code = getattr(error.orig, "pgcode", None)
-    if code is None:
-        return True  # psycopg2 gives no SQLSTATE when the connection was refused or lost.
-    return code[:2] in {"08", "53", "57", "40"} or code in {"55P03"}
-
-
 _BY_STATUS: dict[int, type[ServiceError]] = {
-    400: InvalidJson,
+    400: BadRequest,
     401: Unauthorized,
     403: Forbidden,
     404: NotFound,
@@ -241,7 +272,14 @@ def _from_http(error: HTTPException) -> ServiceError:
     data = getattr(error, "data", None) or {}
     if error.code == 422:
         return InvalidInput(errors=_flatten(data.get("messages") or data.get("errors") or {}))
-    return _BY_STATUS.get(error.code or 500, ServiceError)()
+    code = error.code or 500
+    # Whatever else a caller is told, such as a range that a file has not, is the caller's fault, never ours.
+    return _BY_STATUS.get(code, BadRequest if 400 <= code < 500 else ServiceError)()
+
+
+def _shortened(errors: FieldErrors) -> dict[str, list[str]]:
+    """A caller who errs ten thousand times is told of the first; the names are the caller's, of any length."""
+    return {name[:MAX_NAME]: texts[:MAX_FIELDS] for name, texts in islice(errors.items(), MAX_FIELDS)}
 
 
 def _flatten(messages: Any, prefix: str = "") -> dict[str, list[str]]:

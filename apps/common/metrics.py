@@ -7,6 +7,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+# A stranger may call with a method of any name, and each would be a series of its own for ever.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
 
 def register_metrics(app: Flask, service: str) -> CollectorRegistry:
     """Count and time every request by route template, and serve ``/metrics``; returns the registry for more."""
@@ -36,7 +39,8 @@ def register_metrics(app: Flask, service: str) -> CollectorRegistry:
         started = g.get("started_at")
         if started is not None:
             elapsed = time.perf_counter() - started
-            seconds.labels(service, request.method, route, response.status_code).observe(elapsed)
+            method = request.method if request.method in METHODS else "other"
+            seconds.labels(service, method, route, response.status_code).observe(elapsed)
         if response.status_code >= 400:
             refused.labels(service, route, response.status_code).inc()
         return response

@@ -1,24 +1,28 @@
 """What every web service is: a Flask app with its API, errors, auth, status, metrics, request ids and documentation."""
 
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 from flask import Flask, Response, g, jsonify, request, send_from_directory
-from flask_smorest import Api, Blueprint
+from flask_smorest import Api
 
-from apps.common.auth import require_internal_key
+from apps.common.api import Blueprint, takes
+from apps.common.auth import is_open, require_internal_key
+from apps.common.bodies import MAX_BODY_BYTES, read_body
 from apps.common.database import Sessions, database_answers, schema_revision
-from apps.common.errors import InvalidInput, InvalidJson, NotFound, register_error_handlers
+from apps.common.errors import InvalidInput, NotFound, ServiceError, Unavailable, register_error_handlers
 from apps.common.logging import configure_logging
 from apps.common.metrics import register_metrics
 from apps.common.wei import WeiField
 from apps.common.wire import new_id
 
-MAX_BODY_BYTES = 8 * 1024 * 1024
 SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
+# Anybody may ask for the status, and a check may wait for a node: most threads must stay free for calls.
+MAX_LOOKERS = 2
 
 log = structlog.get_logger(__name__)
 
@@ -51,13 +55,14 @@ def build_app(
         OPENAPI_SWAGGER_UI_URL="/docs/assets/",
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
     )
+    app.url_map.merge_slashes = False  # what is no address is refused, not redirected
     app.json.sort_keys = False  # type: ignore[attr-defined]  # shapes are documented in reading order
     app.extensions["sessions"] = sessions
     _register_request_ids(app)
     app.extensions["metrics"] = register_metrics(app, service)
     require_internal_key(app, accepted_keys, allow=allow)
-    _refuse_nul(app)
-    _refuse_other_bodies(app)
+    _refuse_odd_addresses(app)
+    _take_body(app)
     _register_status(app, service, sessions, dict(checks or {}), status_path or f"/status/{service}")
     app.add_url_rule("/docs/assets/<path:filename>", "docs_assets", _docs_asset)
     api = Api(app)
@@ -83,32 +88,39 @@ def _register_request_ids(app: Flask) -> None:
         return response
 
 
-def _refuse_nul(app: Flask) -> None:
-    """No id, name or cursor holds a NUL character, and no statement can: said here once, for paths and queries."""
+def _refuse_odd_addresses(app: Flask) -> None:
+    """What no endpoint takes, said here once: a NUL, which no statement can hold; a parameter that is given twice or that
+    the endpoint does not know, for whoever sent it meant something by it."""
 
     @app.before_request
     def check_address() -> None:
         if "\0" in request.path:
             raise NotFound
-        names = [name for name, value in request.args.items(multi=True) if "\0" in name + value]
-        if names:
-            raise InvalidInput(errors={name.replace("\0", ""): ["Must not hold a NUL character."] for name in names})
+        if is_open(request.path) or request.routing_exception is not None:
+            return
+        known = "query" in takes(app, request)
+        faults = {}
+        for name, values in request.args.lists():
+            if "\0" in name or any("\0" in value for value in values):
+                faults[name.replace("\0", "")] = ["Must not hold a NUL character."]
+            elif len(values) > 1:
+                faults[name] = ["Must be given once."]
+            elif not known:
+                faults[name] = ["Unknown field."]
+        if faults:
+            raise InvalidInput(errors=faults)
 
 
-def _refuse_other_bodies(app: Flask) -> None:
-    """A POST's body must be a JSON object; said here once, before any schema looks at it."""
+def _take_body(app: Flask) -> None:
+    """Read the body, once, for whoever looks at it later; an endpoint that takes none is given none."""
 
     @app.before_request
-    def check_body() -> None:
-        if request.method != "POST":
+    def take_body() -> None:
+        if is_open(request.path) or request.routing_exception is not None:
             return
-        if not request.get_data(cache=True):
-            return
-        body = request.get_json(force=True, silent=True)
-        if not isinstance(body, dict):
-            raise InvalidJson
-        if not request.is_json:
-            raise InvalidJson("The body is JSON; say so with Content-Type: application/json.")
+        g.body = read_body(request)
+        if g.body and "json" not in takes(app, request):
+            raise InvalidInput(errors={name: ["Unknown field."] for name in g.body})
 
 
 def _register_status(app: Flask, service: str, sessions: Sessions, checks: dict[str, Check], path: str) -> None:
@@ -117,18 +129,34 @@ def _register_status(app: Flask, service: str, sessions: Sessions, checks: dict[
             found = check()
         except Exception as error:  # noqa: BLE001  # a status page reports whatever is wrong
             log.warning("status_check_failed", kind=type(error).__name__)
-            return {"ok": False, "error": type(error).__name__}
+            said = (
+                {"detail": error.detail} if isinstance(error, ServiceError) else {}
+            )  # made to be told; others are not
+            return {"ok": False, "error": type(error).__name__, **said}
         if isinstance(found, bool) or found is None:
             return {"ok": bool(found)}
         return {"ok": True, "value": found}
 
+    lookers = threading.BoundedSemaphore(MAX_LOOKERS)
+    last: list[tuple[dict[str, Any], int]] = []
+
     @app.get(path)
     def status() -> tuple[Response, int]:
-        results = {"database": run(lambda: database_answers(sessions))}
-        results["schema_revision"] = run(lambda: schema_revision(sessions))
-        results.update({name: run(check) for name, check in checks.items()})
+        """Where enough others are looking already, what the last of them found."""
+        if not lookers.acquire(blocking=False):
+            if not last:
+                raise Unavailable("Others are asking already, and nothing is known yet; ask again.")
+            body, code = last[0]
+            return jsonify(body), code
+        try:
+            results = {"database": run(lambda: database_answers(sessions))}
+            results["schema_revision"] = run(lambda: schema_revision(sessions))
+            results.update({name: run(check) for name, check in checks.items()})
+        finally:
+            lookers.release()
         ok = all(result["ok"] for result in results.values())
         body = {"service": service, "status": "ok" if ok else "unavailable", "checks": results}
+        last[:] = [(body, 200 if ok else 503)]
         return jsonify(body), 200 if ok else 503
 
 

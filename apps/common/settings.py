@@ -7,7 +7,8 @@ reported together, so that a deployment is mended in one go.
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -16,6 +17,7 @@ from dotenv import dotenv_values
 
 from apps.common.errors import NotConfigured
 from apps.common.wei import parse_wei
+from apps.common.wire import POOL_ID, POOL_ID_RULE
 
 T = TypeVar("T")
 
@@ -95,6 +97,22 @@ class SettingsReader:
     def database_url(self, name: str = "DATABASE_URL") -> str:
         return self._read(name, normalise_database_url, _REQUIRED)
 
+    def pool_id(self, name: str = "POOL_ID") -> str:
+        def parse(text: str) -> str:
+            if not POOL_ID.fullmatch(text):
+                raise ValueError(POOL_ID_RULE[0].lower() + POOL_ID_RULE[1:])
+            return text
+
+        return self._read(name, parse, "eth_native")
+
+    def bind_address(self) -> str:
+        """``HTTP_BIND_ADDRESS``: where the web server listens; this machine alone unless said otherwise."""
+
+        def parse(text: str) -> str:
+            return str(ip_address(text))
+
+        return self._read("HTTP_BIND_ADDRESS", parse, "127.0.0.1")
+
     def internal_keys(self, app_env: str) -> tuple[str, ...]:
         """``INTERNAL_API_KEY``: several keys, comma-separated, are all accepted while one is rotated out."""
         raw = self._read("INTERNAL_API_KEY", str, "")
@@ -147,19 +165,26 @@ class SettingsReader:
 def normalise_database_url(url: str) -> str:
     """Accept ``postgres://`` and ``postgresql://`` with any query, and name the psycopg2 driver.
 
-    SQLAlchemy 2.1 reads a bare ``postgresql://`` as psycopg 3, and knows no ``postgres://`` at all.
+    SQLAlchemy 2.1 reads a bare ``postgresql://`` as psycopg 3, knows no ``postgres://`` at all, and takes several hosts
+    (``postgres://user:password@one:5432,two:5432/database``) only from the query.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"postgres", "postgresql", "postgresql+psycopg2"} or not parts.path.strip("/"):
         raise ValueError("must be postgres://user:password@host:port/database")
-    query = urlencode(parse_qsl(parts.query))
-    return f"postgresql+psycopg2://{parts.netloc}{parts.path}" + (f"?{query}" if query else "")
+    account, at, places = parts.netloc.rpartition("@")
+    query = parse_qsl(parts.query)
+    if "," in places:
+        query = [("host", place) for place in places.split(",")] + query
+        places = ""
+    text = urlencode(query)
+    return f"postgresql+psycopg2://{account}{at}{places}{parts.path}" + (f"?{text}" if text else "")
 
 
 def compose_database_url(host: str, port: int, user: str, password: str, name: str) -> str:
-    """Build the URL from the relayer's five ``DB_*`` names."""
-    return (
-        f"postgresql+psycopg2://{quote(user, safe='')}:{quote(password, safe='')}@{host}:{port}/{quote(name, safe='')}"
+    """Build the URL from the relayer's five ``DB_*`` names; the host may be several, comma-separated."""
+    places = ",".join(f"{one.strip()}:{port}" for one in host.split(","))
+    return normalise_database_url(
+        f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{places}/{quote(name, safe='')}"
     )
 
 
@@ -183,6 +208,7 @@ class BaseSettings:
     database_url: str
     broker_url: str
     pool_id: str
+    http_bind_address: str = field(default="127.0.0.1", kw_only=True)
 
     @staticmethod
     def read_broker(reader: SettingsReader) -> str:

@@ -4,22 +4,38 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import marshmallow as ma
 import uuid_utils
 
 from apps.common.errors import InvalidInput
 
-MESSAGE_ID = re.compile(r"[A-Za-z0-9._:@-]{1,200}", re.ASCII)
-USER_ID = re.compile(r"(?!@)[A-Za-z0-9._:|+=@-]{1,128}", re.ASCII)
-POOL_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+# Ids travel in paths, and no URL can carry "." or "..": whoever reads one takes them away with what stands before them.
+_NO_DOTS = r"(?!\.{1,2}\Z)"
+MESSAGE_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._:@-]{1,200}", re.ASCII)
+USER_ID = re.compile(_NO_DOTS + r"(?!@)[A-Za-z0-9._:|+=@-]{1,128}", re.ASCII)
+POOL_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+MESSAGE_ID_RULE = "Must be 1 to 200 characters out of A-Z a-z 0-9 . _ : @ -, but not . or .."
+USER_ID_RULE = "Must be 1 to 128 characters out of A-Z a-z 0-9 . _ : | + = @ -, not starting with @, and not . or .."
+POOL_ID_RULE = "Must be 1 to 64 characters out of A-Z a-z 0-9 . _ -, but not . or .."
+NOT_A_CURSOR = "Not a cursor of this list; take the value of `next`."
+MAX_BLOCK = 2**53
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 MAX_LIMIT = 200
 DEFAULT_LIMIT = 50
 
 
-def new_id() -> str:
-    """A UUIDv7 as text: ordered by time, so that an index grows at its end."""
-    return str(uuid_utils.uuid7())
+def new_id(after: str | None = None) -> str:
+    """A UUIDv7 as text: ordered by time, so that an index grows at its end.
+
+    Where the order means something, `after` is the last id there is: a host whose clock is behind the one that made it
+    must not put the newest row before it.
+    """
+    made = str(uuid_utils.uuid7())
+    return made if after is None or made > after else str(UUID(int=UUID(after).int + 1))
 
 
 def format_time(moment: datetime | None) -> str | None:
@@ -35,11 +51,14 @@ def time_text(moment: datetime) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """Read RFC 3339; ``ValueError`` where the zone is missing."""
+    """Read RFC 3339, as UTC; ``ValueError`` where the zone is missing, or where UTC has no such year."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("Give a time with a zone, such as 2026-01-31T12:00:00Z.")
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("Give a time between the years 1 and 9999 of UTC.") from error
 
 
 def _pattern(regex: re.Pattern[str], message: str) -> Callable[[str], None]:
@@ -51,24 +70,38 @@ def _pattern(regex: re.Pattern[str], message: str) -> Callable[[str], None]:
 
 
 def message_id_field(**kwargs: Any) -> ma.fields.String:
-    check = _pattern(MESSAGE_ID, "Must be 1 to 200 characters out of A-Z a-z 0-9 . _ : @ -")
-    return ma.fields.String(required=True, validate=check, **kwargs)
+    return ma.fields.String(required=True, validate=_pattern(MESSAGE_ID, MESSAGE_ID_RULE), **kwargs)
 
 
 def user_id_field(**kwargs: Any) -> ma.fields.String:
-    text = "Must be 1 to 128 characters out of A-Z a-z 0-9 . _ : | + = @ -, not starting with @."
-    return ma.fields.String(validate=_pattern(USER_ID, text), **kwargs)
+    return ma.fields.String(validate=_pattern(USER_ID, USER_ID_RULE), **kwargs)
 
 
 def pool_id_field(**kwargs: Any) -> ma.fields.String:
-    return ma.fields.String(validate=_pattern(POOL_ID, "Must be 1 to 64 characters out of A-Z a-z 0-9 . _ -"), **kwargs)
+    return ma.fields.String(validate=_pattern(POOL_ID, POOL_ID_RULE), **kwargs)
 
 
 def check_user_id(value: str) -> str:
     """Validate a user id that stands in a path."""
     if not USER_ID.fullmatch(value):
-        raise InvalidInput(errors={"user_id": ["Must be 1 to 128 characters out of A-Z a-z 0-9 . _ : | + = @ -"]})
+        raise InvalidInput(errors={"user_id": [USER_ID_RULE]})
     return value
+
+
+def check_pool_id(value: str) -> str:
+    """Validate a pool id that stands in a path."""
+    if not POOL_ID.fullmatch(value):
+        raise InvalidInput(errors={"pool_id": [POOL_ID_RULE]})
+    return value
+
+
+class WholeField(ma.fields.Integer):
+    """A whole number in a query: digits, where Python would also read ``1_0``, `` 10 `` and other scripts' digits."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,18}", value, re.ASCII):
+            raise self.make_error("invalid", input=value)
+        return int(value)
 
 
 class TimeField(ma.fields.Field[datetime]):
@@ -92,14 +125,39 @@ class BodySchema(ma.Schema):
 
 
 class QuerySchema(ma.Schema):
-    """Queries: unknown parameters are passed over, as proxies and caches may add their own."""
+    """Queries: unknown parameters are refused as unknown fields of a body are; `apps.common.api` sees to it."""
+
+    class Meta:
+        unknown = ma.RAISE
+
+
+def cursor_field(regex: re.Pattern[str]) -> ma.fields.String:
+    """``?after=``: a value that an answer may have given, and no other."""
+    return ma.fields.String(load_default=None, validate=_pattern(regex, NOT_A_CURSOR))
 
 
 class PageQuerySchema(QuerySchema):
-    """``?limit=`` and ``?after=``."""
+    """``?limit=``; what ``?after=`` may be is said by the list."""
 
-    limit = ma.fields.Integer(load_default=DEFAULT_LIMIT, validate=ma.validate.Range(1, MAX_LIMIT))
-    after = ma.fields.String(load_default=None, allow_none=True)
+    limit = WholeField(load_default=DEFAULT_LIMIT, validate=ma.validate.Range(1, MAX_LIMIT))
+
+
+class NumberPageSchema(PageQuerySchema):
+    """A list whose cursor is a number: of a row, a block, a sequence."""
+
+    after = cursor_field(_NUMBER)
+
+
+class IdPageSchema(PageQuerySchema):
+    """A list, newest first, whose cursor is an id."""
+
+    after = cursor_field(_UUID)
+
+
+class UserPageSchema(PageQuerySchema):
+    """A list in the order of users, whose cursor is one of them."""
+
+    after = cursor_field(USER_ID)
 
 
 def page(items: Sequence[Mapping[str, Any]], limit: int, cursor: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
@@ -112,6 +170,6 @@ def integer_cursor(after: str | None) -> int:
     """Read a cursor that is a number; 0 where there is none."""
     if after is None:
         return 0
-    if not re.fullmatch(r"[0-9]{1,18}", after, re.ASCII):
-        raise InvalidInput(errors={"after": ["Not a cursor of this list; take the value of `next`."]})
+    if not _NUMBER.fullmatch(after):
+        raise InvalidInput(errors={"after": [NOT_A_CURSOR]})
     return int(after)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 BUCKETS = ("available", "reserved", "staked", "unstaking")
 SYSTEM_ACCOUNTS = ("@custody", "@lido", "@rewards", "@fees", "@gas", "@payouts", "@rounding")
+# What the company owes the pool for stETH that is gone: there only once ops have booked a loss to it.
+LOSSES = "@losses"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,16 @@ KINDS: dict[str, Kind] = {
     "rounding_loss": Kind("@rounding", "@lido"),
     "rounding_gain": Kind("@lido", "@rounding"),
     "donation": Kind("@lido", "@fees"),
+    # What ops decide about things that happened outside the flows (`POST /v1/walk/resolve` of the pool).
+    "manual_submit": Kind("@gas", "@fees"),  # the company's ETH, staked by hand
+    "manual_claim": Kind("@lido", "@gas"),  # ETH of a withdrawal that no request made
+    "company_claim": Kind("@fees", "@gas"),  # ETH of the company's own withdrawal
+    "eth_lost": Kind("@gas", "@custody"),  # a claim that paid somebody else
+    "fees_lost": Kind("@fees", "@lido"),  # stETH gone, borne by the company's fees
+    "steth_lost": Kind(LOSSES, "@lido"),  # stETH gone, owed by the company
+    "steth_found": Kind("@lido", "@fees"),
+    "loss_covered": Kind("@fees", LOSSES),
+    "reward_loss_covered": Kind("@fees", "@rewards"),
 }
 
 

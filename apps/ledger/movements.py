@@ -19,7 +19,7 @@ from apps.common.errors import NotFound
 from apps.common.idempotency import dumps
 from apps.common.wei import exact_int
 from apps.common.wire import MESSAGE_ID, integer_cursor, page, time_text
-from apps.ledger.kinds import BUCKETS, SYSTEM_ACCOUNTS
+from apps.ledger.kinds import BUCKETS, LOSSES, SYSTEM_ACCOUNTS
 from apps.ledger.models import Balance, Movement, SystemCheckpoint
 
 EXPORT_PAGE = 5_000
@@ -113,7 +113,9 @@ def totals(sessions: Sessions, pool_id: str) -> dict[str, Any]:
     return {
         "pool_id": pool_id,
         **{f"{name}_wei": str(sums[name]) for name in BUCKETS},
-        "system": {name: str(sums.get(name, 0)) for name in SYSTEM_ACCOUNTS},
+        "system": {
+            name: str(sums.get(name, 0)) for name in (*SYSTEM_ACCOUNTS, *([LOSSES] if sums.get(LOSSES) else []))
+        },
         "sum_wei": str(sum(sums.values())),
         "last_movement_id": last,
     }

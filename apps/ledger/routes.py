@@ -3,8 +3,9 @@
 from typing import Any
 
 from flask import Response, current_app, g, jsonify
-from flask_smorest import Blueprint
 
+from apps.common.api import Blueprint
+from apps.common.errors import TooManyRequests
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.wire import check_user_id
 from apps.ledger import audits, balances, movements, schemas
@@ -55,6 +56,8 @@ def get_movement(message_id: str) -> Response:
 @blueprint.response(200)
 def export_movements(query: dict[str, Any]) -> Response:
     """All movements up to now, streamed: NDJSON, a movement a line, or CSV with a header."""
+    if not _service().exports.acquire(blocking=False):
+        raise TooManyRequests("Other exports are under way; ask again when one has ended.", retry_after=5)
     lines = movements.export_movements(
         _service().sessions,
         pool_id=_pool_id(query),
@@ -62,7 +65,9 @@ def export_movements(query: dict[str, Any]) -> Response:
         kind=query["kind"],
         layout=query["format"],
     )
-    return Response(lines, content_type=schemas.EXPORT_TYPES[query["format"]])
+    response = Response(lines, content_type=schemas.EXPORT_TYPES[query["format"]])
+    response.call_on_close(_service().exports.release)
+    return response
 
 
 @blueprint.get("/balances")
@@ -98,7 +103,7 @@ def post_audit(body: dict[str, Any]) -> tuple[Response, int]:
 
 
 @blueprint.get("/audits")
-@blueprint.arguments(schemas.ListQuerySchema, location="query")
+@blueprint.arguments(schemas.AuditsQuerySchema, location="query")
 @blueprint.response(200)
 def list_audits(query: dict[str, Any]) -> Response:
     """Audits, newest first."""

@@ -5,9 +5,11 @@ import marshmallow as ma
 from apps.common.wei import WeiField
 from apps.common.wire import (
     BodySchema,
-    PageQuerySchema,
+    IdPageSchema,
+    NumberPageSchema,
     QuerySchema,
     TimeField,
+    UserPageSchema,
     message_id_field,
     pool_id_field,
     user_id_field,
@@ -19,19 +21,13 @@ ALL_KINDS = (*KINDS, REVERSAL)
 EXPORT_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
-def _storable(value: str) -> None:
-    """JSON can say what a database's text cannot hold: a NUL, or half of a surrogate pair."""
-    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ma.ValidationError("Must be text without NUL and without lone surrogates.")
-
-
 class NewMovementSchema(BodySchema):
     message_id = message_id_field()
     kind = ma.fields.String(required=True, validate=ma.validate.OneOf(ALL_KINDS))
     pool_id = pool_id_field(load_default=None, allow_none=True)
     user_id = user_id_field(load_default=None, allow_none=True)
     amount_wei = WeiField(required=True)
-    reference = ma.fields.String(load_default=None, allow_none=True, validate=[ma.validate.Length(1, 200), _storable])
+    reference = ma.fields.String(load_default=None, allow_none=True, validate=ma.validate.Length(1, 200))
 
 
 class BatchSchema(BodySchema):
@@ -40,11 +36,7 @@ class BatchSchema(BodySchema):
     )
 
 
-class ListQuerySchema(PageQuerySchema):
-    after = ma.fields.String(load_default=None, validate=ma.validate.Regexp(r"[!-~]{1,200}\Z"))
-
-
-class MovementsQuerySchema(ListQuerySchema):
+class MovementsQuerySchema(NumberPageSchema):
     pool_id = pool_id_field(load_default=None)
     user_id = user_id_field(load_default=None)
     kind = ma.fields.String(load_default=None, validate=ma.validate.OneOf(ALL_KINDS))
@@ -67,8 +59,12 @@ class PoolQuerySchema(QuerySchema):
     pool_id = pool_id_field(load_default=None)
 
 
-class BalancesQuerySchema(ListQuerySchema):
+class BalancesQuerySchema(UserPageSchema):
     pool_id = pool_id_field(load_default=None)
+
+
+class AuditsQuerySchema(IdPageSchema):
+    pass
 
 
 class AuditSchema(BodySchema):

@@ -1,5 +1,6 @@
 """Posting movements: the rules of the books, and who is answered what."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from apps.ledger.models import Movement, Refusal
 from apps.ledger.movements import render
 from apps.ledger.posting import NewMovement, canonical, claim, post_many, post_one
 
+# An export holds a thread for as long as its reader reads.
+MAX_EXPORTS = 2
+
 
 class LedgerService:
     """Owns the transactions that post. `poster` is in autocommit: a single movement is one statement.
@@ -27,6 +31,7 @@ class LedgerService:
         self.sessions = sessions
         self._poster = poster
         self._proof = proof
+        self.exports = threading.BoundedSemaphore(MAX_EXPORTS)
 
     def post(self, new: NewMovement, request_id: str = "") -> Answer:
         """Post one movement, once. Raises `InvalidInput`, `MessageIdReused`, `InProgress`; a refusal is an answer."""

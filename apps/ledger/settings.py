@@ -18,10 +18,11 @@ def load_settings() -> LedgerSettings:
     settings = LedgerSettings(
         app_env=app_env,
         http_port=reader.integer("HTTP_PORT", 8101, minimum=1),
+        http_bind_address=reader.bind_address(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
         broker_url=BaseSettings.read_broker(reader),
-        pool_id=reader.text("POOL_ID", "eth_native"),
+        pool_id=reader.pool_id(),
     )
     reader.finish()
     return settings

@@ -36,7 +36,7 @@ def check_books(bff: Bff, users: list[str]) -> list[Check]:
     system = {name: int(value) for name, value in totals["system"].items()}
     staked, unstaking = int(totals["staked_wei"]), int(totals["unstaking_wei"])
     available, reserved = int(totals["available_wei"]), int(totals["reserved_wei"])
-    owed_steth = staked + unstaking + sum(system.get(name, 0) for name in ("@rewards", "@fees", "@rounding"))
+    owed_steth = staked + unstaking + sum(system.get(name, 0) for name in ("@rewards", "@fees", "@rounding", "@losses"))
     owed_eth = available + reserved + system.get("@payouts", 0) + system.get("@gas", 0)
     pool = bff.clients.rewards.pool(bff.pool_id)
     checks = [

@@ -5,10 +5,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import requests
 
+from apps.common.abilities import lacks
 from apps.common.wei import format_ether
 from apps.local import tools
 from apps.local.errors import LocalError
@@ -75,6 +77,18 @@ def _pages(stack: Stack) -> Iterator[Finding]:
             continue
         bad = [check for check, result in answer["checks"].items() if not result["ok"]]
         yield Finding(f"{name} answers{': wrong is ' + ', '.join(bad) if bad else ''}", not bad, f"See {url}{path}")
+        yield from _nodes(name, answer)
+
+
+def _nodes(service: str, page: dict[str, Any]) -> Iterator[Finding]:
+    """What the Ethereum nodes of a service cannot do; without block hashes nothing can be read."""
+    value = page["checks"].get("chain", {}).get("value")
+    for entry in value.get("nodes", []) if isinstance(value, dict) else []:
+        said = lacks(entry)
+        if said:
+            fit = bool(entry["answers"] and entry["block_hashes"])
+            what = f"{service}: node {entry['endpoint']} {'; '.join(said)}"
+            yield Finding(what, fit, "Use another node, see docs/lido.md.")
 
 
 def _signers(stack: Stack) -> Iterator[Finding]:
@@ -108,8 +122,21 @@ def _keys_are_kept(stack: Stack) -> Finding:
 
 def _walk(stack: Stack) -> Iterator[Finding]:
     status = stack.status()
-    walk = stack.clients().pool.find("/v1/walk", pool_id=status["pool_id"])
+    pool = stack.clients().pool
+    walk = pool.find("/v1/walk", pool_id=status["pool_id"])
     if walk is not None:
         why = (walk["reason"] or {}).get("detail", "")
         what = f"the walk is at block {walk['block_number']}, {walk['status']}"
-        yield Finding(what, walk["status"] != "halted", f"{why} See docs/errors.md.")
+        ways = [way["action"] for way in (walk["halt"] or {}).get("ways_out", [])]
+        remedy = f"{why} Ways out (POST /v1/walk/resolve): {', '.join(ways) or 'mend the cause; see docs/errors.md'}."
+        yield Finding(what, walk["status"] != "halted", remedy)
+    for batch in pool.batches(status="needs_attention")["items"]:
+        detail = (batch["reason"] or {}).get("detail", "")
+        yield Finding(
+            f"{batch['kind']} batch {batch['id']} is parked",
+            ok=False,
+            remedy=f"{detail} Mend the cause and retry one of its requests, or POST /v1/batches/{batch['id']}/release.",
+        )
+    for said in pool.get("/v1/walk/resolutions", status="proposed")["items"]:
+        what = f"resolution {said['id']} ({said['action']}, by {said['by']}) waits for a second person"
+        yield Finding(what, ok=False, remedy=f"POST /v1/walk/resolutions/{said['id']}/approve, or reject.")

@@ -47,6 +47,7 @@ _OVERRIDES = (
     "SWEEP_INTERVAL_SEC",
     "RELAYER_PUMP_INTERVAL_SEC",
     "PAUSE_BATCHES_ON_DRIFT",
+    "OPS_FOUR_EYES",
     "MONEY_HORIZON",
     "LOG_RANGE_BLOCKS",
     "GAS_LIMIT",
@@ -97,7 +98,7 @@ class Programs:
         return found
 
     def services(self) -> list[Program]:
-        web = [Program(name, self._gunicorn(name), self._environment(name)) for name in WEB]
+        web = [Program(name, _web(name), self._environment(name)) for name in WEB]
         celery = [sys.executable, "-m", "celery"]
         quiet = ["--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
         flower = ["flower", f"--address={HOST}", f"--port={self.state.ports.get('flower', 0)}"]
@@ -129,7 +130,7 @@ class Programs:
             ),
             Program(
                 "beat",
-                lambda: [*celery, "-A", "tasks", "beat", "--loglevel", "WARNING", "-s", str(self.home.run / "beat")],
+                lambda: [*celery, "-A", "tasks", "beat", "--loglevel", "WARNING"],
                 self._environment("pool"),
             ),
             Program("flower", lambda: [*celery, "-A", "tasks", *flower, "--logging=warning"], self._flower_environment),
@@ -174,19 +175,6 @@ class Programs:
             os.environ.get("STAKING_BLOCK_TIME", "1"),
             "--silent",
         ]
-
-    def _gunicorn(self, name: str) -> Callable[[], list[str]]:
-        module = "relayer.wsgi:app" if name == "relayer" else f"apps.{name}.wsgi:app"
-
-        def command() -> list[str]:
-            listen = ["--bind", f"{HOST}:{self.state.ports[name]}", "--worker-class", "gthread", "--workers", "1"]
-            # The control socket has one path for all gunicorns of a user; two services would fight over it.
-            calm = ["--threads", "8", "--no-control-socket", "--log-level", "warning", "--graceful-timeout", "10"]
-            # Longer than any pause between two calls of a flow: a caller's kept connection seldom meets a closed door.
-            calm += ["--keep-alive", "65"]
-            return [sys.executable, "-m", "gunicorn", *listen, *calm, module]
-
-        return command
 
     def _environment(self, name: str) -> Callable[[], dict[str, str]]:
         def environment() -> dict[str, str]:
@@ -239,6 +227,10 @@ class Programs:
             "LIDO_STETH_ADDRESS": str(deployment.get("steth", "")),
             "LIDO_WITHDRAWAL_QUEUE_ADDRESS": str(deployment.get("withdrawal_queue", "")),
         }
+
+
+def _web(name: str) -> Callable[[], list[str]]:
+    return lambda: [sys.executable, "-m", name if name == "relayer" else f"apps.{name}"]
 
 
 def _base_environment() -> dict[str, str]:

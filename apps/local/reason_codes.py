@@ -1,7 +1,9 @@
 """Every ``reason.code`` that a request, batch, walk or relayer transaction can carry: what it means and what to do."""
 
 BY_ITSELF = "Nothing: it goes on by itself."
-LOOK = "Compare books and chain, correct by `reversal`; the walk tries again every 30 s and skips nothing."
+LOOK = (
+    "`GET /v1/walk` names the ways out; say what happened with `POST /v1/walk/resolve`. Nothing is skipped until then."
+)
 
 REQUESTS_AND_BATCHES = {
     "amount_too_small": ("Rounding left less than can be requested; it is staked again.", "Nothing."),
@@ -11,7 +13,10 @@ REQUESTS_AND_BATCHES = {
     "books_behind": ("Ledger and reward index disagree about a user.", "See the reconciliation, then retry."),
     "bunker": ("Lido is in bunker mode after a loss, and pays withdrawals later than usual.", BY_ITSELF),
     "cancelled_by_user": ("The request was cancelled while it was queued.", "Nothing."),
-    "conflict": ("Somebody else used the signing key.", "Find out what that transaction did; then decide by hand."),
+    "conflict": (
+        "Somebody else used the signing key.",
+        "Find out what that transaction did; then resolve the walk with it, or release the batch.",
+    ),
     "loss_ahead": ("Lido lost ETH in a block that the books have not reached: it is booked first.", BY_ITSELF),
     "custody_refuses_eth": (
         "Custody is a contract that does not take the ETH of a claim; it is tried again, each time later.",
@@ -46,9 +51,12 @@ REQUESTS_AND_BATCHES = {
     ),
     "withdrawal_queue": ("Lido pays withdrawals in its order; `next.due_at` is an estimate.", BY_ITSELF),
     "transaction_missing": ("A batch has no stored transaction to send.", "This is a defect; keep the database."),
+    "batch_has_effect": ("A released batch has a transaction that took effect, or may.", "Resolve the walk with it."),
+    "released": ("Ops released the batch it was part of; it waits for the next one.", BY_ITSELF),
     "reverted": ("The transaction reverted; the detail holds the revert.", "Read the detail; the users' ETH is back."),
 }
 WALK = {
+    "booking_refused": ("Ledger or reward index refuses a booking for good; the halt names the effect.", LOOK),
     "chain_reorganized": ("A block whose items are booked has left the chain.", LOOK),
     "claim_paid_elsewhere": ("A withdrawal was claimed to an address that is not custody.", LOOK),
     "dust_out_of_bounds": ("The operator's stETH is off by more than rounding can be.", LOOK),
@@ -62,6 +70,7 @@ WALK = {
     "unknown_request": ("A withdrawal request on chain belongs to no batch.", LOOK),
     "unknown_submit": ("A submit of the operator belongs to no batch.", LOOK),
     "unknown_withdrawal": ("A claimed withdrawal belongs to no request.", LOOK),
+    "walk_fault": ("A fault that nobody foresaw; the worker's log has it whole.", "Mend it; " + BY_ITSELF),
     "waiting": ("A service refused for now; the detail says which.", BY_ITSELF),
 }
 RELAYER = {

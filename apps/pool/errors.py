@@ -39,6 +39,48 @@ class NotRetryable(Conflict):
     code = "not_retryable"
 
 
+class NotHalted(Conflict):
+    """The walk is not halted, so there is nothing to resolve; see GET /v1/walk."""
+
+    code = "not_halted"
+
+
+class HaltDiffers(Conflict):
+    """The walk stands still at something else; read GET /v1/walk again, and say what happened there."""
+
+    code = "halt_differs"
+
+
+class BatchNotMatching(Conflict):
+    """This batch cannot have made that transaction; the detail says why."""
+
+    code = "batch_not_matching"
+
+
+class BatchHasEffect(Conflict):
+    """A transaction of this batch took effect, or may still; it cannot be released. The detail names it."""
+
+    code = "batch_has_effect"
+
+
+class ItemBooked(Conflict):
+    """This item of the history is booked already."""
+
+    code = "item_booked"
+
+
+class SecondPersonNeeded(Conflict):
+    """A second person must decide: `by` is who proposed it."""
+
+    code = "second_person_needed"
+
+
+class AlreadyDecided(Conflict):
+    """This resolution has been decided, and perhaps acted on."""
+
+    code = "already_decided"
+
+
 REJECTIONS: dict[str, type[RequestRejected]] = {
     cls.code: cls for cls in (RequestRejected, InsufficientBalance, AmountTooSmall, AmountTooLarge)
 }

@@ -13,14 +13,14 @@ from sqlalchemy import ColumnElement, CursorResult, Interval, Text, and_, cast, 
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
-from apps.common.database import Sessions, transaction
+from apps.common.database import Sessions, is_transient, transaction
 from apps.common.wire import new_id
 from apps.pool.models import Batch, FlowEvent, FlowMixin, Request, Walk
 
 Row = TypeVar("Row", Request, Batch, Walk)
 
 MAX_ATTEMPTS = 20
-# A service that does not answer heals without us: half a day of it, at the backoff's cap, before ops are asked.
+# A service or a database that does not answer heals without us: half a day of it, at the backoff's cap, before ops are asked.
 MAX_ATTEMPTS_UNANSWERED = 1_000
 BACKOFF_BASE_SEC = 0.5
 BACKOFF_CAP_SEC = 60.0
@@ -166,12 +166,15 @@ def back_off(session: Session, row: Row, error: str) -> None:
 
 def attempts_used_up(row: Row, error: Exception) -> bool:
     """Whether a fault is one too many for the row; `back_off` otherwise."""
-    return row.attempts >= (MAX_ATTEMPTS_UNANSWERED if isinstance(error, CallFailed) else MAX_ATTEMPTS)
+    unanswered = isinstance(error, CallFailed) or is_transient(error)
+    return row.attempts >= (MAX_ATTEMPTS_UNANSWERED if unanswered else MAX_ATTEMPTS)
 
 
 def fault_text(error: Exception) -> str:
     """What is kept of a fault: a refusal's or failure's own words; of anything unforeseen its kind alone, which
     tells no secret."""
+    if is_transient(error):
+        return "the database could not answer"
     return str(error) if isinstance(error, CallFailed | CallRefused) else f"unforeseen {type(error).__name__}"
 
 

@@ -200,6 +200,54 @@ class Walk(FlowMixin, Base):
     gas_cursor: Mapped[str | None] = mapped_column(Text)
     reconciliation_wanted: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     batches_paused: Mapped[dict[str, Any] | None] = mapped_column(JSON_OR_NULL)
+    halt: Mapped[dict[str, Any] | None] = mapped_column(JSON_OR_NULL)
+
+
+class Resolution(Base):
+    """What ops said about a halted walk or a parked batch: who, why, on what evidence, and what the halt was.
+
+    Only its decision changes afterwards: ``proposed`` (a second person is asked for), ``approved``, ``rejected``, and
+    ``applied`` once the walk or the batch has acted on it. Never deleted.
+    """
+
+    __tablename__ = "resolutions"
+    __table_args__ = (Index("ix_resolutions_pool", "pool_id", "status"),)
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    message_id: Mapped[str] = mapped_column(Text, unique=True)
+    body: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    pool_id: Mapped[str] = mapped_column(Text)
+    action: Mapped[str] = mapped_column(Text)
+    halt: Mapped[dict[str, Any] | None] = mapped_column(JSON_OR_NULL)
+    tx_hash: Mapped[str | None] = mapped_column(Text)
+    block_number: Mapped[int | None] = mapped_column(BigInteger)
+    log_index: Mapped[int | None] = mapped_column(BigInteger)
+    batch_id: Mapped[str | None] = mapped_column(ForeignKey("batches.id"))
+    account: Mapped[str | None] = mapped_column(Text)
+    effect: Mapped[str | None] = mapped_column(Text)
+    gas_cost_wei: Mapped[int | None] = mapped_column(WeiColumn)
+    by: Mapped[str] = mapped_column(Text)
+    why: Mapped[str] = mapped_column(Text)
+    evidence: Mapped[str | None] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(Text)
+    decided_by: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
+    decided_at: Mapped[datetime | None] = mapped_column(TIME)
+    applied_at: Mapped[datetime | None] = mapped_column(TIME)
+
+
+class CompanyWithdrawal(Base):
+    """A withdrawal NFT that the company asked for by hand: no request's, paid into the company's float."""
+
+    __tablename__ = "company_withdrawals"
+
+    withdrawal_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    pool_id: Mapped[str] = mapped_column(Text)
+    resolution_id: Mapped[str] = mapped_column(ForeignKey("resolutions.id"))
+    amount_wei: Mapped[int] = mapped_column(WeiColumn)
+    shares: Mapped[int] = mapped_column(WeiColumn)
+    paid_wei: Mapped[int | None] = mapped_column(WeiColumn)
+    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
 
 
 class RewardCut(Base):

@@ -12,6 +12,7 @@ from apps.common.database import transaction
 from apps.common.errors import NotFound
 from apps.common.wire import integer_cursor, page
 from apps.pool.context import PoolContext
+from apps.pool.halts import render_halt
 from apps.pool.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, Limits, relayer_limits
 from apps.pool.models import WHOLE_BLOCK, Batch, ProtocolMetric, Request, RequestEvent, Walk
 from apps.pool.rendering import batch_transactions, render_batch, render_event, render_requests
@@ -130,6 +131,7 @@ class PoolReads:
                 "pool_id": row.id,
                 "status": row.status,
                 "reason": row.reason,
+                "halt": render_halt(row.halt),
                 "block_number": row.cursor_block,
                 # None: the whole block is booked; a number: booked up to that log of it.
                 "log_index": None if row.cursor_log_index >= WHOLE_BLOCK else row.cursor_log_index,

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.clients.rewards import stake_delta
-from apps.common.database import transaction
+from apps.common.database import is_transient, transaction
 from apps.pool.context import PoolContext
 from apps.pool.errors import AmountTooLarge, AmountTooSmall, InsufficientBalance
 from apps.pool.feed import record_events
@@ -55,7 +55,7 @@ def run_request(context: PoolContext, request: Request) -> None:
         return
     except Exception as error:
         # Whatever it was, the row must come back: a lease that merely runs out would hide it, and never end.
-        if not isinstance(error, CallFailed | CallRefused):
+        if not isinstance(error, CallFailed | CallRefused) and not is_transient(error):
             log.exception("step_failed", request_id=request.id, status=request.status)
         _failed(context, request, error)
         return

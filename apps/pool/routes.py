@@ -3,11 +3,11 @@
 from typing import Any
 
 from flask import Response, current_app, jsonify, request
-from flask_smorest import Blueprint
 
+from apps.common.api import Blueprint
 from apps.common.errors import InvalidInput
 from apps.common.idempotency import REPLAY_HEADER
-from apps.common.wire import MESSAGE_ID, PageQuerySchema, check_user_id
+from apps.common.wire import MESSAGE_ID, MESSAGE_ID_RULE, NumberPageSchema, check_user_id
 from apps.pool import schemas
 from apps.pool.service import PoolService
 
@@ -99,7 +99,7 @@ def get_quote(query: dict[str, Any]) -> Response:
 
 
 @blueprint.get("/events")
-@blueprint.arguments(PageQuerySchema, location="query")
+@blueprint.arguments(NumberPageSchema, location="query")
 @blueprint.response(200, schemas.EventPageSchema)
 def list_events(query: dict[str, Any]) -> Response:
     """Every status change in order, without gaps; `next` is always the last sequence seen."""
@@ -112,6 +112,48 @@ def list_events(query: dict[str, Any]) -> Response:
 def get_walk(query: dict[str, Any]) -> Response:
     """Ops: how far the books have followed the chain, and why they stand still if they do."""
     return jsonify(_service().reads.walk(_pool_id(query)))
+
+
+@blueprint.post("/walk/resolve")
+@blueprint.arguments(schemas.ResolveWalkSchema)
+@blueprint.response(201)
+def resolve_walk(body: dict[str, Any]) -> Response:
+    """Ops: say what happened where the walk is halted, by one of the ways out that `GET /v1/walk` names.
+
+    With OPS_FOUR_EYES it is `proposed` until a second person approves it; the walk acts on it at its next try."""
+    return _said(*_service().resolutions.resolve_walk(body["message_id"], _pool_id(body), body))
+
+
+@blueprint.get("/walk/resolutions")
+@blueprint.arguments(schemas.ResolutionsQuerySchema, location="query")
+@blueprint.response(200)
+def list_resolutions(query: dict[str, Any]) -> Response:
+    """Ops: what was said about halts and parked batches, newest first."""
+    return jsonify(_service().resolutions.list(**query))
+
+
+@blueprint.post("/walk/resolutions/<resolution_id>/approve")
+@blueprint.arguments(schemas.DecideSchema)
+@blueprint.response(200)
+def approve_resolution(body: dict[str, Any], resolution_id: str) -> Response:
+    """Ops: the second person agrees with what the first said."""
+    return jsonify(_service().resolutions.approve(resolution_id, body["by"]))
+
+
+@blueprint.post("/walk/resolutions/<resolution_id>/reject")
+@blueprint.arguments(schemas.DecideSchema)
+@blueprint.response(200)
+def reject_resolution(body: dict[str, Any], resolution_id: str) -> Response:
+    """Ops: take a proposal back."""
+    return jsonify(_service().resolutions.reject(resolution_id, body["by"]))
+
+
+@blueprint.post("/batches/<batch_id>/release")
+@blueprint.arguments(schemas.ReleaseBatchSchema)
+@blueprint.response(201)
+def release_batch(body: dict[str, Any], batch_id: str) -> Response:
+    """Ops: a parked batch did nothing on chain and never will; its requests go back to where they waited."""
+    return _said(*_service().resolutions.release_batch(body["message_id"], batch_id, body))
 
 
 @blueprint.post("/batches/resume")
@@ -151,12 +193,20 @@ def _create(kind: str, body: dict[str, Any]) -> Response:
     return response
 
 
+def _said(shape: dict[str, Any], replayed: bool) -> Response:  # noqa: FBT001
+    response = jsonify(shape)
+    response.status_code = 200 if replayed else 201
+    if replayed:
+        response.headers[REPLAY_HEADER] = "true"
+    return response
+
+
 def _message_id(body: dict[str, Any]) -> str:
     """The message_id of the body or of the Idempotency-Key header; both must agree, and one must be there."""
     given = body.get("message_id")
     header = request.headers.get("Idempotency-Key")
     if header is not None and not MESSAGE_ID.fullmatch(header):
-        raise InvalidInput(errors={"Idempotency-Key": ["Must be 1 to 200 characters out of A-Z a-z 0-9 . _ : @ -"]})
+        raise InvalidInput(errors={"Idempotency-Key": [MESSAGE_ID_RULE]})
     if given is not None and header is not None and given != header:
         raise InvalidInput(errors={"message_id": ["Differs from the Idempotency-Key header; send one, or both alike."]})
     if given is None and header is None:

@@ -6,13 +6,24 @@ from typing import Any
 import marshmallow as ma
 
 from apps.common.wei import WeiField
-from apps.common.wire import BodySchema, PageQuerySchema, QuerySchema, message_id_field, pool_id_field, user_id_field
+from apps.common.wire import (
+    BodySchema,
+    IdPageSchema,
+    NumberPageSchema,
+    QuerySchema,
+    message_id_field,
+    pool_id_field,
+    user_id_field,
+)
+from apps.pool.halts import ACCOUNTS, ACTIONS
 
 REQUEST_KINDS = ("stake", "unstake", "reward_claim")
 REQUEST_STATUSES = (
     "reserving", "queued", "batched", "submitting", "confirming", "requesting", "waiting", "claiming", "settling",
     "completed", "rejected", "cancelled", "failed", "needs_attention",
 )  # fmt: skip
+
+PLACE = ma.validate.Range(0, 2**53)
 
 
 class AmountOrMaxField(WeiField):
@@ -44,14 +55,14 @@ class RewardClaimSchema(_NewRequestSchema):
     pass
 
 
-class RequestsQuerySchema(PageQuerySchema):
+class RequestsQuerySchema(IdPageSchema):
     user_id = user_id_field(load_default=None)
     status = ma.fields.String(load_default=None, validate=ma.validate.OneOf(REQUEST_STATUSES))
     kind = ma.fields.String(load_default=None, validate=ma.validate.OneOf(REQUEST_KINDS))
     pool_id = pool_id_field(load_default=None)
 
 
-class BatchesQuerySchema(PageQuerySchema):
+class BatchesQuerySchema(IdPageSchema):
     status = ma.fields.String(load_default=None)
     kind = ma.fields.String(load_default=None, validate=ma.validate.OneOf(("stake", "unstake", "claim")))
     pool_id = pool_id_field(load_default=None)
@@ -61,13 +72,55 @@ class PoolQuerySchema(QuerySchema):
     pool_id = pool_id_field(load_default=None)
 
 
-class MetricsQuerySchema(PageQuerySchema):
+class MetricsQuerySchema(NumberPageSchema):
     pool_id = pool_id_field(load_default=None)
 
 
 class QuoteQuerySchema(QuerySchema):
     kind = ma.fields.String(required=True, validate=ma.validate.OneOf(("stake", "unstake")))
     amount_wei = WeiField(required=True)
+
+
+def _text_field(longest: int, **kwargs: Any) -> ma.fields.String:
+    return ma.fields.String(validate=ma.validate.Length(1, longest), **kwargs)
+
+
+class _SaidSchema(BodySchema):
+    """Who says it, why, and on what evidence (a link, a ticket, a hash)."""
+
+    message_id = message_id_field()
+    by = _text_field(128, required=True)
+    why = _text_field(1000, required=True)
+    evidence = _text_field(1000, load_default=None, allow_none=True)
+
+
+class ResolveWalkSchema(_SaidSchema):
+    """`code`, and where the halt is at an item its place, as `GET /v1/walk` shows them: so that it is about that halt."""
+
+    pool_id = pool_id_field(load_default=None, allow_none=True)
+    action = ma.fields.String(required=True, validate=ma.validate.OneOf(tuple(ACTIONS)))
+    code = _text_field(64, load_default=None, allow_none=True)
+    block_number = ma.fields.Integer(load_default=None, allow_none=True, strict=True, validate=PLACE)
+    log_index = ma.fields.Integer(load_default=None, allow_none=True, strict=True, validate=PLACE)
+    batch_id = _text_field(64, load_default=None, allow_none=True)
+    account = ma.fields.String(load_default=None, allow_none=True, validate=ma.validate.OneOf(ACCOUNTS))
+    effect = _text_field(200, load_default=None, allow_none=True)
+    gas_cost_wei = WeiField(load_default=None, allow_none=True)
+
+
+class ReleaseBatchSchema(_SaidSchema):
+    pass
+
+
+class DecideSchema(BodySchema):
+    by = _text_field(128, required=True)
+
+
+class ResolutionsQuerySchema(IdPageSchema):
+    status = ma.fields.String(
+        load_default=None, validate=ma.validate.OneOf(("proposed", "approved", "rejected", "applied"))
+    )
+    pool_id = pool_id_field(load_default=None)
 
 
 class ReasonSchema(ma.Schema):

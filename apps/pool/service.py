@@ -20,12 +20,14 @@ from apps.pool.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap
 from apps.pool.models import (
     Batch,
     Request,
+    Resolution,
     Walk,
     parked_batches_of,
     requests_of,
 )
 from apps.pool.reads import PoolReads
 from apps.pool.reserving import run_request
+from apps.pool.resolutions import Resolutions
 
 FIRST_STATUS = {"stake": "reserving", "unstake": "reserving", "reward_claim": "settling"}
 STAKE_LIMIT_CACHE_SEC = 30.0
@@ -37,6 +39,7 @@ class PoolService:
     def __init__(self, context: PoolContext) -> None:
         self.context = context
         self.reads = PoolReads(context)
+        self.resolutions = Resolutions(context)
         self._cap: tuple[float, Cap | None] = (float("-inf"), None)
 
     def create(self, kind: str, message_id: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -163,6 +166,12 @@ class PoolService:
             return self.reads.render(session, [row])[0]
 
     def _retry_batch(self, session: Session, batch: Batch) -> None:
+        adopted = select(Resolution.id).where(
+            Resolution.batch_id == batch.id, Resolution.action == "adopt_as_batch", Resolution.status == "applied"
+        )
+        if session.scalar(adopted.limit(1)) is not None:
+            # Its transaction was sent by hand: tried again, the batch would send its own beside it.
+            raise NotRetryable("A transaction sent by hand was adopted as this batch's; the walk completes it.")
         status = str(batch.context.get("parked_status", "batched"))
         batch.status, batch.reason, batch.attempts, batch.next_run_at = status, None, 0, func.now()
         session.add(flow_event(batch, "retried", status, None))

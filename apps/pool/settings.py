@@ -23,6 +23,7 @@ class PoolSettings(BaseSettings):
     unstake_batch_max_wait_sec: float
     reward_source: str
     pause_on_drift: bool
+    ops_four_eyes: bool
 
     @property
     def lease_sec(self) -> float:
@@ -39,10 +40,11 @@ def load_settings() -> PoolSettings:
     settings = PoolSettings(
         app_env=app_env,
         http_port=reader.integer("HTTP_PORT", 8104, minimum=1),
+        http_bind_address=reader.bind_address(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
         broker_url=BaseSettings.read_broker(reader),
-        pool_id=reader.text("POOL_ID", "eth_native"),
+        pool_id=reader.pool_id(),
         ledger_url=reader.url("LEDGER_BASE_URL", "http://127.0.0.1:8101"),
         rewards_url=reader.url("REWARDS_BASE_URL", "http://127.0.0.1:8103"),
         protocols_url=reader.url("PROTOCOLS_BASE_URL", "http://127.0.0.1:8102"),
@@ -57,6 +59,7 @@ def load_settings() -> PoolSettings:
         unstake_batch_max_wait_sec=reader.seconds("UNSTAKE_BATCH_MAX_WAIT_SEC", max_wait),
         reward_source=reader.choice("REWARD_SOURCE", ("share_rate", "total_pooled_ether"), "share_rate"),
         pause_on_drift=reader.flag("PAUSE_BATCHES_ON_DRIFT", default=False),
+        ops_four_eyes=reader.flag("OPS_FOUR_EYES", default=app_env == "production"),
     )
     reader.finish()
     return settings

@@ -21,7 +21,7 @@ def create_app(settings: ProtocolsSettings | None = None) -> Flask:
         blueprints=[blueprint],
         sessions=sessions,
         accepted_keys=settings.internal_keys,
-        checks={"chain": service.addresses.status},
+        checks={"chain": service.addresses.status, "history": service.history.doubts},
     )
     app.extensions["service"] = service
     return app

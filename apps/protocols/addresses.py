@@ -8,11 +8,13 @@ from typing import Any
 
 import structlog
 from web3 import Web3
-from web3.exceptions import Web3Exception
 
+from apps.common.abilities import Abilities
 from apps.common.errors import NotConfigured, ServiceError
-from apps.common.ethereum import ChainUnavailable, make_web3
+from apps.common.ethereum import ChainUnavailable
+from apps.common.jsonrpc import RpcError, Unanswered
 from apps.protocols.chain import Block, Call, Chain
+from apps.protocols.events import TOPICS
 from apps.protocols.lido_abi import LOCATOR
 
 log = structlog.get_logger(__name__)
@@ -24,6 +26,7 @@ class AddressCheck:
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
         self._right = False
+        self._abilities = Abilities(chain.endpoints)
 
     def at_start(self) -> None:
         """Look once and say in the log what was found. The service starts either way: its status page tells, and what
@@ -47,7 +50,21 @@ class AddressCheck:
         """For the status page: looks anew, since a node may be replaced by another chain's at any time."""
         self._right = False  # until this look finds it so: a node that was down may come back as another chain's
         self.require()
-        return {"chain_id": self.chain.chain_id, "block_number": self.chain.block().number}
+        self._next_calls()
+        nodes = self._abilities.all()
+        return {"chain_id": self.chain.chain_id, "block_number": self.chain.block().number, "nodes": nodes}
+
+    def _next_calls(self) -> None:
+        """One small call of each kind that the next request makes: state at a block's hash, the horizon, logs, receipts.
+        A node that lacks one of them, or a provider that holds all back, is told here and not by the first user."""
+        block = self.chain.block(self.chain.horizon())
+        steth = self.chain.steth.address
+        self.chain.batch(
+            [
+                Call("eth_getBalance", [steth, block.pin], ("wei",)),
+                self.chain.logs([steth], [TOPICS["TokenRebased"]], block.number, block.number),
+            ]
+        )
 
 
 def check_settings(chain: Chain) -> None:
@@ -65,10 +82,10 @@ def check_settings(chain: Chain) -> None:
 def _check_chain_ids(chain: Chain) -> None:
     """Reads fail over between the URLs, so one that is another chain's would mix two histories into one set of books."""
     found: set[int] = set()
-    for url in chain.settings.rpc_urls:
+    for endpoint in chain.endpoints.all:
         try:
-            found.add(int(make_web3([url], chain.settings.rpc_timeout_sec).eth.chain_id))
-        except (ChainUnavailable, Web3Exception):
+            found.add(int(endpoint.call("eth_chainId", []), 16))
+        except (Unanswered, RpcError, TypeError, ValueError):
             continue  # a node that is down is no reason: the next one answers
     if not found:
         raise ChainUnavailable

@@ -10,6 +10,7 @@ from typing import Any
 from apps.protocols.events import integer, words
 
 ZERO_TOPIC = "0x" + "0" * 64
+REQUESTOR = 2  # the topic of WithdrawalRequested that names who paid the stETH; the owner of the NFT is another
 
 
 def flows(
@@ -21,16 +22,22 @@ def flows(
     me: str,
     queue: str,
 ) -> list[dict[str, Any]]:
-    """Rows for the operator's share transfers, in chain order; one to itself moves nothing and makes none.
+    """Rows for the operator's share transfers, in chain order.
 
-    All logs given are the operator's own; `me` and `queue` are topics. A request of the operator's shares in somebody
-    else's name has no log among `requested`, so it shows as shares that left.
+    A transfer that moves nothing makes no row: one to itself, or of 0 shares. Anybody may send the latter in the
+    operator's name, as `transferFrom(operator, anybody, 0)` asks for no allowance; it must neither halt the walk nor be
+    taken for the shares of a request. Only where 0 shares belong to the operator's own submit do they make a row.
+
+    All logs given name the operator; `me` and `queue` are topics. A request that somebody else paid for in the operator's
+    name is not the operator's. A request of the operator's shares in somebody else's name has no log among `requested`,
+    so it shows as shares that left.
     """
     moves = [log for log in _unique(shares) if _parties(log)[0] != _parties(log)[1]]
     stakes = _same_order([log for log in moves if _parties(log) == (ZERO_TOPIC, me)], _unique(submitted))
-    requests = _requests([log for log in moves if _parties(log) == (me, queue)], _unique(requested))
+    own = [log for log in _unique(requested) if log["topics"][REQUESTOR].lower() == me]
+    requests = _requests([log for log in moves if _parties(log) == (me, queue) and _moves_shares(log)], own)
     values = _values(moves, _unique(transfers))
-    return [_row(log, stakes, requests, values, me) for log in moves]
+    return [_row(log, stakes, requests, values, me) for log in moves if _moves_shares(log) or place(log) in stakes]
 
 
 def rebase(log: Any, operator_shares: int) -> dict[str, Any]:
@@ -135,6 +142,10 @@ def _by_parties(logs: Iterable[Any]) -> dict[tuple[str, str, str], list[Any]]:
     for log in logs:
         found.setdefault((log["transactionHash"], *_parties(log)), []).append(log)
     return found
+
+
+def _moves_shares(log: Any) -> bool:
+    return words(log)[0] != 0
 
 
 def _parties(log: Any) -> tuple[str, str]:

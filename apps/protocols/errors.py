@@ -1,6 +1,6 @@
 """Refusals of protocols: which switch is off, or what the chain would not take."""
 
-from apps.common.errors import Conflict, InvalidInput
+from apps.common.errors import Conflict, InvalidInput, Unavailable
 
 
 class StakingPaused(Conflict):
@@ -91,3 +91,10 @@ class ChainReorganized(Conflict):
     """A block that was read at the money horizon has left the chain; ops decide."""
 
     code = "chain_reorganized"
+
+
+class HistoryIncomplete(Unavailable):
+    """The logs that the nodes show do not make up the operator's history: some are missing, or do not belong to it.
+    Nothing of that range is stored; it is read again at every call, and goes on by itself once a node shows all."""
+
+    code = "history_incomplete"

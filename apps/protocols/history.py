@@ -1,30 +1,49 @@
-"""The operator's share history in chain order, up to the money horizon: read by log ranges, stored, classified.
+"""The operator's share history in chain order, up to the money horizon: read by ranges, proved, stored, classified.
 
 Every share that enters or leaves the operator is an item: `submit`, `request`, `foreign_in`, `foreign_out`; so are each
-`claim` of its withdrawals and each `rebase` with the operator's shares just before it.
+`claim` of its withdrawals and each `rebase` with the operator's shares just before it. What is stored is proved
+(`apps.protocols.proof`). What nodes say against it is a doubt first, and a verdict only when it was seen again at later
+horizons and no node says otherwise.
 """
 
+import re
+import time
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import insert, select, tuple_
+import structlog
+from sqlalchemy import delete, insert, select, tuple_
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from apps.common.database import Sessions, transaction
-from apps.common.errors import InvalidInput, NotFound
-from apps.common.ethereum import PUBLIC_CHAINS, ChainUnavailable
+from apps.common.endpoints import ChainUnavailable, sum_up
+from apps.common.errors import InvalidInput, NotFound, ServiceError
+from apps.common.ethereum import PUBLIC_CHAINS
+from apps.common.jsonrpc import RpcError, Unanswered
 from apps.common.wei import exact_int
-from apps.protocols import classify
-from apps.protocols.chain import Block, Chain, NodeRefused
-from apps.protocols.errors import ChainReorganized
-from apps.protocols.events import TOPICS, integer, topic_of
-from apps.protocols.models import ScanCursor, ShareEvent
+from apps.protocols.chain import Block, Chain
+from apps.protocols.errors import ChainReorganized, HistoryIncomplete
+from apps.protocols.models import ScanCursor, ScannedBlock, ShareEvent
+from apps.protocols.proof import Proved, RangeRefused, Unproved, read_range
 
+# Of an item, or of a walk that has all of a block (the largest index) or nothing of it (-1).
+CURSOR = re.compile(r"(?:0|[1-9][0-9]{0,15}):(?:-1|0|[1-9][0-9]{0,9})", re.ASCII)
 # In reading order, which JSONB does not keep.
 REBASE_TOTALS = (
     "time_elapsed_sec", "pre_total_shares", "pre_total_ether_wei", "post_total_shares", "post_total_ether_wei",
     "operator_shares",
 )  # fmt: skip
+# Each block of a range is looked at by its header, so a step is no wider than a few batches.
+BLOCKS_PER_STEP = 500
+# A catch-up that takes longer goes on at the next call; what is stored stays.
+SCAN_BUDGET_SEC = 5.0
+# A doubt becomes a verdict once it was seen at so many horizons, each later than the last.
+SEEN_BEFORE_BELIEVED = 3
+HASHES_KEPT = 10_000
+ROUNDS = 2  # so often each node is asked for a range before its answers count as a disagreement
+
+log = structlog.get_logger(__name__)
 
 
 class History:
@@ -33,11 +52,13 @@ class History:
     def __init__(self, chain: Chain, sessions: Sessions) -> None:
         self.chain = chain
         self.sessions = sessions
+        self._width = min(BLOCKS_PER_STEP, chain.settings.log_range_blocks)
 
     def page(self, after: tuple[int, int], limit: int, kinds: tuple[str, ...] | None = None) -> dict[str, Any]:
         """Items after a (block, log index), and the horizon up to which the history is complete.
 
-        Raises `ChainReorganized` when a block that was read has left the chain.
+        Raises `ChainReorganized` when a block that was read has left the chain, `HistoryIncomplete` when the node's logs
+        are, for longer than a moment.
         """
         horizon = self.scan()
         place = tuple_(ShareEvent.block_number, ShareEvent.log_index)
@@ -64,39 +85,111 @@ class History:
         return [render_item(row)["rebase"] for row in reversed(rows)]
 
     def scan(self) -> Block:
-        """Read every block up to the horizon that was not read yet; returns the block up to which all is stored."""
+        """Read what was not read yet of the blocks up to the horizon; returns the block up to which all is stored."""
+        give_up = time.monotonic() + SCAN_BUDGET_SEC
         horizon = self.chain.horizon()
         cursor = self._cursor(horizon)
-        known = self._read_before(cursor)
-        if known.hash != cursor.block_hash:
-            raise ChainReorganized(f"Block {cursor.block_number} was read as {cursor.block_hash} and is gone.")
-        width = self.chain.settings.log_range_blocks
-        while known.number < horizon:
-            end = self.chain.block(min(horizon, known.number + width))
+        known = Block(cursor.block_number, cursor.block_hash, 0)
+        if horizon < known.number:
+            return known  # the node that answers now is behind the one that did then
+        self.check_standing(cursor, horizon)
+        shares = cursor.proved_shares if cursor.proved_block == cursor.block_number else None
+        while known.number < horizon and time.monotonic() < give_up:
             try:
-                rows = self._read(known.number + 1, end.number)
-            except NodeRefused:
-                if end.number - known.number == 1:
-                    raise
-                width = (end.number - known.number) // 2  # nodes limit ranges, each in its own way
-                continue
-            if self.chain.block(end.number).hash != end.hash:
-                break  # the chain moved under this read; the next call reads the range again
-            self._store(known, end, rows)
-            known = end
+                found = self._step(known, shares, horizon)
+            except Unproved as doubt:
+                self._doubted("incomplete", str(doubt), horizon)
+                break
+            self._store(known, found)
+            known, shares = found.end, found.shares
         return known
 
-    def _read_before(self, cursor: ScanCursor) -> Block:
-        """The block at the cursor, as the node has it now."""
+    def check_standing(self, cursor: ScanCursor, horizon: int) -> None:
+        """That the cursor's block is still in the chain, by the word of any node.
+
+        Raises `ChainReorganized` once all that answer have said so at several horizons, `ChainUnavailable` before.
+        """
         try:
-            return self.chain.block(cursor.block_number)
-        except NotFound as error:
-            # It was there once, so the node that answers now is behind the one that did then.
-            raise ChainUnavailable(f"The node has no block {cursor.block_number}, which was read before.") from error
+            self.chain.block(cursor.block_number, cursor.block_hash)
+        except ChainUnavailable as error:
+            try:
+                now = self.chain.block(cursor.block_number)
+            except (ChainUnavailable, NotFound):
+                raise error from None
+            detail = f"Block {cursor.block_number} was read as {cursor.block_hash} and is gone; it is {now.hash} now."
+            self._doubted("reorganized", detail, horizon)
+            raise ChainUnavailable(f"{detail} It is looked at again at a later block.") from error
+        if cursor.doubt == "reorganized":
+            self._cleared()
+
+    def cursor(self) -> ScanCursor | None:
+        """How far it is read; None before the first look."""
+        with transaction(self.sessions) as session:
+            return session.scalars(select(ScanCursor)).one_or_none()
+
+    def known_hash(self, number: int) -> str | None:
+        """The hash that a block was read with; None where it was not read, where that is long ago, and where it is known
+        that the chain has other blocks now."""
+        with transaction(self.sessions) as session:
+            cursor = session.scalars(select(ScanCursor)).one_or_none()
+            if cursor is None or (cursor.doubt == "reorganized" and cursor.doubt_count >= SEEN_BEFORE_BELIEVED):
+                return None
+            if cursor.block_number == number:
+                return cursor.block_hash
+            return session.scalar(select(ScannedBlock.block_hash).where(ScannedBlock.block_number == number))
+
+    def doubts(self) -> dict[str, Any]:
+        """For the status page: how far the history is read; raises what the next page of it would raise."""
+        cursor = self.cursor()
+        if cursor is None:
+            return {"block_number": None}
+        if cursor.doubt is not None and cursor.doubt_count >= SEEN_BEFORE_BELIEVED:
+            raise _VERDICTS[cursor.doubt](cursor.doubt_detail)
+        return {"block_number": cursor.block_number, "doubt": cursor.doubt}
+
+    def read(self, known: Block, shares: int | None, end: int) -> Proved:
+        """A range, proved by the first node that can: each is asked twice before its answers count as a disagreement.
+
+        Raises `Unproved`, `RangeRefused`, or what it means that no node answers.
+        """
+        doubt: Unproved | None = None
+        refused: RangeRefused | None = None
+        for _ in range(ROUNDS):
+            said: list[Any] = []
+            for endpoint in self.chain.endpoints.in_order():
+                try:
+                    return read_range(self.chain, endpoint, known, shares, end)
+                except Unproved as error:
+                    log.warning("range_unproved", endpoint=endpoint.number, why=str(error))
+                    doubt = error
+                except RangeRefused as error:
+                    refused = error
+                    said.append((endpoint, error.error))
+                except (Unanswered, RpcError) as error:
+                    self.chain.endpoints.failed(endpoint)
+                    said.append((endpoint, error))
+            if doubt is None:
+                if refused is not None and end - known.number > 1:
+                    raise refused
+                raise sum_up(said)
+        assert doubt is not None  # else the loop has ended
+        raise doubt
+
+    def _step(self, known: Block, shares: int | None, horizon: int) -> Proved:
+        """The next range that a node answers: narrower where it refuses."""
+        while True:
+            end = min(horizon, known.number + self._width)
+            try:
+                found = self.read(known, shares, end)
+            except RangeRefused:
+                self._width = max(1, (end - known.number) // 2)
+                continue
+            if end - known.number == self._width:
+                self._width = min(BLOCKS_PER_STEP, self.chain.settings.log_range_blocks, self._width * 2)
+            return found
 
     def _cursor(self, horizon: int) -> ScanCursor:
-        with transaction(self.sessions) as session:
-            row = session.scalars(select(ScanCursor)).one_or_none()
+        row = self.cursor()
         if row is not None:
             return row
         start = self.chain.settings.start_block
@@ -108,67 +201,60 @@ class History:
             session.execute(upsert(ScanCursor).values(first).on_conflict_do_nothing())  # two first readers at once
             return session.scalars(select(ScanCursor)).one()
 
-    def _store(self, known: Block, end: Block, rows: list[dict[str, Any]]) -> None:
+    def _store(self, known: Block, found: Proved) -> None:
         with transaction(self.sessions) as session:
             cursor = session.scalars(select(ScanCursor).with_for_update()).one()
-            if cursor.block_number != known.number:
+            if (cursor.block_number, cursor.block_hash) != (known.number, known.hash):
                 return  # another reader has stored this range
-            if rows:
-                session.execute(insert(ShareEvent), rows)
-            cursor.block_number, cursor.block_hash = end.number, end.hash
+            if found.rows:
+                session.execute(insert(ShareEvent), found.rows)
+            remember(session, found.hashes)
+            cursor.block_number, cursor.block_hash = found.end.number, found.end.hash
+            cursor.proved_block, cursor.proved_shares = found.end.number, found.shares
+            if cursor.doubt == "incomplete":
+                cursor.doubt, cursor.doubt_detail, cursor.doubt_block, cursor.doubt_count = None, None, None, 0
 
-    def _read(self, start: int, end: int) -> list[dict[str, Any]]:
-        chain, me = self.chain, topic_of(self.chain.operator)
-        steth, queue = chain.steth.address, chain.queue.address
-        out, into, rebased, submitted, sent, received, requested, claimed = chain.batch(
-            [
-                chain.logs([steth], [TOPICS["TransferShares"], me], start, end),
-                chain.logs([steth], [TOPICS["TransferShares"], None, me], start, end),
-                chain.logs([steth], [TOPICS["TokenRebased"]], start, end),
-                chain.logs([steth], [TOPICS["Submitted"], me], start, end),
-                chain.logs([steth], [TOPICS["Transfer"], me], start, end),
-                chain.logs([steth], [TOPICS["Transfer"], None, me], start, end),
-                chain.logs([queue], [TOPICS["WithdrawalRequested"], None, None, me], start, end),
-                chain.logs([queue], [TOPICS["WithdrawalClaimed"], None, me], start, end),
-            ]
-        )
-        rows = classify.flows([*out, *into], [*sent, *received], submitted, requested, me=me, queue=topic_of(queue))
-        rows += [*map(classify.claim, claimed), *self._rebases(rebased, rows)]
-        columns = ("shares", "amount_wei", "withdrawal_id", "reward_wei", "rebase")
-        return [{**dict.fromkeys(columns), **row} for row in rows]
+    def _doubted(self, doubt: str, detail: str, horizon: int) -> None:
+        """Write a doubt down; raises it as a verdict once it was seen often enough, each time at a later horizon."""
+        with transaction(self.sessions) as session:
+            cursor = session.scalars(select(ScanCursor).with_for_update()).one()
+            if cursor.doubt != doubt:
+                cursor.doubt, cursor.doubt_block, cursor.doubt_count = doubt, None, 0
+            if cursor.doubt_block is None or horizon > cursor.doubt_block:
+                cursor.doubt_block, cursor.doubt_count = horizon, cursor.doubt_count + 1
+            cursor.doubt_detail = detail
+            seen = cursor.doubt_count
+        log.warning("history_doubted", doubt=doubt, seen=seen, detail=detail)
+        if seen >= SEEN_BEFORE_BELIEVED:
+            raise _VERDICTS[doubt](detail)
 
-    def _rebases(self, rebased: list[Any], flows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Each rebase with the operator's shares just before it: those at the end of the block before, asked of the
-        chain, and the flows of its own block that stand before it."""
-        before = self._shares_before(rebased)
-        rows = []
-        for log in rebased:
-            block, index = classify.place(log)
-            same_block = sum(
-                row["shares"] if row["kind"] in {"submit", "foreign_in"} else -row["shares"]
-                for row in flows
-                if row["block_number"] == block and row["log_index"] < index
-            )
-            rows.append(classify.rebase(log, before[block] + same_block))
-        return rows
+    def _cleared(self) -> None:
+        """What was doubted is as it was read, by the word of a node."""
+        with transaction(self.sessions) as session:
+            cursor = session.scalars(select(ScanCursor).with_for_update()).one()
+            if cursor.doubt == "reorganized":
+                cursor.doubt, cursor.doubt_detail, cursor.doubt_block, cursor.doubt_count = None, None, None, 0
 
-    def _shares_before(self, rebased: list[Any]) -> dict[int, int]:
-        """The operator's shares at the end of the block before each rebase: asked of the chain, not summed up here."""
-        numbers = sorted({integer(log["blockNumber"]) for log in rebased})
-        calls = [
-            self.chain.call(self.chain.steth, "sharesOf", [self.chain.operator], Block(number - 1, "", 0), "uint256")
-            for number in numbers
-        ]
-        return dict(zip(numbers, self.chain.batch(calls), strict=True)) if calls else {}
+
+_VERDICTS: dict[str, type[ServiceError]] = {"incomplete": HistoryIncomplete, "reorganized": ChainReorganized}
+
+
+def remember(session: Session, hashes: Sequence[tuple[int, str]]) -> None:
+    """Keep the hashes of blocks that were read, the newest ten thousand."""
+    rows = [{"block_number": number, "block_hash": block_hash} for number, block_hash in hashes]
+    change = upsert(ScannedBlock)
+    changed = {"block_hash": change.excluded.block_hash}
+    session.execute(change.on_conflict_do_update(index_elements=["block_number"], set_=changed), rows)
+    session.execute(delete(ScannedBlock).where(ScannedBlock.block_number < hashes[-1][0] - HASHES_KEPT))
 
 
 def parse_cursor(after: str | None) -> tuple[int, int]:
     """Read ``<block>:<log_index>``; nothing means the beginning."""
-    if not after:
+    if after is None:
         return (-1, -1)
-    block, _, index = after.partition(":")
-    if not (block.isdecimal() and index.removeprefix("-").isdecimal()) or len(after) > 40:
+    if not CURSOR.fullmatch(after):
         raise InvalidInput(errors={"after": ["Give <block>:<log_index>, such as the value of `next`."]})
+    block, _, index = after.partition(":")
     return int(block), int(index)
 
 

@@ -21,13 +21,32 @@ class MessageKey(MessageKeyMixin, Base):
 
 
 class ScanCursor(Base):
-    """How far the operator's history has been read from the chain, and the hash to notice a reorganization by."""
+    """How far the operator's history has been read from the chain, and the hash to notice a reorganization by.
+
+    `proved_shares` are the operator's at `proved_block`; they count while that is `block_number`. `doubt`: what nodes
+    say against the history, `incomplete` or `reorganized`, seen at `doubt_count` horizons, `doubt_block` the last.
+    """
 
     __tablename__ = "scan_cursor"
 
     id: Mapped[bool] = mapped_column(Boolean, primary_key=True, server_default=text("true"))
     start_block: Mapped[int] = mapped_column(BigInteger)
     block_number: Mapped[int] = mapped_column(BigInteger)
+    block_hash: Mapped[str] = mapped_column(Text)
+    proved_block: Mapped[int | None] = mapped_column(BigInteger)
+    proved_shares: Mapped[int | None] = mapped_column(WeiColumn)
+    doubt: Mapped[str | None] = mapped_column(Text)
+    doubt_detail: Mapped[str | None] = mapped_column(Text)
+    doubt_block: Mapped[int | None] = mapped_column(BigInteger)
+    doubt_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+
+
+class ScannedBlock(Base):
+    """The hash of a block that was read, the last ten thousand of them: by it a node on another fork is known."""
+
+    __tablename__ = "scanned_blocks"
+
+    block_number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     block_hash: Mapped[str] = mapped_column(Text)
 
 
@@ -46,6 +65,23 @@ class ShareEvent(Base):
     withdrawal_id: Mapped[int | None] = mapped_column(BigInteger)
     reward_wei: Mapped[int | None] = mapped_column(SignedWeiColumn)
     rebase: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+
+
+class Rescan(Base):
+    """A part of the history read again on somebody's word: what that added and removed. Never changed."""
+
+    __tablename__ = "rescans"
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    message_id: Mapped[str] = mapped_column(Text, unique=True)
+    from_block: Mapped[int] = mapped_column(BigInteger)
+    to_block: Mapped[int] = mapped_column(BigInteger)
+    to_block_hash: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    requested_by: Mapped[str] = mapped_column(Text)
+    added: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    removed: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
 
 
 class ReconciliationRun(Base):

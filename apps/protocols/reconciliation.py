@@ -14,6 +14,7 @@ from apps.protocols.history import History, flow_sums, open_withdrawals
 from apps.protocols.withdrawals import read_statuses
 
 IDS_PER_CALL = 1_000
+STETH_ACCOUNTS = ("@rewards", "@fees", "@rounding", "@losses")
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ def gather(
     horizon = history.scan()
     if number is not None and number > horizon.number:
         raise InvalidInput(errors={"block": [f"Must be at most {horizon.number}, the money horizon."]})
-    block = chain.block(horizon.number if number is None else number)
-    state = chain.state(block.number)
+    at = horizon.number if number is None else number
+    block = chain.block(at, history.known_hash(at))
+    state = chain.state(block.number, block.hash)
     with transaction(sessions) as session:
         by_kind = flow_sums(session, block.number)
         stored = open_withdrawals(session, block.number)
@@ -74,9 +76,9 @@ def gather(
     )
 
 
-def judge(facts: Facts, rewards: Mapping[str, int] | None) -> list[dict[str, Any]]:
+def judge(facts: Facts, rewards: Mapping[str, int] | None, accepted_shares: int = 0) -> list[dict[str, Any]]:
     """The lines of a reconciliation; every tolerance is zero."""
-    system = {**dict.fromkeys(("@payouts", "@gas", "@rewards", "@fees", "@rounding"), 0), **facts.system}
+    system = {**dict.fromkeys(("@payouts", "@gas", *STETH_ACCOUNTS), 0), **facts.system}
     buckets = facts.buckets
     owed_eth = (
         buckets["available"] + buckets["reserved"] + system["@payouts"] + system["@gas"] - facts.later_deposits_wei
@@ -84,7 +86,7 @@ def judge(facts: Facts, rewards: Mapping[str, int] | None) -> list[dict[str, Any
     held_eth = facts.custody_wei + facts.operator_wei
     surplus = max(0, held_eth - owed_eth)
     faces = sum(facts.faces_stored.values())
-    owed_steth = buckets["staked"] + buckets["unstaking"] + system["@rewards"] + system["@fees"] + system["@rounding"]
+    owed_steth = buckets["staked"] + buckets["unstaking"] + sum(system[name] for name in STETH_ACCOUNTS)
     kinds = facts.shares_by_kind
     met = kinds.get("submit", 0) + kinds.get("foreign_in", 0) - kinds.get("request", 0) - kinds.get("foreign_out", 0)
     lines = [
@@ -92,7 +94,7 @@ def judge(facts: Facts, rewards: Mapping[str, int] | None) -> list[dict[str, Any
         # More than the books know is a deposit nobody has posted yet: shown, and no drift.
         _line("unidentified", 0, surplus, ok=True),
         _line("lido", owed_steth, facts.steth_wei + faces),
-        _line("shares", met, facts.shares),
+        _line("shares", met + accepted_shares, facts.shares),
         _line("nfts", faces, sum(facts.faces_on_chain.values())),
         _line("books", 0, facts.sum_wei),
         _line("audit", 0, facts.audit_differences),

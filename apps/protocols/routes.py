@@ -4,14 +4,13 @@ import re
 from typing import Any
 
 from flask import Response, current_app, jsonify, request
-from flask_smorest import Blueprint
 
+from apps.common.api import Blueprint
 from apps.common.errors import InvalidInput
-from apps.common.wire import PageQuerySchema
+from apps.common.wire import IdPageSchema
 from apps.protocols import builders, schemas
 from apps.protocols.history import parse_cursor
 from apps.protocols.service import ProtocolsService
-from apps.protocols.withdrawals import read_receipt
 
 blueprint = Blueprint("protocols", __name__, url_prefix="/v1", description="Lido: calldata, reads, reconciliation.")
 
@@ -60,15 +59,31 @@ def build_claim(body: dict[str, Any]) -> Response:
 @blueprint.response(200)
 def get_state(query: dict[str, Any]) -> Response:
     """The protocol at one block, the latest where none is named."""
-    return jsonify(_service().chain.state(query["block"]))
+    return jsonify(_service().state(query["block"]))
 
 
 @blueprint.get("/lido/history")
-@blueprint.arguments(PageQuerySchema, location="query")
+@blueprint.arguments(schemas.HistoryQuerySchema, location="query")
 @blueprint.response(200)
 def list_history(query: dict[str, Any]) -> Response:
     """The operator's share history in chain order up to the money horizon."""
     return jsonify(_service().history.page(parse_cursor(query["after"]), query["limit"]))
+
+
+@blueprint.post("/lido/rescan")
+@blueprint.arguments(schemas.RescanSchema)
+@blueprint.response(201)
+def post_rescan(body: dict[str, Any]) -> Response:
+    """Ops: read a part of the history again, prove it, and mend what is stored of it; the answer lists what changed."""
+    return _service().rescan(body).response()
+
+
+@blueprint.get("/lido/rescans")
+@blueprint.arguments(IdPageSchema, location="query")
+@blueprint.response(200)
+def list_rescans(query: dict[str, Any]) -> Response:
+    """What was rescanned, newest first."""
+    return jsonify(_service().rescans(query["limit"], query["after"]))
 
 
 @blueprint.get("/lido/rebases")
@@ -85,7 +100,7 @@ def get_receipt(tx_hash: str) -> Response:
     """What Lido's logs in one transaction say."""
     if not re.fullmatch(r"0x[0-9a-fA-F]{64}", tx_hash):
         raise InvalidInput(errors={"tx_hash": ["Must be 0x and 64 hex digits."]})
-    return jsonify(read_receipt(_service().chain, tx_hash.lower()))
+    return jsonify(_service().receipt(tx_hash.lower()))
 
 
 @blueprint.post("/lido/withdrawals/status")
@@ -108,7 +123,7 @@ def get_apr() -> Response:
 @blueprint.response(201)
 def post_reconciliation(body: dict[str, Any]) -> Response:
     """Compare books and chain at one block, and keep the result."""
-    return _service().reconcile(body["message_id"], body["block"], body["rewards"]).response()
+    return _service().reconcile(**body).response()
 
 
 @blueprint.get("/reconciliations")

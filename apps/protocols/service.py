@@ -4,20 +4,23 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from apps.clients.ledger import LedgerClient
 from apps.common.database import Sessions, transaction
+from apps.common.endpoints import ChainUnavailable
 from apps.common.idempotency import Answer, run_once
 from apps.common.wire import new_id, page, time_text
-from apps.protocols import reconciliation
+from apps.protocols import reconciliation, rescan
 from apps.protocols.addresses import AddressCheck
 from apps.protocols.apr import apr_of
 from apps.protocols.chain import Chain
+from apps.protocols.errors import ChainReorganized
 from apps.protocols.history import History, parse_cursor
-from apps.protocols.models import MessageKey, ReconciliationRun
-from apps.protocols.withdrawals import read_statuses
+from apps.protocols.models import MessageKey, ReconciliationRun, Rescan
+from apps.protocols.rescan import Found
+from apps.protocols.withdrawals import read_receipt, read_statuses
 
 WEEK_SEC = 7 * 86_400
 REBASES_OF_A_WEEK = 200  # seven on mainnet; a testnet's frame of 77 minutes makes 131
@@ -34,6 +37,25 @@ class ProtocolsService:
         self.pool_id = pool_id
         self.history = History(chain, sessions)
         self.addresses = AddressCheck(chain)
+
+    def state(self, number: int | None) -> dict[str, Any]:
+        """The `lido state` shape. A block that was read is shown as it was read: by a node that has it as that, until the
+        history itself has found that the chain has another."""
+        wanted = None if number is None else self.history.known_hash(number)
+        try:
+            return self.chain.state(number, wanted)
+        except ChainUnavailable:
+            if wanted is None:
+                raise
+            try:
+                self.history.scan()
+            except ChainReorganized:
+                return self.chain.state(number)
+            raise
+
+    def receipt(self, tx_hash: str) -> dict[str, Any]:
+        """The `receipt` shape; `NotFound` when no node has it in a block that is the chain's as far as is known."""
+        return read_receipt(self.chain, tx_hash, self.history.known_hash)
 
     def statuses(self, ids: Sequence[int]) -> list[dict[str, Any]]:
         """The `withdrawal status` shape of up to 1,000 ids."""
@@ -69,11 +91,14 @@ class ProtocolsService:
                 break
         return {"last": apr_of(rebases[-1:]), "seven_day": apr_of(week)}
 
-    def reconcile(self, message_id: str, block: int | None, rewards: dict[str, int] | None) -> Answer:
+    def reconcile(
+        self, message_id: str, block: int | None, rewards: dict[str, int] | None, accepted_shares: int = 0
+    ) -> Answer:
         """Compare books and chain once per message_id. Everything is read before the transaction opens."""
         request = {
             "block": None if block is None else str(block),
             "rewards": None if rewards is None else {name: str(value) for name, value in sorted(rewards.items())},
+            **({"accepted_shares": str(accepted_shares)} if accepted_shares else {}),
         }
         facts = None
         if not self._known(message_id):
@@ -81,9 +106,10 @@ class ProtocolsService:
 
         def work(session: Session) -> dict[str, Any]:
             assert facts is not None  # a known message_id never comes here
-            lines = reconciliation.judge(facts, rewards)
+            lines = reconciliation.judge(facts, rewards, accepted_shares)
+            # The latest one is what ops are shown and alarmed by.
             row = ReconciliationRun(
-                id=new_id(),
+                id=new_id(session.scalar(select(func.max(ReconciliationRun.id)))),
                 message_id=message_id,
                 block_number=facts.block.number,
                 block_hash=facts.block.hash,
@@ -98,6 +124,31 @@ class ProtocolsService:
         return run_once(
             self.sessions, MessageKey, message_id=message_id, endpoint="reconciliations", request=request, work=work
         )
+
+    def rescan(self, request: dict[str, Any]) -> Answer:
+        """Read a part of the history again and mend what is stored of it, once per message_id; see
+        `apps.protocols.rescan`. Everything is read before the transaction opens."""
+        given = {**request, "from_block": str(request["from_block"])}
+        given["to_block"] = None if request["to_block"] is None else str(request["to_block"])
+        message_id = given.pop("message_id")
+        found: Found | None = None
+        if not self._known(message_id):
+            found = rescan.gather(self.history, request["from_block"], request["to_block"])
+
+        def work(session: Session) -> dict[str, Any]:
+            assert found is not None  # a known message_id never comes here
+            return rescan.replace(session, found, request)
+
+        return run_once(self.sessions, MessageKey, message_id=message_id, endpoint="rescan", request=given, work=work)
+
+    def rescans(self, limit: int, after: str | None) -> dict[str, Any]:
+        """What was rescanned, newest first."""
+        query = select(Rescan).order_by(Rescan.id.desc()).limit(limit + 1)
+        if after is not None:
+            query = query.where(Rescan.id < after)
+        with transaction(self.sessions) as session:
+            rows = session.scalars(query).all()
+        return page([rescan.render_rescan(row) for row in rows], limit, lambda item: str(item["id"]))
 
     def reconciliations(self, limit: int, after: str | None, verdict: str | None) -> dict[str, Any]:
         """Runs, newest first."""

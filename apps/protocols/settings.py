@@ -32,10 +32,11 @@ def load_settings() -> ProtocolsSettings:
     settings = ProtocolsSettings(
         app_env=app_env,
         http_port=reader.integer("HTTP_PORT", 8102, minimum=1),
+        http_bind_address=reader.bind_address(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
         broker_url=BaseSettings.read_broker(reader),
-        pool_id=reader.text("POOL_ID", "eth_native"),
+        pool_id=reader.pool_id(),
         rpc_urls=reader.urls("ETH_RPC_URL"),
         rpc_timeout_sec=reader.seconds("ETH_RPC_TIMEOUT_SEC", 8),
         ledger_url=reader.url("LEDGER_BASE_URL", "http://127.0.0.1:8101"),

@@ -1,13 +1,15 @@
 """Withdrawal NFTs and receipts, as the chain has them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from web3 import Web3
 
-from apps.common.errors import NotConfigured, NotFound
+from apps.common.endpoints import Absent
+from apps.common.errors import NotConfigured
+from apps.common.jsonrpc import Endpoint
 from apps.protocols import errors
-from apps.protocols.chain import Block, Call, Chain
+from apps.protocols.chain import ASK_BEHIND, Block, Call, Chain, well_formed
 from apps.protocols.events import TOPICS, address_of, integer, words
 
 STATUS_TYPES = "(uint256,uint256,address,uint256,bool,bool)[]"
@@ -61,12 +63,21 @@ def read_statuses(chain: Chain, ids: Sequence[int], block: Block) -> list[dict[s
     ]
 
 
-def read_receipt(chain: Chain, tx_hash: str) -> dict[str, Any]:
-    """The `receipt` shape: what Lido's logs in one transaction say about the operator. `NotFound` when there is
-    none."""
-    receipt = chain.batch([Call("eth_getTransactionReceipt", [tx_hash])])[0]
-    if receipt is None:
-        raise NotFound("The chain has no receipt of this transaction.")
+def read_receipt(chain: Chain, tx_hash: str, known_hash: Callable[[int], str | None]) -> dict[str, Any]:
+    """The `receipt` shape: what Lido's logs in one transaction say about the operator. `NotFound` when no node has it.
+
+    One node's word is no proof of absence, nor is a receipt of a block that was read with another hash: each node is
+    asked, and more than once, since two may answer behind one address.
+    """
+
+    def look(endpoint: Endpoint) -> Any:
+        for _ in range(ASK_BEHIND):
+            found = chain.ask(endpoint, [Call("eth_getTransactionReceipt", [tx_hash])])[0]
+            if found is not None and known_hash(integer(found["blockNumber"])) in {None, found["blockHash"]}:
+                return found
+        raise Absent("The chain has no receipt of this transaction.")
+
+    receipt = chain.endpoints.first(lambda endpoint: well_formed(look, endpoint))
     logs = receipt["logs"]
     steth, queue = chain.steth.address.lower(), chain.queue.address.lower()
     return {
@@ -83,7 +94,7 @@ def read_receipt(chain: Chain, tx_hash: str) -> dict[str, Any]:
                 "shares": str(words(log)[1]),
             }
             for log in _of(logs, queue, "WithdrawalRequested")
-            if address_of(log["topics"][3]) == chain.operator
+            if address_of(log["topics"][2]) == address_of(log["topics"][3]) == chain.operator
         ],
         "withdrawal_claims": [
             {
@@ -103,7 +114,10 @@ def _of(logs: Sequence[Any], address: str, event: str) -> list[Any]:
 
 
 def _submitted(logs: Sequence[Any], steth: str, operator: str) -> list[dict[str, Any]]:
-    """The operator's stakes with the shares each minted: in one transaction the first mint is the first stake's."""
+    """The operator's stakes with the shares each minted: in one transaction the first mint is the first stake's.
+
+    A mint without a stake is another's gift (external shares minted to the operator), and a stake's mint comes first.
+    """
     stakes = [log for log in _of(logs, steth, "Submitted") if address_of(log["topics"][1]) == operator]
     minted = [
         log
@@ -116,5 +130,5 @@ def _submitted(logs: Sequence[Any], steth: str, operator: str) -> list[dict[str,
             "amount_wei": str(words(stake)[0]),
             "shares": str(words(mint)[0]),
         }
-        for stake, mint in zip(stakes, minted, strict=True)
+        for stake, mint in zip(stakes, minted, strict=False)
     ]

@@ -1,4 +1,4 @@
-"""Entry point of the web server."""
+"""The app for a WSGI server of your own. Ours is `python -m apps.protocols`: it reads whole requests before a thread is taken."""
 
 from apps.protocols import create_app
 

@@ -1,15 +1,13 @@
 """The rewards API: parse, ask the service, answer."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from flask import Response, current_app, jsonify
-from flask_smorest import Blueprint
 
-from apps.common.errors import InvalidInput
+from apps.common.api import Blueprint
 from apps.common.idempotency import Answer
-from apps.common.wire import POOL_ID, PageQuerySchema, check_user_id, integer_cursor
+from apps.common.wire import IdPageSchema, check_pool_id, check_user_id, integer_cursor
 from apps.rewards import schemas
 from apps.rewards.audits import RewardAudits
 from apps.rewards.reads import RewardReads
@@ -69,9 +67,7 @@ def post_claims(body: Body) -> Response:
 @blp.response(200, schemas.Pool)
 def get_pool(pool_id: str) -> Response:
     """A pool's index and sums; zeros for one that was never used."""
-    if not POOL_ID.fullmatch(pool_id):
-        raise InvalidInput(errors={"pool_id": ["Must be 1 to 64 characters out of A-Z a-z 0-9 . _ -"]})
-    return jsonify(_reads().pool(pool_id))
+    return jsonify(_reads().pool(check_pool_id(pool_id)))
 
 
 @blp.get("/positions/<user_id>")
@@ -87,8 +83,7 @@ def get_position(query: Body, user_id: str) -> Response:
 @blp.response(200, schemas.Positions)
 def list_positions(query: Body) -> Response:
     """All positions of a pool in user order."""
-    after = check_user_id(query["after"]) if query["after"] else None
-    return jsonify(_reads().positions(_pool_id(query), after=after, limit=query["limit"]))
+    return jsonify(_reads().positions(_pool_id(query), after=query["after"], limit=query["limit"]))
 
 
 @blp.get("/events")
@@ -113,12 +108,10 @@ def post_audit(body: Body) -> tuple[Response, int]:
 
 
 @blp.get("/audits")
-@blp.arguments(PageQuerySchema, location="query")
+@blp.arguments(IdPageSchema, location="query")
 @blp.response(200, schemas.Audits)
 def list_audits(query: Body) -> Response:
     """Audits, newest first."""
-    if query["after"] is not None and not re.fullmatch(r"[0-9a-f-]{36}", query["after"], re.ASCII):
-        raise InvalidInput(errors={"after": ["Not a cursor of this list; take the value of `next`."]})
     return jsonify(_audits().list(after=query["after"], limit=query["limit"]))
 
 

@@ -3,7 +3,15 @@
 import marshmallow as ma
 
 from apps.common.wei import SignedWeiField, WeiField
-from apps.common.wire import BodySchema, PageQuerySchema, message_id_field, pool_id_field, user_id_field
+from apps.common.wire import (
+    BodySchema,
+    NumberPageSchema,
+    QuerySchema,
+    UserPageSchema,
+    message_id_field,
+    pool_id_field,
+    user_id_field,
+)
 from apps.rewards.service import MAX_BATCHED_CLAIMS, MAX_DELTAS
 
 KINDS = ("accrual", "stake_delta", "claim", "settle", "release")
@@ -60,18 +68,16 @@ class AuditBody(BodySchema):
     pool_id = pool_id_field(load_default=None, metadata={"description": "Every pool when it is left out."})
 
 
-class PositionQuery(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class PositionQuery(QuerySchema):
     pool_id = pool_id_field(load_default=None)
 
 
-class PositionsQuery(PageQuerySchema):
+class PositionsQuery(UserPageSchema):
     pool_id = pool_id_field(load_default=None)
 
 
-class EventsQuery(PositionsQuery):
+class EventsQuery(NumberPageSchema):
+    pool_id = pool_id_field(load_default=None)
     kind = ma.fields.String(load_default=None, validate=ma.validate.OneOf(KINDS))
     user_id = user_id_field(load_default=None)
 

@@ -22,10 +22,11 @@ def load_settings() -> RewardsSettings:
     settings = RewardsSettings(
         app_env=app_env,
         http_port=reader.integer("HTTP_PORT", 8103, minimum=1),
+        http_bind_address=reader.bind_address(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
         broker_url=BaseSettings.read_broker(reader),
-        pool_id=reader.text("POOL_ID", "eth_native"),
+        pool_id=reader.pool_id(),
         reward_fee_bps=fee_bps,
     )
     reader.finish()

@@ -178,18 +178,17 @@ def _deposit(draw: random.Random) -> NewMovement:
 
 @contextmanager
 def _http(url: str) -> Iterator[str]:
-    """The ledger as it is run: gunicorn, one process of 8 threads."""
+    """The ledger as it is run: its own web server, one process of 8 threads."""
     port = any_free_port()
-    argv = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--workers"]
-    argv += ["1", "--threads", str(CLIENTS), "--no-control-socket", "--log-level", "error", "apps.ledger.wsgi:app"]
-    environment = {**os.environ, "DATABASE_URL": url, "INTERNAL_API_KEY": KEY, "APP_ENV": "test"}
-    process = subprocess.Popen(argv, env=environment, stderr=subprocess.DEVNULL)
+    own = {"DATABASE_URL": url, "HTTP_PORT": str(port), "INTERNAL_API_KEY": KEY, "APP_ENV": "test"}
+    environment = {**os.environ, **own}
+    process = subprocess.Popen([sys.executable, "-m", "apps.ledger"], env=environment, stderr=subprocess.DEVNULL)
     base_url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 60
         while not _answers(base_url):
-            assert process.poll() is None, "gunicorn ended at once"
-            assert time.monotonic() < deadline, "gunicorn did not answer within 60 s"
+            assert process.poll() is None, "the ledger ended at once"
+            assert time.monotonic() < deadline, "the ledger did not answer within 60 s"
             time.sleep(0.1)
         yield base_url
     finally:

@@ -69,10 +69,8 @@ def test_service__file_of_an_old_deployment__starts_and_answers(
         )  # fmt: skip
         home = tree / ("relayer" if service == "relayer" else f"apps/{service}")
         (home / ".env").write_text(file)
-        module = f"{'relayer' if service == 'relayer' else f'apps.{service}'}.wsgi:app"
-        command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--threads", "2"]
         process = subprocess.Popen(
-            [*command, "--no-control-socket", module],
+            [sys.executable, "-m", "relayer" if service == "relayer" else f"apps.{service}"],
             cwd=tree,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(tree)},
             stderr=subprocess.PIPE,

@@ -5,10 +5,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import requests
+
+from tests.support.rude_node import Reply, json_server
 
 SEND = "eth_sendRawTransaction"
 RECEIPT = "eth_getTransactionReceipt"
@@ -108,34 +109,16 @@ def chaos_proxy(upstream: str) -> Iterator[Chaos]:
     """Serve until the block ends; without faults it only passes on."""
     chaos = Chaos(upstream)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def reply(raw: bytes) -> Reply:
+        whole, answer = chaos.handle(json.loads(raw))
+        if whole == "hang":
+            chaos.released.wait(60)
+        cut = 0 if whole in {"lose", "hang"} else None
+        return Reply(json.dumps(answer).encode(), 502 if whole else 200, cut=cut)
 
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            whole, answer = chaos.handle(asked)
-            if whole == "hang":
-                chaos.released.wait(60)
-            if whole in {"lose", "hang"}:
-                self.close_connection = True
-                return
-            body = json.dumps(answer).encode()
-            self.send_response(502 if whole else 200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    chaos.url = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield chaos
-    finally:
-        chaos.released.set()
-        server.shutdown()
-        server.server_close()
+    with json_server(reply) as url:
+        chaos.url = url
+        try:
+            yield chaos
+        finally:
+            chaos.released.set()

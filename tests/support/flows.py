@@ -83,11 +83,11 @@ class Flows:
         self.settle()
         return self.request(made)
 
-    def by_hand(self, call: Any) -> Any:
+    def by_hand(self, call: Any, value_wei: int = 0) -> Any:
         """The operator's key used outside the relayer, gas and nonce given back, for the relayer would rightly halt."""
         desk = self.desk
         nonce = desk.web3.eth.get_transaction_count(desk.operator)  # type: ignore[arg-type]
-        receipt = desk.do(call, desk.operator)
+        receipt = desk.do(call, desk.operator, value_wei)
         desk.rpc("anvil_setNonce", desk.operator, hex(nonce))
         spent = receipt["gasUsed"] * receipt["effectiveGasPrice"]
         set_balance(desk.web3, desk.operator, desk.balance(desk.operator) + spent)
@@ -261,6 +261,7 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
             unstake_batch_max_wait_sec=0.0,
             reward_source="share_rate",
             pause_on_drift=False,
+            ops_four_eyes=False,
         )
         settings = replace(settings, **changes)
         context = make_context(settings, lambda _task, _row_id: None)

@@ -28,6 +28,15 @@ KINDS = {
     "rounding_loss": ("@rounding", "@lido"),
     "rounding_gain": ("@lido", "@rounding"),
     "donation": ("@lido", "@fees"),
+    "manual_submit": ("@gas", "@fees"),
+    "manual_claim": ("@lido", "@gas"),
+    "company_claim": ("@fees", "@gas"),
+    "eth_lost": ("@gas", "@custody"),
+    "fees_lost": ("@fees", "@lido"),
+    "steth_lost": ("@losses", "@lido"),
+    "steth_found": ("@lido", "@fees"),
+    "loss_covered": ("@fees", "@losses"),
+    "reward_loss_covered": ("@fees", "@rewards"),
 }
 
 

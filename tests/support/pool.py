@@ -49,6 +49,7 @@ def pool_settings(database_url: str, **changes: Any) -> PoolSettings:
         "unstake_batch_max_wait_sec": 300.0,
         "reward_source": "share_rate",
         "pause_on_drift": False,
+        "ops_four_eyes": False,
     }
     return PoolSettings(**{**values, **changes})
 

@@ -13,6 +13,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from apps.clients.ledger import LedgerClient, movement
 from apps.common.auth import HEADER
 from apps.common.settings import normalise_database_url
+from apps.common.wei import ETHER
 from apps.ledger import create_app as create_ledger
 from apps.ledger.settings import LedgerSettings
 from apps.protocols import create_app
@@ -62,6 +63,22 @@ class House:
     def history(self, **query: Any) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = self.get("/v1/lido/history", **query)["items"]
         return items
+
+
+def live_a_life(desk: Desk) -> None:
+    """Every kind of item, with strangers' doings in between."""
+    desk.submit(desk.operator, 100 * ETHER)
+    desk.oracle.stranger_submit(50 * ETHER)
+    desk.oracle.rebase(10 * ETHER)
+    desk.oracle.stranger_transfer(desk.operator, 3 * ETHER)
+    first, second = desk.request(desk.operator, [7 * ETHER, 5 * ETHER])
+    desk.oracle.rebase(-40 * ETHER, finalize_up_to=first)
+    desk.claim(desk.operator, [first], desk.custody)
+    desk.do(desk.lido.transfer(desk.user, 2 * ETHER), desk.operator)
+    desk.oracle.rebase(ETHER, finalize_up_to=second)
+
+
+LIFE = ["submit", "rebase", "foreign_in", "request", "request", "rebase", "claim", "foreign_out", "rebase"]
 
 
 def make_house(desk: Desk, database_url: str, **changes: Any) -> House:

@@ -112,6 +112,11 @@ class House:
             self.node.mine()
             self.pump()
 
+    def doubt_and_stop(self) -> None:
+        """Look often enough, at later blocks, for a key that somebody else used to be quarantined."""
+        self.pump()
+        self.mine_and_pump(2)
+
     def run(self, message_id: str, ticks: int = 6) -> dict[str, Any]:
         """Pump and mine until the message is final."""
         for _ in range(ticks):

@@ -1,4 +1,4 @@
-"""The relayer's real processes: gunicorn, Celery worker, broker; and beat's part, a hint a second, played by a thread."""
+"""The relayer's real processes: web server, Celery worker, broker; and beat's part, a hint a second, played by a thread."""
 
 import os
 import subprocess
@@ -32,10 +32,9 @@ def relayer_stack(database_url: str, rpc_urls: Sequence[str], **settings: str) -
     broker_port, web_port = any_free_port(), any_free_port()
     broker_url = f"redis://127.0.0.1:{broker_port}/0"
     own = worker_environment(database_url, rpc_urls, CELERY_BROKER_URL=broker_url, **settings)
-    environment = {**os.environ, **own}
+    environment = {**os.environ, **own, "HTTP_PORT": str(web_port)}
     broker = [str(tools.valkey_server()), "--port", str(broker_port), "--bind", "127.0.0.1", "--save", ""]
-    web = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{web_port}", "--worker-class", "gthread"]
-    web += ["--threads", "8", "--no-control-socket", "--log-level", "warning", "relayer.wsgi:app"]
+    web = [sys.executable, "-m", "relayer"]
     worker = [sys.executable, "-m", "celery", "-A", "relayer.tasks:celery", "worker", "-Q", "relayer", "-c", "1"]
     worker += ["--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
     processes = [

@@ -39,6 +39,7 @@ contract Lido is Permit {
     event Submitted(address indexed sender, uint256 amount, address referral);
     event Transfer(address indexed from, address indexed to, uint256 value);
     event TransferShares(address indexed from, address indexed to, uint256 sharesValue);
+    event ExternalSharesMinted(address indexed recipient, uint256 amountOfShares);
     event SharesBurnt(address indexed account, uint256 preRebaseTokenAmount, uint256 postRebaseTokenAmount, uint256 sharesAmount);
     event TokenRebased(
         uint256 indexed reportTimestamp,
@@ -170,6 +171,22 @@ contract Lido is Permit {
             prevStakeLimit_, stakingPaused_ ? 0 : prevStakeBlock_);
     }
 
+    /// What the owner of a staking vault can do through the vault hub: shares minted to anybody's name, against ETH that
+    /// never passes here. The recipient is not asked, and there is no Submitted.
+    function mintExternalShares(address recipient, uint256 amount) external onlyOwner {
+        require(recipient != address(0), "MINT_TO_ZERO_ADDR");
+        require(amount > 0, "MINT_ZERO_AMOUNT_OF_SHARES");
+        require(!isStakingPaused(), "STAKING_PAUSED");
+        uint256 tokens = getPooledEthByShares(amount);
+        _useLimit(tokens);
+        beacon_ += tokens;
+        totalShares_ += amount;
+        shares_[recipient] += amount;
+        emit Transfer(address(0), recipient, tokens);
+        emit TransferShares(address(0), recipient, amount);
+        emit ExternalSharesMinted(recipient, amount);
+    }
+
     // ---- oracle and switches, for the owner ----
 
     /// One oracle report: a signed reward, fee shares when it is positive, and finalization of the queue up to `lastId`
@@ -243,12 +260,7 @@ contract Lido is Permit {
     function _submit(address referral) private returns (uint256 minted) {
         require(msg.value != 0, "ZERO_DEPOSIT");
         require(!isStakingPaused(), "STAKING_PAUSED");
-        if (maxStakeLimit_ != 0) {
-            uint256 limit = getCurrentStakeLimit();
-            require(msg.value <= limit, "STAKE_LIMIT");
-            prevStakeLimit_ = limit - msg.value;
-            prevStakeBlock_ = block.number;
-        }
+        _useLimit(msg.value);
         minted = getSharesByPooledEth(msg.value);
         totalShares_ += minted;
         shares_[msg.sender] += minted;
@@ -258,7 +270,17 @@ contract Lido is Permit {
         emit TransferShares(address(0), msg.sender, minted);
     }
 
+    /// One limit for all: stakers, and shares minted for staking vaults.
+    function _useLimit(uint256 amount) private {
+        if (maxStakeLimit_ == 0) return;
+        uint256 limit = getCurrentStakeLimit();
+        require(amount <= limit, "STAKE_LIMIT");
+        prevStakeLimit_ = limit - amount;
+        prevStakeBlock_ = block.number;
+    }
+
     function _transferShares(address from, address to, uint256 amount, uint256 tokens) private {
+        require(from != address(0), "TRANSFER_FROM_ZERO_ADDR");
         require(to != address(0), "TRANSFER_TO_ZERO_ADDR");
         require(to != address(this), "TRANSFER_TO_STETH_CONTRACT");
         require(!stopped_, "CONTRACT_IS_STOPPED");

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from apps.common.errors import ServiceError
+from apps.common.jsonrpc import read_error
 from apps.common.wei import ETHER
 from apps.protocols.chain import decode_revert
 from apps.protocols.lido_abi import ERRORS
@@ -259,11 +260,11 @@ def test_pitfall_15__reverts__strings_and_custom_errors_alike_by_name(house: Hou
     assert {name: real[name] for name in ERRORS.values()} == {name: selector for selector, name in ERRORS.items()}
     for selector, name in ERRORS.items():
         data = f"0x{selector}{7:064x}{9:064x}"
-        assert decode_revert({"code": 3, "message": "execution reverted", "data": data}) == name
-        assert decode_revert({"code": -32000, "message": "VM error", "data": {"data": data}}) == name
+        assert decode_revert(read_error({"code": 3, "message": "execution reverted", "data": data})) == name
+        assert decode_revert(read_error({"code": -32000, "message": "VM error", "data": {"data": data}})) == name
     text = b"STAKE_LIMIT".hex()
     word = f"0x08c379a0{32:064x}{11:064x}{text.ljust(64, '0')}"
-    assert decode_revert({"code": 3, "message": "execution reverted", "data": word}) == "STAKE_LIMIT"
-    assert decode_revert({"code": -32000, "message": "execution reverted: STAKE_LIMIT"}) == "STAKE_LIMIT"
+    assert decode_revert(read_error({"code": 3, "message": "execution reverted", "data": word})) == "STAKE_LIMIT"
+    assert decode_revert(read_error({"code": -32000, "message": "execution reverted: STAKE_LIMIT"})) == "STAKE_LIMIT"
     tx_hash = house.desk.oracle.stranger_submit(ETHER)
     assert house.get(f"/v1/lido/receipts/{tx_hash}")["tx_hash"].startswith("0x")

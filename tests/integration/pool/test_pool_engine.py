@@ -11,7 +11,7 @@ from apps.common.wei import ETHER
 from apps.pool.lanes import LaneBusy, user_lanes
 from apps.pool.leases import MAX_ATTEMPTS, LeaseLost, Wait, attempts_used_up, back_off, checkpoint, claim, wait
 from apps.pool.models import FlowEvent, Request, ScheduleFire
-from tasks import engine, sweep
+from tasks import schedules, sweep
 from tests.support.pool import PoolHouse
 from tests.support.protocols import POOL
 
@@ -140,7 +140,7 @@ def test_fires__two_beats_in_one_interval__one_firing(house: PoolHouse) -> None:
 
     def beat(_: int) -> bool:
         barrier.wait()
-        return engine.fires(house.context, "reconciliation")
+        return bool(schedules.fires(house.context, "reconciliation"))
 
     with ThreadPoolExecutor(WORKERS) as threads:
         fired = list(threads.map(beat, range(WORKERS)))
@@ -149,4 +149,4 @@ def test_fires__two_beats_in_one_interval__one_firing(house: PoolHouse) -> None:
     # The interval is an hour; should its end fall between two of the beats, each of both hours has fired once.
     assert sum(fired) == rows
     assert rows in {1, 2}
-    assert engine.fires(house.context, None)
+    assert schedules.fires(house.context, None)

@@ -24,6 +24,7 @@ def test_service__second_deployment_by_settings_alone__reads_and_builds_there(de
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
+        "HTTP_PORT": str(port),
         "DATABASE_URL": database_url,
         "INTERNAL_API_KEY": KEY,
         "ETH_RPC_URL": desk.rpc_url,
@@ -34,9 +35,8 @@ def test_service__second_deployment_by_settings_alone__reads_and_builds_there(de
         "RELAYER_OPERATOR_ADDRESS": desk.operator,
         "CUSTODY_ETH_ADDRESS": desk.custody,
     }
-    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--no-control-socket"]
     process = subprocess.Popen(
-        [*command, "apps.protocols.wsgi:app"],
+        [sys.executable, "-m", "apps.protocols"],
         env=environment,
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -207,6 +207,8 @@ def test_signer__chain_is_ahead_of_the_database__quarantined(house: House) -> No
     house.node.mine()
     house.post("m:1")
     house.pump()
+    assert house.message("m:1")["reason"]["code"] == "signer_doubted"
+    house.mine_and_pump()
     assert house.message("m:1")["status"] == "queued"
     assert house.client.get("/v1/signers").get_json()["items"][0]["state"] == "quarantined"
 
@@ -219,6 +221,9 @@ def test_lido__simulation_and_chain__reverts_are_read(database_url: str, node: N
     submit = {"to": lido.steth, "data": SUBMIT_DATA, "gas_limit": 300_000}
     house.post("empty", **submit, value_wei="0")
     house.pump()
+    waits = house.message("empty")
+    assert (waits["status"], waits["reason"]["code"]) == ("queued", "simulation_reverted")
+    house.mine_and_pump()
     refused = house.message("empty")
     assert (refused["status"], refused["nonce"]) == ("rejected", None)
     assert refused["reason"] == {"code": "simulation_reverted", "detail": "ZERO_DEPOSIT"}

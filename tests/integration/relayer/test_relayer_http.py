@@ -132,7 +132,7 @@ def test_signer__quarantined__not_resumed_before_its_release(house: House) -> No
     house.pump()
     house.node.rpc("anvil_setNonce", OPERATOR, "0x5")
     house.node.mine()
-    house.pump()
+    house.doubt_and_stop()
     assert signer(house, "resume") == "signer_quarantined"
 
 

@@ -55,6 +55,7 @@ def test_release__foreign_use__only_once_all_is_final_and_then_the_next_nonce_is
     assert ask(house, "release")[0] == "not_quarantined"
     hashes = [house.node.send_as_stranger(1)]
     house.post("m:2", value_wei="5")
+    house.pump()
     house.mine_and_pump()
     assert house.message("m:1")["status"] == "mined"
     code, detail = ask(house, "release")
@@ -90,7 +91,7 @@ def test_release__stranger_took_a_slot__recorded_with_its_message_and_bound_to_i
     house.post("m:1")
     house.pump()
     tx_hash = house.node.send_as_stranger(0, to=CUSTODY, value=ETHER)
-    house.mine_and_pump(2)
+    house.mine_and_pump(3)
     assert house.message("m:1")["status"] == "conflict"
     assert ask(house, "release")[0] == "paused"
     assert recorded(house) == [(0, tx_hash, "m:1")]
@@ -146,8 +147,12 @@ def test_release__restored_backup__what_was_done_is_never_done_again(house: Hous
     old.post("lost:0", value_wei="12", **past)
     old.post("lost:1", value_wei="13")
     old.pump()
-    assert operator(old)["state"] == "quarantined"
+    assert operator(old)["state"] == "active"  # seen once; and already nothing of it is signed, ended or taken back
     assert old.message("lost:0")["status"] == "queued"  # whether it has expired without effect is not known
+    assert old.client.post("/v1/transactions/queued/cancel").get_json()["code"] == "signer_doubted"
+    old.mine_and_pump()
+    assert operator(old)["state"] == "quarantined"
+    assert old.message("lost:0")["status"] == "queued"
     assert old.client.post("/v1/transactions/queued/cancel").get_json()["code"] == "signer_quarantined"
     assert ask(old, "release")[0] == "paused"
     old.post("lost:2", value_wei="13")
@@ -262,7 +267,7 @@ def test_foreign_transactions__recorded_and_claimed__cannot_be_changed(house: Ho
     house.post("m:1")
     house.pump()
     house.node.send_as_stranger(0, to=CUSTODY, value=ETHER)
-    house.mine_and_pump(2)
+    house.mine_and_pump(3)
     ask(house, "release")
     with transaction(house.context.sessions) as session:
         assert [row.message_id for row in session.scalars(select(ForeignClaim))] == ["m:1"]
@@ -281,7 +286,7 @@ def test_quarantine__key_taken_out_of_the_settings__what_is_queued_waits(databas
     house = make_house(database_url, node)
     house.pump()
     node.send_as_stranger(0)
-    house.mine_and_pump()
+    house.mine_and_pump(2)
     without = make_house(database_url, node, keyring=Keyring([parse_keys(CUSTODY_KEY)]))
     without.post("m:1", **{"from": OPERATOR})
     without.pump()

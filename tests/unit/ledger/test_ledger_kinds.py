@@ -3,7 +3,7 @@
 import pytest
 
 from apps.ledger.errors import BalanceTooLarge, InsufficientBalance
-from apps.ledger.kinds import BUCKETS, KINDS, SYSTEM_ACCOUNTS, bucket_changes
+from apps.ledger.kinds import BUCKETS, KINDS, LOSSES, SYSTEM_ACCOUNTS, bucket_changes
 from apps.ledger.posting import NewMovement, apply_movement
 from tests.support import ledger_model
 
@@ -13,12 +13,12 @@ def test_kinds__against_the_contract__are_the_same() -> None:
 
 
 def test_kinds__each__move_between_two_known_accounts() -> None:
-    known = {*BUCKETS, *SYSTEM_ACCOUNTS}
+    known = {*BUCKETS, *SYSTEM_ACCOUNTS, LOSSES}
     for kind in KINDS.values():
         assert kind.source != kind.target
         assert {kind.source, kind.target} <= known
         assert kind.swapped().swapped() == kind
-        assert kind.needs_user == (not {kind.source, kind.target} <= set(SYSTEM_ACCOUNTS))
+        assert kind.needs_user == (not {kind.source, kind.target} <= {*SYSTEM_ACCOUNTS, LOSSES})
 
 
 def test_bucket_changes__of_a_kind_and_its_reverse__cancel_out() -> None:

@@ -101,3 +101,39 @@ def test_rebase__reward__difference_of_two_floors_and_signed() -> None:
     row = classify.rebase(log(0, [nft(1)], 86_400, *pre, *post, 2), 123_456_789)
     assert row["reward_wei"] == 123_456_789 * post[1] // post[0] - 123_456_789 * pre[1] // pre[0] < 0
     assert row["rebase"]["operator_shares"] == "123456789"
+
+
+def test_request__of_a_strangers_in_our_name_beside_a_move_of_nothing__is_not_ours() -> None:
+    """A contract of a stranger's may do both in one transaction: the pair looks like a request of the operator's."""
+    rows = flows(
+        shares=[log(1, [ME, QUEUE], 0)],
+        transfers=[log(0, [ME, QUEUE], 0)],
+        requested=[log(5, [nft(8), SOMEBODY, ME], 100, 90)],
+    )
+    assert rows == []
+
+
+def test_request__of_ours_after_a_move_of_nothing__takes_its_own_shares() -> None:
+    rows = flows(
+        shares=[log(1, [ME, QUEUE], 0), log(3, [ME, QUEUE], 90)],
+        transfers=[log(0, [ME, QUEUE], 0), log(2, [ME, QUEUE], 100)],
+        requested=[log(5, [nft(8), ME, ME], 100, 90)],
+    )
+    assert rows == [(3, "request", 100, 8)]
+
+
+def test_gift__after_a_move_of_nothing_between_the_same_two__has_its_own_value() -> None:
+    rows = flows(
+        shares=[log(1, [SOMEBODY, ME], 0), log(3, [SOMEBODY, ME], 45)],
+        transfers=[log(0, [SOMEBODY, ME], 1), log(2, [SOMEBODY, ME], 50)],
+    )
+    assert rows == [(3, "foreign_in", 50, None)]
+
+
+def test_submit__that_mints_no_share__is_a_submit() -> None:
+    rows = flows(
+        shares=[log(2, [classify.ZERO_TOPIC, ME], 0)],
+        transfers=[log(1, [classify.ZERO_TOPIC, ME], 0)],
+        submitted=[log(0, [ME], 1, 0)],
+    )
+    assert rows == [(2, "submit", 1, None)]

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from apps.common.jsonrpc import RpcError
 from relayer.fees import MOST_URGENT, PERCENTILES, Fees, Market, Standing, market, raised, urgency, why_raise, within
-from relayer.rpc import RpcError
 
 GWEI = 10**9
 AT = datetime(2026, 1, 1, tzinfo=UTC)

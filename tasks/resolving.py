@@ -1,0 +1,299 @@
+"""What the walk does about an item or a block that ops have decided about, in place of halting there.
+
+Each effect is named after its resolution, or after the item, so it is booked once however often the walk comes by.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from apps.clients.ledger import movement
+from apps.common.database import transaction
+from apps.pool.booked import is_booked
+from apps.pool.context import PoolContext
+from apps.pool.feed import record_events
+from apps.pool.leases import reason
+from apps.pool.models import Batch, BatchTransaction, CompanyWithdrawal, Resolution, Walk, Withdrawal
+from tasks.booking import WalkHalted, post_effects, write_walk
+from tasks.engine import set_members
+from tasks.walk_claims import settle_user_claim
+from tasks.walk_pass import claim_log, pass_item, request_log
+
+DECIDED = ("approved", "applied")
+LOSS_KINDS = {"@fees": "fees_lost", "@losses": "steth_lost"}
+RATE = 10**27
+
+
+def decisions_about(context: PoolContext, pool_id: str, tx_hashes: Iterable[str]) -> dict[tuple[str, str], Resolution]:
+    """What was decided about items of these transactions, by (hash, kind of item)."""
+    with transaction(context.sessions) as session:
+        rows = session.scalars(
+            select(Resolution)
+            .where(
+                Resolution.pool_id == pool_id,
+                Resolution.tx_hash.in_(set(tx_hashes)),
+                Resolution.status.in_(DECIDED),
+                Resolution.action.in_(("adopt_as_company", "book_loss")),
+            )
+            .order_by(Resolution.id)
+        ).all()
+    return {(str(row.tx_hash), str((row.halt or {})["kind"])): row for row in rows}
+
+
+def decided_about_block(context: PoolContext, pool_id: str, code: str, *actions: str) -> Resolution | None:
+    """The oldest decision about a halt at a block that the walk has not acted on yet."""
+    with transaction(context.sessions) as session:
+        return session.scalars(
+            select(Resolution)
+            .where(
+                Resolution.pool_id == pool_id,
+                Resolution.status == "approved",
+                Resolution.action.in_(actions),
+                Resolution.halt["code"].astext == code if code else Resolution.id.is_not(None),
+            )
+            .order_by(Resolution.id)
+            .limit(1)
+        ).one_or_none()
+
+
+def apply_to_item(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+    """Book an item as ops decided."""
+    _STEPS[(decided.action, item["kind"])](context, walk, item, decided)
+
+
+def book_missed(context: PoolContext, walk: Walk, book: Callable[[dict[str, Any], Resolution | None], None]) -> None:
+    """Book the items that a rescan found behind the walk, where ops have said so; `book` books one of them, as it is
+    usual or as was decided about it."""
+    while (decided := decided_about_block(context, walk.id, "", "book_missed")) is not None:
+        block, index = int(decided.block_number or 0), int(decided.log_index or 0)
+        items = context.protocols.history(f"{block}:{index - 1}", 1)["items"]
+        found = items and (items[0]["block_number"], items[0]["log_index"]) == (block, index)
+        if found and not is_booked(context, walk.id, items[0]):
+            item = {**items[0], "out_of_order": True}
+            about = decisions_about(context, walk.id, [item["tx_hash"]])
+            book(item, about.get((item["tx_hash"], item["kind"])))
+        with transaction(context.sessions) as session:
+            mark_applied(session, decided)
+
+
+def accept_shares(context: PoolContext, walk: Walk, found: int) -> bool:
+    """Where ops have decided that a difference of shares is real: book it and take the chain's number. False without."""
+    decided = decided_about_block(context, walk.id, "shares_mismatch", "book_difference")
+    difference = found - walk.operator_shares
+    if decided is None or decided.halt is None or int(decided.halt["shares"]) != difference:
+        return False
+    amount = int(decided.halt["amount_wei"])
+    _book_difference(context, walk, decided, amount, gone=difference < 0)
+    sums = (
+        {"requested_wei": walk.requested_wei + amount} if difference < 0 else {"donated_wei": walk.donated_wei + amount}
+    )
+    with transaction(context.sessions) as session:
+        write_walk(
+            context, session, walk, operator_shares=found, operations_since_dust=walk.operations_since_dust + 1, **sums
+        )
+        mark_applied(session, decided)
+    return True
+
+
+def accept_dust(context: PoolContext, walk: Walk, step: int, bound: int) -> int:
+    """The part of a step of dust that ops have decided is real, booked as that; 0 without a decision."""
+    decided = decided_about_block(context, walk.id, "dust_out_of_bounds", "book_difference")
+    if decided is None or decided.halt is None:
+        return 0
+    accepted = int(decided.halt["amount_wei"])
+    if abs(step - accepted) > bound:
+        return 0
+    _book_difference(context, walk, decided, abs(accepted), gone=accepted > 0)
+    with transaction(context.sessions) as session:
+        write_walk(context, session, walk, dust_wei=walk.dust_wei + accepted)
+        mark_applied(session, decided)
+    return accepted
+
+
+def repin(context: PoolContext, walk: Walk) -> bool:
+    """Put the walk on the chain's present blocks, where ops have decided so and the books are right there.
+
+    The operator's shares at the new place must be those walked, and whatever stands between the old place and the new one
+    must be booked already: a transaction that was mined again, later. Halts with the difference otherwise.
+    """
+    decided = decided_about_block(context, walk.id, "chain_reorganized", "repin_block")
+    if decided is None:
+        return False
+    block = max(int(decided.block_number or 0), walk.cursor_block)
+    after = f"{walk.cursor_block}:{walk.cursor_log_index}"
+    while after:
+        page = context.protocols.history(after, 200)
+        for item in page["items"]:
+            if item["block_number"] <= block and not is_booked(context, walk.id, item):
+                detail = (
+                    f"{item['kind']} {item['tx_hash']} at or below block {block} is not booked; take a lower block."
+                )
+                raise WalkHalted("chain_reorganized", detail)
+        after = page["next"]
+    state = context.protocols.state(block)
+    if int(state["operator"]["shares"]) != walk.operator_shares:
+        detail = (
+            f"In block {block} the operator holds {state['operator']['shares']} shares and the walk has met "
+            f"{walk.operator_shares}; name a later block_number, where what was mined again is there."
+        )
+        raise WalkHalted("chain_reorganized", detail)
+    with transaction(context.sessions) as session:
+        write_walk(context, session, walk, cursor_block=block, cursor_block_hash=state["block_hash"])
+        mark_applied(session, decided)
+    return True
+
+
+def mark_applied(session: Session, decided: Resolution) -> None:
+    """Note that the walk has acted on a decision."""
+    session.execute(
+        update(Resolution)
+        .where(Resolution.id == decided.id, Resolution.status == "approved")
+        .values(status="applied", applied_at=func.clock_timestamp()),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def _adopt_submit(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+    """The company's ETH was staked by hand: out of its float, into its fees."""
+    amount = int(item["amount_wei"])
+    rows = [movement(_name(item, "submit"), "manual_submit", walk.id, None, amount, reference=item["tx_hash"])]
+    post_effects(context, walk, [*rows, *_gas(walk, item, decided)])
+    with transaction(context.sessions) as session:
+        pass_item(
+            context,
+            session,
+            walk,
+            item,
+            shares=int(item["shares"]),
+            submitted_wei=walk.submitted_wei + amount,
+            operations=1,
+        )
+        _park_batch_of(session, item)
+        mark_applied(session, decided)
+
+
+def _adopt_request(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+    """The company's stETH waits in the queue; what it pays is met later, as `company_claim`."""
+    log = request_log(context, item)[0]
+    post_effects(context, walk, _gas(walk, item, decided))
+    with transaction(context.sessions) as session:
+        session.add(
+            CompanyWithdrawal(
+                withdrawal_id=int(log["withdrawal_id"]),
+                pool_id=walk.id,
+                resolution_id=decided.id,
+                amount_wei=int(log["amount_wei"]),
+                shares=int(log["shares"]),
+            )
+        )
+        requested_wei = walk.requested_wei + int(log["amount_wei"])
+        pass_item(context, session, walk, item, shares=-int(item["shares"]), requested_wei=requested_wei, operations=1)
+        _park_batch_of(session, item)
+        mark_applied(session, decided)
+
+
+def _park_batch_of(session: Session, item: dict[str, Any]) -> None:
+    """Where a batch sent the transaction that is now the company's, it is parked: its requests were not served by it."""
+    batch = session.scalars(
+        select(Batch)
+        .join(BatchTransaction, BatchTransaction.batch_id == Batch.id)
+        .where(BatchTransaction.tx_hash == item["tx_hash"], BatchTransaction.purpose == item["kind"])
+        .with_for_update(of=Batch)
+    ).one_or_none()
+    if batch is None or batch.status in {"completed", "failed", "needs_attention"}:
+        return
+    why = reason(
+        f"{item['kind']}_mismatch", "What its transaction did was adopted as the company's; release the batch."
+    )
+    batch.context = {**batch.context, "parked_status": batch.status}
+    batch.status, batch.reason, batch.next_run_at = "needs_attention", why, None
+    batch.lease_token = batch.lease_until = None
+    session.flush()
+    record_events(session, set_members(session, batch, "needs_attention", why))
+
+
+def _adopt_claim(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+    """ETH of a withdrawal that nobody here asked for (a gift, as a rule) is the company's."""
+    log = claim_log(context, item)
+    name = f"claim:{log['withdrawal_id']}:company"
+    rows = [movement(name, "manual_claim", walk.id, None, int(log["amount_wei"]), reference=item["tx_hash"])]
+    post_effects(context, walk, [*_positive(rows), *_gas(walk, item, decided)])
+    _pass(context, walk, item, decided)
+
+
+def _write_off(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+    """stETH that left the operator is gone."""
+    amount = int(item["amount_wei"])
+    kind = LOSS_KINDS[str(decided.account)]
+    rows = [movement(_name(item, "lost"), kind, walk.id, None, amount, reference=item["tx_hash"])]
+    post_effects(context, walk, [*_positive(rows), *_gas(walk, item, decided)])
+    with transaction(context.sessions) as session:
+        requested_wei = walk.requested_wei + amount
+        pass_item(context, session, walk, item, shares=-int(item["shares"]), requested_wei=requested_wei, operations=1)
+        mark_applied(session, decided)
+
+
+def _write_off_claim(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+    """A claim paid somebody else. Its user is credited all the same, out of the company's float."""
+    log = claim_log(context, item)
+    number, paid = int(log["withdrawal_id"]), int(log["amount_wei"])
+    with transaction(context.sessions) as session:
+        users = session.get(Withdrawal, number)
+        companys = session.get(CompanyWithdrawal, number)
+    rows = []
+    if users is not None:
+        rows.append(movement(f"claim:{number}:lost", "eth_lost", walk.id, None, paid, reference=item["tx_hash"]))
+    elif companys is not None:
+        kind = LOSS_KINDS[str(decided.account)]
+        rows.append(movement(f"claim:{number}:lost", kind, walk.id, None, companys.amount_wei, item["tx_hash"]))
+    post_effects(context, walk, [*_positive(rows), *_gas(walk, item, decided)])
+    if users is not None:
+        settle_user_claim(context, walk, item, log, users)
+        with transaction(context.sessions) as session:
+            mark_applied(session, decided)
+        return
+    with transaction(context.sessions) as session:
+        if companys is not None:
+            session.execute(
+                update(CompanyWithdrawal).where(CompanyWithdrawal.withdrawal_id == number).values(paid_wei=paid)
+            )
+    _pass(context, walk, item, decided)
+
+
+_Step = Callable[[PoolContext, Walk, dict[str, Any], Resolution], None]
+_STEPS: dict[tuple[str, str], _Step] = {
+    ("adopt_as_company", "submit"): _adopt_submit,
+    ("adopt_as_company", "request"): _adopt_request,
+    ("adopt_as_company", "claim"): _adopt_claim,
+    ("book_loss", "foreign_out"): _write_off,
+    ("book_loss", "claim"): _write_off_claim,
+}
+
+
+def _pass(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+    with transaction(context.sessions) as session:
+        pass_item(context, session, walk, item, operations=1)
+        mark_applied(session, decided)
+
+
+def _book_difference(context: PoolContext, walk: Walk, decided: Resolution, amount: int, *, gone: bool) -> None:
+    kind = LOSS_KINDS[str(decided.account)] if gone else "steth_found"
+    rows = [movement(f"resolution:{decided.id}:difference", kind, walk.id, None, amount)]
+    post_effects(context, walk, _positive(rows))
+
+
+def _gas(walk: Walk, item: dict[str, Any], decided: Resolution) -> list[dict[str, Any]]:
+    """Gas of a transaction that was sent by hand: no relayer tells its cost, so ops do."""
+    cost = int(decided.gas_cost_wei or 0)
+    name = f"gas:by-hand:{item['tx_hash']}"
+    return [movement(name, "gas_spent", walk.id, None, cost, reference=item["tx_hash"])] if cost else []
+
+
+def _name(item: dict[str, Any], what: str) -> str:
+    return f"manual:{item['block_number']}:{item['log_index']}:{what}"
+
+
+def _positive(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if int(row["amount_wei"]) > 0]

@@ -5,6 +5,7 @@ split a batch wrongly or take a row twice.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -24,11 +25,12 @@ from tasks import celery
 from tasks.engine import worker_context
 from tasks.fitting import Hold, Waiting, fit
 from tasks.schedules import fires
+from tasks.sending import refresh_parked_requests
 
 log = structlog.get_logger(__name__)
 
 MAX_REQUESTS_PER_STAKE_BATCH = 10_000
-# A parked batch is not open: what holds it up is its own. See `_parked_under_way` for the one exception.
+# A parked batch is not open: what holds it up is its own. See `_unstakes_under_way` for the one exception.
 OPEN_STATUSES = ("batched", "submitting", "confirming", "requesting", "claiming")
 # How long the protocol's limit refills for one stake alone, nobody overtaking it: see `tasks.fitting`.
 PATIENCE_SEC = 900.0
@@ -64,6 +66,8 @@ def open_batches(
 ) -> int:  # fmt: skip
     """Open what is due in one pool, given the protocol's state and the relayer's limits (asked for where not given)."""
     known = (relayer_limits(context.relayer) if limits is None else limits).with_state(state)
+    with suppress(CallFailed, CallRefused):  # as it was known before, until the relayer answers
+        refresh_parked_requests(context, pool_id)
     opened = [_open(context, pool_id, kind, state, known) for kind in ("stake", "unstake")]
     for batch_id in opened:
         if batch_id is not None:

@@ -5,7 +5,7 @@ A stored transaction is never built again: the relayer would rightly refuse the 
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import insert
 
 from apps.clients.base import CallFailed
@@ -58,11 +58,20 @@ def follow(context: PoolContext, batch: Batch, purpose: str) -> dict[str, Any]:
 
 def refresh_open_transactions(context: PoolContext, pool_id: str) -> None:
     """Bring hashes and statuses of all unfinished batches' transactions up to date, for the walk to recognise them."""
+    _refresh(context, Batch.pool_id == pool_id, Batch.status.not_in(("completed", "failed")))
+
+
+def refresh_parked_requests(context: PoolContext, pool_id: str) -> None:
+    """The same for the withdrawal requests of parked batches, which nobody follows while they are parked."""
+    under_way = BatchTransaction.status.in_(("queued", "signed", "broadcast", "mined"))
+    parked = Batch.pool_id == pool_id, Batch.status == "needs_attention"
+    _refresh(context, *parked, Batch.kind == "unstake", BatchTransaction.purpose == "request", under_way)
+
+
+def _refresh(context: PoolContext, *which: ColumnElement[bool]) -> None:
     with transaction(context.sessions) as session:
         rows = session.execute(
-            select(BatchTransaction, Batch)
-            .join(Batch, Batch.id == BatchTransaction.batch_id)
-            .where(Batch.pool_id == pool_id, Batch.status.not_in(("completed", "failed")))
+            select(BatchTransaction, Batch).join(Batch, Batch.id == BatchTransaction.batch_id).where(*which)
         ).all()
     for row, batch in rows:
         found = context.relayer.transaction(row.message_id)

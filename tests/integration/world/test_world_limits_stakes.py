@@ -1,11 +1,13 @@
 """One stake's impossibility is its own: batches fit every limit, and whoever waits says for what."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from apps.clients.protocols import ProtocolsClient
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput
 from apps.common.wei import ETHER
@@ -13,9 +15,10 @@ from apps.devnet.deployment import set_balance
 from apps.pool.models import Batch
 from relayer.signers import parse_keys
 from relayer.signing import Keyring
+from tasks import batching
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk
-from tests.support.protocols import POOL
+from tests.support.protocols import KEY, NOBODY, POOL
 from tests.support.relayer import CUSTODY_KEY, OPERATOR_KEY
 
 
@@ -176,6 +179,20 @@ def test_stakes__funded_from_custody_and_then_returned_to_the_queue__their_ether
 def submit_stored(flows: Flows) -> bool:
     with transaction(flows.context.sessions) as session:
         return session.scalar(select(Batch.id).where(Batch.status == "submitting")) is not None
+
+
+def test_stakes__protocols_does_not_answer__say_so_and_go_on_when_it_does(
+    flows: Flows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = queue(flows, ann=20)
+    cut_off = replace(flows.context, protocols=ProtocolsClient(NOBODY, KEY, 1.0))
+    monkeypatch.setattr(batching, "worker_context", lambda: cut_off)
+    for _ in range(3):
+        assert batching.run(None) == 0
+    assert standing(flows, asked) == {"ann": "protocols_unavailable"}
+    assert len(flows.request(asked["ann"])["timeline"]) == 3, "said once"
+    flows.settle()
+    assert standing(flows, asked) == {"ann": "completed"}
 
 
 def lower_cap(flows: Flows, wei: int) -> None:

@@ -154,6 +154,24 @@ def test_unstake__a_loss_between_two_attempts__is_borne_by_those_who_leave(flows
     assert flows.drifts() == {}
 
 
+def test_unstake__parked_with_a_request_that_may_still_be_mined__the_next_waits_until_it_is_known(flows: Flows) -> None:
+    stake_all(flows, ann=10 * ETHER, bob=10 * ETHER)
+    until(flows, flows.ask("unstake", "bob", ETHER), "waiting")  # so that the queue is approved
+    flows.ask("unstake", "ann", ETHER)
+    flows.batching()
+    for _ in range(3):
+        flows.batches()  # given to the relayer, which has not signed it yet
+    park(flows, "requesting")
+    bob = flows.ask("unstake", "bob", ETHER)
+    flows.batching()
+    assert flows.request(bob)["reason"]["code"] == "batch_open"
+    waiting = flows.context.relayer.transactions(status="queued")["items"]
+    assert len(waiting) == 1
+    flows.context.relayer.post(f"/v1/transactions/{waiting[0]['message_id']}/cancel", {})
+    until(flows, bob, "waiting")
+    assert flows.drifts() == {}
+
+
 def test_unstake__parked_with_all_that_its_user_has_and_a_slashing_comes__bears_it_and_the_walk_goes_on(
     flows: Flows,
 ) -> None:

@@ -113,6 +113,10 @@ RELAYER = {
         "Read the message's events; once it is `rejected`, send it under a new message_id.",
     ),
     "replaced": ("An empty transaction of the same nonce was mined instead.", "Send it under a new message_id."),
+    "signer_doubted": (
+        "A node shows a transaction of this key that is not ours; until that is seen again, or is not, nothing is signed.",
+        "Nothing: after a few blocks it goes on, or the key is `quarantined`.",
+    ),
     "signer_failed": ("The signer did not sign, or signed something else.", "Look at the signer; " + BY_ITSELF),
     "signer_not_active": ("Nothing is signed with this key now.", "See `/v1/signers`."),
     "simulation_failed": ("The node could not simulate the call.", BY_ITSELF),

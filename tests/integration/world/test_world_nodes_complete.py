@@ -136,7 +136,8 @@ def test_log__missing_at_the_first_node__second_is_asked(
 ) -> None:
     house = make_house(desk, database_url, rpc_urls=(node.url, desk.rpc_url))
     house.history()
-    node.rude(fault, **({"methods": EVERYWHERE} if fault == "drop_log" else {}))
+    options: dict[str, Any] = {"methods": EVERYWHERE} if fault == "drop_log" else {}
+    node.rude(fault, **options)
     live_a_life(desk)
     desk.oracle.mine(2)
     assert codes(house, 3) == [""] * 3

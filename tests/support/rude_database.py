@@ -1,12 +1,12 @@
 """A real PostgreSQL that lets its callers down: read-only, full, shut, killed, or replaced by its standby.
 
-    rude = RudeDatabase(url)              # `rude.url` is a plain role's, whom connection limits apply to
-    with rude.read_only(): ...            # sessions that are open already included
-    with rude.no_slots(): ...
-    rude.kill_sessions()
+rude = RudeDatabase(url)              # `rude.url` is a plain role's, whom connection limits apply to
+with rude.read_only(): ...            # sessions that are open already included
+with rude.no_slots(): ...
+rude.kill_sessions()
 
-    with door(server_url) as way:         # services connect to `way.url(...)`; what stands behind it can change
-        way.shut(); way.lead_to(port)
+with door(server_url) as way:         # services connect to `way.url(...)`; what stands behind it can change
+    way.shut(); way.lead_to(port)
 """
 
 import itertools
@@ -20,7 +20,7 @@ import psycopg2
 from psycopg2 import sql
 
 _NAMES = itertools.count()
-PASSWORD = "plain"  # noqa: S105  # of a role that lives as long as a test
+PASSWORD = "plain"  # of a role that lives as long as a test
 
 
 class RudeDatabase:

@@ -4,7 +4,7 @@ steps back."""
 from typing import Any
 
 import structlog
-from sqlalchemy import delete, func, or_, select, text, update
+from sqlalchemy import case, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -72,19 +72,24 @@ def _bring_back(session: Session, lease_sec: float) -> None:
     quiet = {"synchronize_session": False}
     for model in (Request, Batch, Walk):
         changes: dict[str, Any] = {
-            "next_run_at": func.least(model.next_run_at, func.now()),
-            "lease_until": func.least(model.lease_until, lease_end),
+            "next_run_at": _at_most(model.next_run_at, func.now()),
+            "lease_until": _at_most(model.lease_until, lease_end),
             "hinted_at": None,
         }
         late = [model.next_run_at > func.now(), model.lease_until > lease_end, model.hinted_at > func.now()]
         if model is Request:
-            changes["eligible_at"] = func.least(Request.eligible_at, func.now())
-            changes["queued_at"] = func.least(Request.queued_at, func.now())
+            changes["eligible_at"] = _at_most(Request.eligible_at, func.now())
+            changes["queued_at"] = _at_most(Request.queued_at, func.now())
             late += [Request.eligible_at > func.now(), Request.queued_at > func.now()]
         session.execute(update(model).where(or_(*late)).values(**changes), execution_options=quiet)
     session.execute(
         update(UserLane).where(UserLane.held_until > lease_end).values(held_until=lease_end), execution_options=quiet
     )
+
+
+def _at_most(column: Any, limit: Any) -> Any:
+    """A time no later than the limit; none stays none, which `least` would take for the limit."""
+    return case((column > limit, limit), else_=column)
 
 
 def _cut(interval_sec: float) -> Any:

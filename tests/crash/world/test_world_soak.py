@@ -130,9 +130,7 @@ def live(bff: Bff, users: list[str], turn: int) -> None:
 def ask_the_impossible(bff: Bff, steth: str) -> tuple[dict[str, Any], list[str]]:
     """A stake that the protocol will never take at once, and payouts that cannot be paid or must not be made."""
     bff.oracle.pause_staking()
-    big = bff.wait(
-        "an answer", lambda: bff.clients.pool.stake("stake:whale", "whale", 80 * ETHER), bool
-    )
+    big = bff.wait("an answer", lambda: bff.clients.pool.stake("stake:whale", "whale", 80 * ETHER), bool)
     bff.oracle.set_stake_limit(50 * ETHER, 10)
     bff.oracle.resume_staking()
     plain = {"from": bff.custody, "data": "0x", "gas_limit": 21_000, "purpose": "payout"}

@@ -173,13 +173,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         return self._refused_at is None and bool(super().writable())
 
     def handle_read(self) -> None:
-        if self._refused_at is None:
-            super().handle_read()
-            return
         try:
-            self.recv(self.adj.recv_bytes)
+            data = self.recv(self.adj.recv_bytes)
+        except BlockingIOError:
+            return
         except OSError:
             self.handle_close()
+            return
+        if data and self._refused_at is None:
+            self.received(data)
 
     def handle_write(self) -> None:
         if not (self.lingers and self.close_when_flushed and not self.total_outbufs_len):

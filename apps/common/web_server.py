@@ -98,6 +98,10 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         """Serve until `stop`; then let what is under way end, for as long as there is time."""
         while self._stopping is None or self._still_busy(self._stopping):
             self._look_after(time.monotonic())
+            # Between two looks at the sockets: a number that is closed and given away while events are handed out would
+            # bring a newcomer the end of whoever had it before.
+            if len(self.active_channels) >= MAX_CONNECTIONS:
+                self._close_longest_waiting(MAX_CONNECTIONS // 20)
             wasyncore.loop(timeout=1.0, use_poll=True, map=self._map, count=1)
         self.task_dispatcher.shutdown(timeout=1)
         wasyncore.close_all(self._map, ignore_all=True)
@@ -113,19 +117,13 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
     def readable(self) -> bool:
         """Whether the next connection is taken: always, unless every one there is has a request under way."""
-        if not self.accepting:
-            return False
-        return len(self.active_channels) < MAX_CONNECTIONS or any(map(Channel.idle, self._channels()))
+        return self.accepting and len(self.active_channels) < MAX_CONNECTIONS
 
     def handle_accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
             known = len(self.active_channels)
-            if known >= MAX_CONNECTIONS:
-                self._close_longest_waiting(MAX_CONNECTIONS // 20)
-                if len(self.active_channels) >= MAX_CONNECTIONS:
-                    return
-                known = len(self.active_channels)
-            super().handle_accept()
+            if known < MAX_CONNECTIONS:
+                super().handle_accept()
             if len(self.active_channels) <= known:
                 return
 

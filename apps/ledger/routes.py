@@ -1,5 +1,7 @@
 """HTTP face of the ledger: parse and answer, nothing else."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from flask import Response, current_app, g, jsonify
@@ -58,6 +60,8 @@ def export_movements(query: dict[str, Any]) -> Response:
     """All movements up to now, streamed: NDJSON, a movement a line, or CSV with a header."""
     if not _service().exports.acquire(blocking=False):
         raise TooManyRequests("Other exports are under way; ask again when one has ended.", retry_after=5)
+    slot = ExitStack()  # given back at the last line, or when the caller has gone before it
+    slot.callback(_service().exports.release)
     lines = movements.export_movements(
         _service().sessions,
         pool_id=_pool_id(query),
@@ -65,8 +69,8 @@ def export_movements(query: dict[str, Any]) -> Response:
         kind=query["kind"],
         layout=query["format"],
     )
-    response = Response(lines, content_type=schemas.EXPORT_TYPES[query["format"]])
-    response.call_on_close(_service().exports.release)
+    response = Response(_holding(slot, lines), content_type=schemas.EXPORT_TYPES[query["format"]])
+    response.call_on_close(slot.close)
     return response
 
 
@@ -108,6 +112,11 @@ def post_audit(body: dict[str, Any]) -> tuple[Response, int]:
 def list_audits(query: dict[str, Any]) -> Response:
     """Audits, newest first."""
     return jsonify(audits.list_audits(_service().sessions, query["limit"], query["after"]))
+
+
+def _holding(slot: ExitStack, lines: Iterator[str]) -> Iterator[str]:
+    with slot:
+        yield from lines
 
 
 def _service() -> LedgerService:

@@ -77,7 +77,7 @@ class RudeDatabase:
     def sessions(self) -> int:
         with self._owner("postgres") as cursor:
             cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = %s", (self.name,))
-            return int(cursor.fetchone()[0])
+            return int(cursor.fetchall()[0][0])
 
     def _set_read_only(self, value: str) -> None:
         with self._owner("postgres") as cursor:
@@ -87,7 +87,7 @@ class RudeDatabase:
         with self._owner("postgres", ours=False) as cursor:
             while True:
                 cursor.execute("SHOW default_transaction_read_only")
-                if cursor.fetchone()[0] == value:
+                if cursor.fetchall()[0][0] == value:
                     return
 
     def _alter(self, change: str) -> None:

@@ -84,8 +84,8 @@ MAKE: dict[str, Callable[[str], tuple[FlaskClient, str, str, str, str, Callable[
 @pytest.fixture(params=sorted(MAKE))
 def service(request: pytest.FixtureRequest, make_database: Callable[[str], str]) -> Iterator[Service]:
     database = RudeDatabase(make_database(request.param))
-    client, *rest = MAKE[request.param](database.url)
-    found = Service(client, database, *rest)
+    client, key, status, read, write, body = MAKE[request.param](database.url)
+    found = Service(client, database, key, status, read, write, body)
     assert found.write().status_code < 500
     assert found.read().status_code == 200
     yield found

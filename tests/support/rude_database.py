@@ -10,14 +10,24 @@ with door(server_url) as way:         # services connect to `way.url(...)`; what
 """
 
 import itertools
+import os
+import signal
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 from psycopg2 import sql
+
+from apps.local.ports import any_free_port
+from apps.local.postgres import Postgres, answers, unprivileged_account
+from tests.support.postgres import Server
+from tests.support.scratch import scratch
 
 _NAMES = itertools.count()
 PASSWORD = "plain"  # of a role that lives as long as a test
@@ -77,7 +87,7 @@ class RudeDatabase:
     def sessions(self) -> int:
         with self._owner("postgres") as cursor:
             cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = %s", (self.name,))
-            return int(cursor.fetchone()[0])
+            return int(cursor.fetchall()[0][0])
 
     def _set_read_only(self, value: str) -> None:
         with self._owner("postgres") as cursor:
@@ -87,7 +97,7 @@ class RudeDatabase:
         with self._owner("postgres", ours=False) as cursor:
             while True:
                 cursor.execute("SHOW default_transaction_read_only")
-                if cursor.fetchone()[0] == value:
+                if cursor.fetchall()[0][0] == value:
                     return
 
     def _alter(self, change: str) -> None:
@@ -178,3 +188,30 @@ def door(url: str) -> Iterator[Door]:
         yield found
     finally:
         found.close()
+
+
+@contextmanager
+def standby(server: Server) -> Iterator[str]:
+    """A hot standby of a test's server, following it; yields its URL. ``SELECT pg_promote()`` there ends that."""
+    with scratch() as directory:
+        copy = Postgres(directory / "standby", any_free_port(), server.postgres.password)
+        account = unprivileged_account()
+        who: dict[str, Any] = {
+            "user": account.pw_uid if account else None, "group": account.pw_gid if account else None,
+            "extra_groups": [] if account else None, "cwd": "/",
+        }  # fmt: skip
+        copy.data.parent.mkdir(parents=True)
+        if account is not None:
+            os.chown(copy.data.parent, account.pw_uid, account.pw_gid)
+        backup = [str(copy.program("pg_basebackup")), "-D", str(copy.data), "-d", server.url("postgres"), "-R", "-X"]
+        subprocess.run([*backup, "stream", "-c", "fast", "--no-sync"], check=True, timeout=120, **who)
+        process = subprocess.Popen([*copy.command(), "-c", "max_connections=300"], **who)
+        try:
+            deadline = time.monotonic() + 60
+            while not answers(copy.url("postgres")):
+                assert time.monotonic() < deadline and process.poll() is None, "the standby did not come up"
+                time.sleep(0.05)
+            yield copy.url("postgres")
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(timeout=30)

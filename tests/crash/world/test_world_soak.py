@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from tests.support.rude_database import RudeDatabase
 
 from apps.common.wei import ETHER
 from apps.devnet.deployment import Deployment
@@ -26,6 +25,7 @@ from apps.local.programs import ROOT, Programs
 from apps.local.stack import Stack
 from apps.local.supervision import Supervisor
 from tests.support.anvil import start_anvil
+from tests.support.rude_database import RudeDatabase
 from tests.support.rude_node import RudeNode, rude_node
 from tests.support.shifted_clock import ShiftedClock
 from tests.support.slow_client import besieged

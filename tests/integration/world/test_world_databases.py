@@ -1,26 +1,31 @@
 """A database that takes no writes, has no room or is gone: 503 with `Retry-After`, the status says so, and all heals by
 itself, in every service and on both ways to the database."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
+import psycopg2
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from apps.common.auth import HEADER
 from apps.common.wire import new_id
+from migrations import runner
 from relayer import create_app as create_relayer
 from tests.support.ledger import KEY as LEDGER_KEY
 from tests.support.ledger import make_ledger
 from tests.support.pool import pool_house
+from tests.support.postgres import start_postgres
 from tests.support.protocols import KEY
 from tests.support.relayer import CUSTODY
 from tests.support.relayer import make_settings as relayer_settings
 from tests.support.rewards import make_house as make_rewards
-from tests.support.rude_database import RudeDatabase
+from tests.support.rude_database import RudeDatabase, door, standby
 
 Json = dict[str, Any]
 
@@ -84,8 +89,8 @@ MAKE: dict[str, Callable[[str], tuple[FlaskClient, str, str, str, str, Callable[
 @pytest.fixture(params=sorted(MAKE))
 def service(request: pytest.FixtureRequest, make_database: Callable[[str], str]) -> Iterator[Service]:
     database = RudeDatabase(make_database(request.param))
-    client, *rest = MAKE[request.param](database.url)
-    found = Service(client, database, *rest)
+    client, key, status, read, write, body = MAKE[request.param](database.url)
+    found = Service(client, database, key, status, read, write, body)
     assert found.write().status_code < 500
     assert found.read().status_code == 200
     yield found
@@ -144,3 +149,47 @@ def test_database__taken_back_after_new_sessions_were_read_only__no_connection_s
         service.write()
     for _ in range(12):
         assert service.write().status_code < 500
+
+
+def test_failover__to_a_standby_that_is_promoted_later__503_until_then_and_the_books_go_on() -> None:
+    with start_postgres() as server:
+        url = server.create("ledger")
+        runner.upgrade("ledger", url)
+        with standby(server) as other, door(url) as way:
+            ledger = make_ledger(way.url(url))
+            first = movement()
+            assert ledger.post("/v1/movements", first).status_code == 201
+            wait_for_replay(server.url("postgres"), other)
+            way.lead_to(urlsplit(other).port or 0)
+            for _ in range(3):
+                refused = ledger.post("/v1/movements", movement())
+                assert (refused.status_code, refused.get_json()["code"]) == (503, "database_unavailable")
+            assert ledger.client().get("/status/ledger").status_code == 503
+            run(other, "SELECT pg_promote()")
+            assert ledger.client().get("/status/ledger").status_code == 200
+            again = ledger.post("/v1/movements", first)  # its effect came over: a replay, not a second one
+            assert (again.status_code, again.headers["Idempotent-Replay"]) == (200, "true")
+            assert ledger.post("/v1/movements", movement()).status_code == 201
+            way.shut()
+            assert ledger.post("/v1/movements", movement()).status_code == 503
+            way.lead_to(urlsplit(other).port or 0)
+            assert ledger.post("/v1/movements", movement()).status_code == 201
+            ledger.assert_books_agree()
+            assert int(ledger.read("/v1/balances/ann")["available_wei"]) == 15
+
+
+def run(url: str, statement: str) -> Any:
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        (value,) = cursor.fetchall()[0]
+    connection.close()
+    return value
+
+
+def wait_for_replay(primary: str, other: str) -> None:
+    written = run(primary, "SELECT pg_current_wal_lsn()::text")
+    deadline = time.monotonic() + 60
+    while not run(other, f"SELECT pg_last_wal_replay_lsn() >= '{written}'"):
+        assert time.monotonic() < deadline, "the standby does not follow"

@@ -96,7 +96,7 @@ def rude_at_random(node: RudeNode, seed: int) -> Iterator[set[str]]:
 def beat_with(clock: ShiftedClock, stack: Stack, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The stack's beat is stopped, and one whose clock is wrong takes its place."""
     state = stack.home.load()
-    Supervisor(stack.home, state).stop([["beat"]])
+    Supervisor(stack.home, state).stop_program("beat")
     (program,) = [found for found in Programs(stack.home, state).services() if found.name == "beat"]
     with (directory / "beat.log").open("wb") as log:
         process = subprocess.Popen(

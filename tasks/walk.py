@@ -91,7 +91,10 @@ def _walk_and_note(context: PoolContext, walk: Walk) -> int:
         return 0
     except CallFailed as error:
         log.warning("walk_waits", pool_id=walk.id, why=str(error))
-        _note(context, walk, walk.status, walk.reason, 2.0, str(error)[:500], halt=walk.halt)
+        # What fails once is gone at the next try, as a rule; what fails again in the same words is what it waits for.
+        again = walk.status == "walking" and walk.last_error == str(error)[:500]
+        why = reason("waiting", str(error)[:300]) if again else walk.reason
+        _note(context, walk, walk.status, why, 2.0, str(error)[:500], halt=walk.halt)
         return 0
     except Exception as error:
         # Whatever it was, the row must show it: a fault that only a log knows stands still in silence.
@@ -179,8 +182,9 @@ def _book(context: PoolContext, walk: Walk, group: list[dict[str, Any]], decided
 def _check_canonical(context: PoolContext, walk: Walk) -> None:
     if walk.cursor_block_hash is None:
         return
-    state = context.protocols.state(walk.cursor_block)
-    if state["block_hash"] != walk.cursor_block_hash and not repin(context, walk):
+    # The header alone: a walk that was halted for long stands at a block whose state no node may keep any more.
+    block = context.protocols.block(walk.cursor_block)
+    if block["block_hash"] != walk.cursor_block_hash and not repin(context, walk):
         raise WalkHalted(
             "chain_reorganized", f"Walked block {walk.cursor_block} has left the chain.", block_number=walk.cursor_block
         )

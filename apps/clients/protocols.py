@@ -26,6 +26,9 @@ class ProtocolsClient(ServiceClient):
     def state(self, block: int | None = None) -> dict[str, Any]:
         return self.get("/v1/lido/state", block=block)
 
+    def block(self, number: int) -> dict[str, Any]:
+        return self.get(f"/v1/lido/blocks/{number}")
+
     def history(self, after: str, limit: int = 200) -> dict[str, Any]:
         return self.get("/v1/lido/history", after=after, limit=limit)
 

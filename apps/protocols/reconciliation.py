@@ -14,6 +14,7 @@ from apps.protocols.history import History, flow_sums, open_withdrawals
 from apps.protocols.withdrawals import read_statuses
 
 IDS_PER_CALL = 1_000
+NOBODY = "nobody"  # asked for, to learn the ledger's time: an unknown user has zeros
 STETH_ACCOUNTS = ("@rewards", "@fees", "@rounding", "@losses")
 
 
@@ -42,6 +43,7 @@ def gather(
 ) -> Facts:
     """Read everything at one block: the given one, or the horizon. Raises when chain or ledger does not answer, and
     for a block above the horizon: its share flows are not known yet."""
+    behind = _ledger_behind(chain, ledger, pool_id)
     horizon = history.scan()
     if number is not None and number > horizon.number:
         raise InvalidInput(errors={"block": [f"Must be at most {horizon.number}, the money horizon."]})
@@ -72,7 +74,7 @@ def gather(
         system={name: int(value) for name, value in totals["system"].items()},
         sum_wei=int(totals["sum_wei"]),
         audit_differences=len(ledger.audit(pool_id)["differences"]),
-        later_deposits_wei=_later_deposits(ledger, pool_id, block),
+        later_deposits_wei=_later_deposits(ledger, pool_id, block.timestamp - behind),
     )
 
 
@@ -122,10 +124,22 @@ def _line(name: str, expected: int, found: int, *, ok: bool | None = None) -> di
     }
 
 
-def _later_deposits(ledger: LedgerClient, pool_id: str, block: Block) -> int:
-    """Deposits and gas floats posted after the block: their ETH need not be in it. Counted off, it can only show as
-    more."""
-    since = time_text(datetime.fromtimestamp(block.timestamp, UTC))
+def _ledger_behind(chain: Chain, ledger: LedgerClient, pool_id: str) -> float:
+    """Seconds by which the ledger's clock is behind the chain's, but for what has passed since the latest block; 0 where
+    it is not.
+
+    Two hosts' clocks need not agree. By a ledger whose clock is behind, what was posted after a block seems older than it:
+    its ETH would be looked for in that block, and be missing.
+    """
+    head = chain.block().timestamp
+    now = datetime.fromisoformat(ledger.balance(pool_id, NOBODY)["as_of"]).timestamp()
+    return max(0.0, head - now)
+
+
+def _later_deposits(ledger: LedgerClient, pool_id: str, timestamp: float) -> int:
+    """Deposits and gas floats posted after this time: their ETH need not be in the block. Counted off, it can only show
+    as more."""
+    since = time_text(datetime.fromtimestamp(timestamp, UTC))
     total = 0
     for kind in ("deposit", "gas_float"):
         after = None

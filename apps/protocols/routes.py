@@ -7,7 +7,7 @@ from flask import Response, current_app, jsonify, request
 
 from apps.common.api import Blueprint
 from apps.common.errors import InvalidInput
-from apps.common.wire import IdPageSchema
+from apps.common.wire import MAX_BLOCK, IdPageSchema
 from apps.protocols import builders, schemas
 from apps.protocols.history import parse_cursor
 from apps.protocols.service import ProtocolsService
@@ -60,6 +60,15 @@ def build_claim(body: dict[str, Any]) -> Response:
 def get_state(query: dict[str, Any]) -> Response:
     """The protocol at one block, the latest where none is named."""
     return jsonify(_service().state(query["block"]))
+
+
+@blueprint.get("/lido/blocks/<int:number>")
+@blueprint.response(200)
+def get_block(number: int) -> Response:
+    """A block's hash and time, from its header alone: a node tells them of any block, however little state it keeps."""
+    if number > MAX_BLOCK:
+        raise InvalidInput(errors={"number": ["Not a block's number."]})
+    return jsonify(_service().block(number))
 
 
 @blueprint.get("/lido/history")

@@ -1,8 +1,8 @@
 """What protocols answers: state, history, builders, withdrawals, APR, reconciliations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -22,6 +22,8 @@ from apps.protocols.models import MessageKey, ReconciliationRun, Rescan
 from apps.protocols.rescan import Found
 from apps.protocols.withdrawals import read_receipt, read_statuses
 
+T = TypeVar("T")
+
 WEEK_SEC = 7 * 86_400
 REBASES_OF_A_WEEK = 200  # seven on mainnet; a testnet's frame of 77 minutes makes 131
 LAST_LOG = 2**31 - 1
@@ -38,20 +40,16 @@ class ProtocolsService:
         self.history = History(chain, sessions)
         self.addresses = AddressCheck(chain)
 
+    def block(self, number: int) -> dict[str, Any]:
+        """Number, hash and time of a block, as `state` shows them."""
+        found = self._as_read(number, lambda wanted: self.chain.block(number, wanted))
+        time = time_text(datetime.fromtimestamp(found.timestamp, UTC))
+        return {"block_number": found.number, "block_hash": found.hash, "block_time": time}
+
     def state(self, number: int | None) -> dict[str, Any]:
         """The `lido state` shape. A block that was read is shown as it was read: by a node that has it as that, until the
         history itself has found that the chain has another."""
-        wanted = None if number is None else self.history.known_hash(number)
-        try:
-            return self.chain.state(number, wanted)
-        except ChainUnavailable:
-            if wanted is None:
-                raise
-            try:
-                self.history.scan()
-            except ChainReorganized:
-                return self.chain.state(number)
-            raise
+        return self._as_read(number, lambda wanted: self.chain.state(number, wanted))
 
     def receipt(self, tx_hash: str) -> dict[str, Any]:
         """The `receipt` shape; `NotFound` when no node has it in a block that is the chain's as far as is known."""
@@ -172,6 +170,20 @@ class ProtocolsService:
         with transaction(self.sessions) as session:
             rows = session.scalars(query).all()
         return page([_render(row) for row in rows], limit, lambda item: str(item["id"]))
+
+    def _as_read(self, number: int | None, read: Callable[[str | None], T]) -> T:
+        """What is read of a block, given the hash it was read with before, if it was."""
+        wanted = None if number is None else self.history.known_hash(number)
+        try:
+            return read(wanted)
+        except ChainUnavailable:
+            if wanted is None:
+                raise
+            try:
+                self.history.scan()
+            except ChainReorganized:
+                return read(None)
+            raise
 
     def _known(self, message_id: str) -> bool:
         with transaction(self.sessions) as session:

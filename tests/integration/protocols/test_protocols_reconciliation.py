@@ -161,6 +161,17 @@ def test_reconcile__deposit_posted_after_the_block__no_drift(pair: Pair) -> None
     assert int(line(run, "eth")["expected_wei"]) == pair.desk.balance(pair.desk.operator) + PURSE_WEI
 
 
+def test_reconcile__ledgers_clock_an_hour_behind_the_chains__a_deposit_after_the_block_is_no_drift(pair: Pair) -> None:
+    """Two hosts' clocks need not agree: what was posted a moment ago seems an hour older than the block."""
+    pair.desk.rpc("evm_increaseTime", 3600)
+    pair.desk.oracle.mine()
+    block = pair.desk.head()
+    pair.desk.rpc("evm_increaseTime", 60)
+    pair.desk.oracle.fund(pair.desk.custody, 2 * ETHER)
+    pair.book("deposit", 2 * ETHER, "bob")
+    assert pair.drifts("r:1", block=block) == {}
+
+
 def test_reconcile__unbooked_reward__lido_drift_until_booked(pair: Pair) -> None:
     pair.stake(100 * ETHER)
     pair.desk.oracle.rebase(30 * ETHER)

@@ -119,9 +119,13 @@ class History:
                 now = self.chain.block(cursor.block_number)
             except (ChainUnavailable, NotFound):
                 raise error from None
-            detail = f"Block {cursor.block_number} was read as {cursor.block_hash} and is gone; it is {now.hash} now."
-            self._doubted("reorganized", detail, horizon)
-            raise ChainUnavailable(f"{detail} It is looked at again at a later block.") from error
+            # The first look may have failed for another reason: only another block in its place is a doubt.
+            if now.hash != cursor.block_hash:
+                detail = (
+                    f"Block {cursor.block_number} was read as {cursor.block_hash} and is gone; it is {now.hash} now."
+                )
+                self._doubted("reorganized", detail, horizon)
+                raise ChainUnavailable(f"{detail} It is looked at again at a later block.") from error
         if cursor.doubt == "reorganized":
             self._cleared()
 

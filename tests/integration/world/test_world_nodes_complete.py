@@ -359,3 +359,22 @@ def test_rescans__written_down__for_ever(house: House) -> None:
     for statement in ("UPDATE rescans SET reason = ''", "DELETE FROM rescans", "TRUNCATE rescans"):
         with pytest.raises(Exception, match="kept for ever"):
             sql(house, statement)
+
+
+def test_reorganization__a_look_that_failed_for_another_reason__is_no_doubt(house: House, node: RudeNode) -> None:
+    """What is asked again shows the block as it was read; so nothing has left the chain."""
+    house.history()
+    cursor = int(sql(house, "SELECT block_number FROM scan_cursor")[0][0])
+
+    looks: list[int] = []
+
+    def broken_once(item: Any) -> Any:
+        if item["method"] != "eth_getBlockByNumber" or item["params"][0] != hex(cursor):
+            return None
+        looks.append(cursor)
+        return {"error": {"code": -32603, "message": "internal error"}} if len(looks) == 1 else None
+
+    node.rude("instead", answer=broken_once)
+    house.ask("/v1/lido/history")
+    assert len(looks) >= 2
+    assert sql(house, "SELECT doubt, doubt_count FROM scan_cursor") == [(None, 0)]

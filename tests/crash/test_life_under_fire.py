@@ -2,11 +2,9 @@
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
-from typing import TypeVar
 
 import pytest
 
@@ -14,9 +12,8 @@ from apps.common.wei import ETHER
 from apps.local.bff import Bff
 from apps.local.checks import check_books
 from apps.local.stack import Stack
+from tests.support.lives import live
 from tests.support.stack import running_stack
-
-T = TypeVar("T")
 
 TARGETS = (
     "pool-worker", "relayer-worker", "beat", "ledger", "rewards", "protocols", "pool", "relayer", "valkey", "postgres",
@@ -51,24 +48,6 @@ def under_fire(stack: Stack, seed: int) -> Iterator[list[str]]:
         finally:
             stop.set()
             firing.result()
-
-
-def for_each(bff: Bff, users: list[str], call: Callable[[str], T]) -> list[T]:
-    """What a BFF does when a call fails: the same call again, under the same message_id."""
-    return [bff.wait("an answer", partial(call, user), lambda _: True) for user in users]
-
-
-def live(bff: Bff, users: list[str], turn: int) -> None:
-    """Everybody stakes; the protocol gains or loses; everybody compounds and every second one leaves with a part."""
-    pool = bff.clients.pool
-    bff.finish(for_each(bff, users, lambda user: pool.stake(f"stake:{user}:{turn}", user, 7 * ETHER // 3)))
-    bff.oracle.rebase((-1) ** turn * ETHER * 40)
-    claims = for_each(bff, users, lambda user: pool.claim_reward(f"claim:{user}:{turn}", user))
-    leaving = for_each(bff, users[::2], lambda user: pool.unstake(f"unstake:{user}:{turn}", user, ETHER // 2))
-    bff.finish(claims)
-    bff.finish(leaving, "waiting")
-    bff.oracle.finalize()
-    bff.finish(leaving)
 
 
 @pytest.mark.prove

@@ -1,15 +1,14 @@
 """A stranger with gas: does to the operator's name on chain what anybody can, again and again, in an order from a seed."""
 
 import random
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from apps.common.wei import ETHER
 from apps.devnet.deployment import Deployment, transact
 from apps.devnet.oracle import Oracle
+from tests.support.lives import again_and_again
 
 PAUSE_SEC = 0.3
 
@@ -46,22 +45,9 @@ class Stranger:
         self._do(self._mischief[name]())
         self.done[name] = self.done.get(name, 0) + 1
 
-    @contextmanager
-    def at_work(self) -> Any:
-        """Act again and again, in a thread, until the block ends; what fails there fails here."""
-        stop = threading.Event()
-
-        def work() -> None:
-            while not stop.wait(PAUSE_SEC):
-                self.act()
-
-        with ThreadPoolExecutor(1) as threads:
-            working = threads.submit(work)
-            try:
-                yield self
-            finally:
-                stop.set()
-                working.result()
+    def at_work(self) -> AbstractContextManager[None]:
+        """Act again and again, in a thread, until the block ends."""
+        return again_and_again(PAUSE_SEC, self.act)
 
     def _do(self, call: Any, value: int = 0) -> None:
         transact(self._oracle.web3, call, self._me, value)

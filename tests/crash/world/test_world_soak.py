@@ -6,8 +6,7 @@ requests that can never be served among those that can. What can complete does, 
 import random
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from apps.local.programs import ROOT, Programs
 from apps.local.stack import Stack
 from apps.local.supervision import Supervisor
 from tests.support.anvil import start_anvil
+from tests.support.lives import again_and_again, live
 from tests.support.rude_database import RudeDatabase
 from tests.support.rude_node import RudeNode, rude_node
 from tests.support.shifted_clock import ShiftedClock
@@ -55,24 +55,6 @@ NODE_FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 FAULT_SEC = 2.0
 JUMPS_SEC = (-3600, 900, -20, 0)
-
-
-@contextmanager
-def again_and_again(pause_sec: float, act: Callable[[], None]) -> Iterator[None]:
-    """Do something in a thread, with pauses, until the block ends; what fails there fails here."""
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.wait(pause_sec):
-            act()
-
-    with ThreadPoolExecutor(1) as threads:
-        working = threads.submit(work)
-        try:
-            yield
-        finally:
-            stop.set()
-            working.result()
 
 
 @contextmanager
@@ -108,24 +90,6 @@ def beat_with(clock: ShiftedClock, stack: Stack, directory: Path) -> Iterator[su
             process.terminate()
             process.wait(timeout=30)
             supervisor.launch("beat")
-
-
-def for_each(bff: Bff, users: list[str], call: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a BFF does when a call fails: the same call again, under the same message_id."""
-    return [bff.wait("an answer", lambda user=user: call(user), lambda _: True) for user in users]  # type: ignore[misc]
-
-
-def live(bff: Bff, users: list[str], turn: int) -> None:
-    """Everybody stakes; the protocol gains or loses; everybody compounds and every second one leaves with a part."""
-    pool = bff.clients.pool
-    bff.finish(for_each(bff, users, lambda user: pool.stake(f"stake:{user}:{turn}", user, 7 * ETHER // 3)))
-    bff.oracle.rebase((-1) ** turn * ETHER * 40)
-    claims = for_each(bff, users, lambda user: pool.claim_reward(f"claim:{user}:{turn}", user))
-    leaving = for_each(bff, users[::2], lambda user: pool.unstake(f"unstake:{user}:{turn}", user, ETHER // 2))
-    bff.finish(claims)
-    bff.finish(leaving, "waiting")
-    bff.oracle.finalize()
-    bff.finish(leaving)
 
 
 def ask_the_impossible(bff: Bff, steth: str) -> tuple[dict[str, Any], list[str]]:

@@ -184,13 +184,13 @@ def test_claim__over_a_hundred__too_many(house: House) -> None:
         assert house.refusal("claim", withdrawal_ids=ids) == (422, "invalid_input")
 
 
-def test_claim__custody_refuses_ether__would_revert_with_the_reason(desk: Desk, database_url: str) -> None:
+def test_claim__custody_refuses_ether__refused_by_its_name(desk: Desk, database_url: str) -> None:
     closed = make_house(desk, database_url, custody_address=desk.deployment.withdrawal_queue)
     desk.submit(desk.operator, ETHER)
     (number,) = desk.request(desk.operator, [1000])
     desk.oracle.finalize()
     answer = closed.post("/v1/lido/transactions/claim", {"withdrawal_ids": [number]})
-    assert (answer.status_code, answer.get_json()["code"]) == (409, "would_revert")
+    assert (answer.status_code, answer.get_json()["code"]) == (409, "custody_refuses_eth")
     assert "CantSendValueRecipientMayHaveReverted" in answer.get_json()["detail"]
 
 

@@ -7,7 +7,7 @@ from flask import Response, current_app, jsonify, request
 
 from apps.common.api import Blueprint
 from apps.common.errors import InvalidInput
-from apps.common.wire import MAX_BLOCK, IdPageSchema
+from apps.common.wire import IdPageSchema
 from apps.protocols import builders, schemas
 from apps.protocols.history import parse_cursor
 from apps.protocols.service import ProtocolsService
@@ -62,13 +62,13 @@ def get_state(query: dict[str, Any]) -> Response:
     return jsonify(_service().state(query["block"]))
 
 
-@blueprint.get("/lido/blocks/<int:number>")
+@blueprint.get("/lido/blocks/<number>")
 @blueprint.response(200)
-def get_block(number: int) -> Response:
+def get_block(number: str) -> Response:
     """A block's hash and time, from its header alone: a node tells them of any block, however little state it keeps."""
-    if number > MAX_BLOCK:
-        raise InvalidInput(errors={"number": ["Not a block's number."]})
-    return jsonify(_service().block(number))
+    if not re.fullmatch(r"[0-9]{1,15}", number, re.ASCII):
+        raise InvalidInput(errors={"number": ["Must be the number of a block."]})
+    return jsonify(_service().block(int(number)))
 
 
 @blueprint.get("/lido/history")

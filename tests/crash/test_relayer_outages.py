@@ -167,6 +167,9 @@ def test_broker__flushed_and_worker_killed__goes_on_with_the_next_hint(make_data
                 "from": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
             }
             broker = redis.Redis(port=stack.broker_port)
+            node.rpc(
+                "evm_setIntervalMining", 0
+            )  # nothing ends, so no hint that it did is flushed, before the last post
             for number in range(5):
                 answer = requests.post(
                     f"{stack.url}/v1/transactions",
@@ -175,6 +178,7 @@ def test_broker__flushed_and_worker_killed__goes_on_with_the_next_hint(make_data
                 )
                 assert answer.status_code == 202
                 broker.flushall()
+            node.rpc("evm_setIntervalMining", 1)
             deadline = time.monotonic() + 120
             while requests.get(f"{stack.url}/v1/transactions?status=queued,signed,broadcast,mined", timeout=30).json()[
                 "items"

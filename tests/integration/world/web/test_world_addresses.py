@@ -53,7 +53,7 @@ def raw_get(service: Service, target: str, *headers: bytes) -> tuple[int, dict[s
     """GET exactly this target, which a client library would tidy up first."""
     lines = [f"GET {target} HTTP/1.1".encode(), b"Host: x", f"{HEADER}: {KEY}".encode(), b"Connection: close", *headers]
     head, _, body = converse(service.port, b"\r\n".join(lines) + b"\r\n\r\n").partition(b"\r\n\r\n")
-    return int(head.split(b" ")[1]), json.loads(body) if b"json" in head else {}
+    return int(head.split(b" ")[1]), json.loads(body) if b"application/json" in head or b"problem+json" in head else {}
 
 
 def refused_field(answer: requests.Response) -> set[str]:

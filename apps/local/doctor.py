@@ -102,6 +102,9 @@ def _signers(stack: Stack) -> Iterator[Finding]:
         balance = int(signer["balance_wei"])
         what = f"signer {signer['address']} is {signer['state']} and holds {format_ether(balance)} ETH"
         yield Finding(what, balance >= MIN_GAS_WEI, "Send it gas money, and post a gas_float at the ledger.")
+        if signer["state"] == "quarantined":
+            remedy = f"Find out what used the key, then POST /v1/signers/{signer['address']}/release at the relayer."
+            yield Finding(f"nothing new is signed with {signer['address']}", ok=False, remedy=remedy)
 
 
 def _keys_are_kept(stack: Stack) -> Finding:

@@ -42,20 +42,15 @@ def decisions_about(context: PoolContext, pool_id: str, tx_hashes: Iterable[str]
     return {(str(row.tx_hash), str((row.halt or {})["kind"])): row for row in rows}
 
 
-def decided_about_block(context: PoolContext, pool_id: str, code: str, *actions: str) -> Resolution | None:
-    """The oldest decision about a halt at a block that the walk has not acted on yet."""
+def decided_about_block(context: PoolContext, pool_id: str, action: str, code: str | None = None) -> Resolution | None:
+    """The oldest decision of this kind that the walk has not acted on yet; with a code, about such a halt."""
+    query = select(Resolution).where(
+        Resolution.pool_id == pool_id, Resolution.status == "approved", Resolution.action == action
+    )
+    if code is not None:
+        query = query.where(Resolution.halt["code"].astext == code)
     with transaction(context.sessions) as session:
-        return session.scalars(
-            select(Resolution)
-            .where(
-                Resolution.pool_id == pool_id,
-                Resolution.status == "approved",
-                Resolution.action.in_(actions),
-                Resolution.halt["code"].astext == code if code else Resolution.id.is_not(None),
-            )
-            .order_by(Resolution.id)
-            .limit(1)
-        ).one_or_none()
+        return session.scalars(query.order_by(Resolution.id).limit(1)).one_or_none()
 
 
 def apply_to_item(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
@@ -66,7 +61,7 @@ def apply_to_item(context: PoolContext, walk: Walk, item: dict[str, Any], decide
 def book_missed(context: PoolContext, walk: Walk, book: Callable[[dict[str, Any], Resolution | None], None]) -> None:
     """Book the items that a rescan found behind the walk, where ops have said so; `book` books one of them, as it is
     usual or as was decided about it."""
-    while (decided := decided_about_block(context, walk.id, "", "book_missed")) is not None:
+    while (decided := decided_about_block(context, walk.id, "book_missed")) is not None:
         block, index = int(decided.block_number or 0), int(decided.log_index or 0)
         items = context.protocols.history(f"{block}:{index - 1}", 1)["items"]
         found = items and (items[0]["block_number"], items[0]["log_index"]) == (block, index)
@@ -80,7 +75,7 @@ def book_missed(context: PoolContext, walk: Walk, book: Callable[[dict[str, Any]
 
 def accept_shares(context: PoolContext, walk: Walk, found: int) -> bool:
     """Where ops have decided that a difference of shares is real: book it and take the chain's number. False without."""
-    decided = decided_about_block(context, walk.id, "shares_mismatch", "book_difference")
+    decided = decided_about_block(context, walk.id, "book_difference", "shares_mismatch")
     difference = found - walk.operator_shares
     if decided is None or decided.halt is None or int(decided.halt["shares"]) != difference:
         return False
@@ -99,7 +94,7 @@ def accept_shares(context: PoolContext, walk: Walk, found: int) -> bool:
 
 def accept_dust(context: PoolContext, walk: Walk, step: int, bound: int) -> int:
     """The part of a step of dust that ops have decided is real, booked as that; 0 without a decision."""
-    decided = decided_about_block(context, walk.id, "dust_out_of_bounds", "book_difference")
+    decided = decided_about_block(context, walk.id, "book_difference", "dust_out_of_bounds")
     if decided is None or decided.halt is None:
         return 0
     accepted = int(decided.halt["amount_wei"])
@@ -118,7 +113,7 @@ def repin(context: PoolContext, walk: Walk) -> bool:
     The operator's shares at the new place must be those walked, and whatever stands between the old place and the new one
     must be booked already: a transaction that was mined again, later. Halts with the difference otherwise.
     """
-    decided = decided_about_block(context, walk.id, "chain_reorganized", "repin_block")
+    decided = decided_about_block(context, walk.id, "repin_block", "chain_reorganized")
     if decided is None:
         return False
     block = max(int(decided.block_number or 0), walk.cursor_block)

@@ -66,7 +66,7 @@ class Resolutions:
             **{name: body[name] for name in ("block_number", "log_index", "batch_id", "account", "effect")},
             "gas_cost_wei": body["gas_cost_wei"],
         }
-        return self._insert(message_id, canonical, body, values, f"{BATCH_OF.get((halt or {}).get('kind', ''), '')}")
+        return self._insert(message_id, canonical, body, values)
 
     def release_batch(self, message_id: str, batch_id: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """Say that a parked batch did nothing on chain and never will: its requests go back to where they waited.
@@ -81,7 +81,7 @@ class Resolutions:
         batch = self._parked(batch_id)
         self.refuse_effects(batch)
         values = {"pool_id": batch.pool_id, "action": RELEASE_BATCH, "halt": None, "batch_id": batch_id}
-        return self._insert(message_id, canonical, body, values, batch.kind)
+        return self._insert(message_id, canonical, body, values)
 
     def approve(self, resolution_id: str, by: str) -> dict[str, Any]:
         """The second person agrees. Raises `SecondPersonNeeded` for the first one, `AlreadyDecided`."""
@@ -140,7 +140,7 @@ class Resolutions:
                 )
 
     def _insert(
-        self, message_id: str, canonical: dict[str, Any], body: Mapping[str, Any], values: dict[str, Any], kind: str
+        self, message_id: str, canonical: dict[str, Any], body: Mapping[str, Any], values: dict[str, Any]
     ) -> tuple[dict[str, Any], bool]:
         decided = not self.context.settings.ops_four_eyes
         said = {"by": body["by"], "why": body["why"], "evidence": body["evidence"]}
@@ -162,7 +162,7 @@ class Resolutions:
         with transaction(self.context.sessions) as session:
             row = session.scalars(statement).one_or_none()
             if row is not None and decided:
-                _make_ready(session, row, kind)
+                _make_ready(session, row)
                 session.refresh(row)
             shape = None if row is None else _render(row)
         if shape is None:
@@ -185,8 +185,7 @@ class Resolutions:
             session.flush()
             session.refresh(row)
             if status == "approved":
-                kind = BATCH_OF.get((row.halt or {}).get("kind", ""), "")
-                _make_ready(session, row, kind)
+                _make_ready(session, row)
                 session.refresh(row)
             shape = _render(row)
         self._wake(shape)
@@ -261,7 +260,7 @@ def _check_against(halt: Mapping[str, Any] | None, body: Mapping[str, Any]) -> N
         raise InvalidInput(errors={name: [f"Missing; {action} needs it."] for name in missing})
 
 
-def _make_ready(session: Session, row: Resolution, kind: str) -> None:
+def _make_ready(session: Session, row: Resolution) -> None:
     """What an approved resolution changes at once: the batch whose transaction it was is known by it, or looks again."""
     if row.action == "adopt_as_batch":
         assert row.halt is not None
@@ -278,7 +277,7 @@ def _make_ready(session: Session, row: Resolution, kind: str) -> None:
     if row.action == RELEASE_BATCH:
         batch = session.scalars(select(Batch).where(Batch.id == row.batch_id).with_for_update()).one()
         if batch.status != "needs_attention":
-            raise BatchNotMatching(f"The {kind} batch is {batch.status} by now.")
+            raise BatchNotMatching(f"The {batch.kind} batch is {batch.status} by now.")
         batch.next_run_at = func.now()
     session.flush()
 

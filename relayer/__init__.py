@@ -5,15 +5,15 @@ from typing import Any
 
 from flask import Flask, request
 
-from apps.common.abilities import Abilities
 from apps.common.celery_settings import HintPublisher, broker_answers
 from apps.common.database import make_engine, make_sessions
 from apps.common.service_app import build_app
-from relayer.chain import look_at_chain
+from apps.ethereum.abilities import Abilities
+from relayer.api.operations import RelayerOperations
+from relayer.api.routes import blueprint
+from relayer.api.service import RelayerService
+from relayer.chain.snapshot import look_at_chain
 from relayer.context import RelayerContext, make_context
-from relayer.operations import RelayerOperations
-from relayer.routes import blueprint
-from relayer.service import RelayerService
 from relayer.settings import RelayerSettings, load_settings
 from relayer.waker import Waker
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 
 from apps.common.database import Sessions
-from apps.common.endpoints import Endpoints
-from relayer.policy import Rules
+from apps.ethereum.endpoints import Endpoints
 from relayer.settings import RelayerSettings
-from relayer.targets import ProtocolAddresses
+from relayer.signing.policy import Rules
+from relayer.signing.targets import ProtocolAddresses
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class RelayerContext:
     endpoints: Endpoints
     rules: Rules
     protocol: ProtocolAddresses
-    # Of each sender whose line is longer than one tick looks at: how far the last tick looked. See `relayer.candidates`.
+    # Of each sender whose line is longer than one tick looks at: how far the last tick looked (`lifecycle.candidates`).
     looked_at: dict[str, int] = field(default_factory=dict)
 
 

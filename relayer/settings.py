@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps.common.errors import NotConfigured
-from apps.common.ethereum import checksum_setting
 from apps.common.settings import SAMPLE_INTERNAL_KEY, BaseSettings, SettingsReader, compose_database_url
 from apps.common.wei import ETHER, GWEI
-from relayer.gas import MAX_GAS_LIMIT
-from relayer.signers import Web3Signer, parse_keys, read_keystores
-from relayer.signing import Keyring, Signer
+from apps.ethereum.horizon import checksum_setting
+from relayer.signing.gas import MAX_GAS_LIMIT
+from relayer.signing.signers import Web3Signer, parse_keys, read_keystores
+from relayer.signing.transactions import Keyring, Signer
 
 
 @dataclass(frozen=True)

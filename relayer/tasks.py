@@ -18,9 +18,9 @@ from apps.common.database import make_engine, make_sessions, transaction
 from apps.common.hint_task import HintTask
 from apps.common.logging import configure_logging
 from relayer.context import RelayerContext, make_context
-from relayer.models import OPEN, Heartbeat, Message
-from relayer.pump import pump_once
+from relayer.lifecycle.pump import pump_once
 from relayer.settings import load_settings
+from relayer.store.models import OPEN, Heartbeat, Message
 
 # Each ended message wakes the flow that waits for it; beyond this many at once the pool's sweep is quicker.
 MAX_HINTS = 10
@@ -33,7 +33,7 @@ celery.config_from_object("relayer.celeryconfig")
 
 @celery.task(name="relayer.tasks.pump")
 def pump() -> None:
-    """One tick over everything due, see `relayer.pump`; nothing where the last one has just seen it all."""
+    """One tick over everything due, see `relayer.lifecycle.pump`; nothing where the last one has just seen it all."""
     context, hints, last = _collaborators()
     news = _news(context)
     if news == last.news and time.monotonic() - last.at < SAME_NEWS_SEC:

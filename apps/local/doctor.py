@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 import requests
 
-from apps.common.abilities import lacks
 from apps.common.wei import format_ether
+from apps.ethereum.abilities import lacks
 from apps.local import tools
 from apps.local.errors import LocalError
 from apps.local.postgres import installed_binaries

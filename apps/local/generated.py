@@ -67,13 +67,13 @@ def errors_page() -> str:
 
 def bases() -> dict[str, Any]:
     """Each service's declarative base. By name: only migrations and the relayer itself import the relayer."""
-    modules = {name: "relayer.models" if name == "relayer" else f"apps.{name}.models" for name in SERVICES}
+    modules = {name: "relayer.store.models" if name == "relayer" else f"apps.{name}.models" for name in SERVICES}
     return {name: importlib.import_module(module).Base for name, module in modules.items()}
 
 
 def _load_errors(service: str) -> None:
     """Import the modules that define a service's errors; subclasses are known once loaded."""
-    importlib.import_module("relayer.errors" if service == "relayer" else f"apps.{service}.errors")
+    importlib.import_module("relayer.api.errors" if service == "relayer" else f"apps.{service}.errors")
     importlib.import_module("apps.clients.base")
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import structlog
 from web3 import Web3
 
-from apps.common.abilities import Abilities
 from apps.common.errors import NotConfigured, ServiceError
-from apps.common.ethereum import ChainUnavailable
-from apps.common.jsonrpc import RpcError, Unanswered
+from apps.ethereum.abilities import Abilities
+from apps.ethereum.horizon import ChainUnavailable
+from apps.ethereum.jsonrpc import RpcError, Unanswered
 from apps.protocols.chain import Block, Call, Chain
 from apps.protocols.events import TOPICS
 from apps.protocols.lido_abi import LOCATOR

@@ -13,12 +13,12 @@ from web3 import Web3
 from web3.contract import Contract
 from web3.providers import BaseProvider
 
-from apps.common.endpoints import Absent, Behind, Endpoints
 from apps.common.errors import NotConfigured
-from apps.common.ethereum import checksum_setting, horizon_tag
-from apps.common.jsonrpc import Endpoint, RpcError, Unanswered
-from apps.common.node_words import Trouble
 from apps.common.wire import time_text
+from apps.ethereum.endpoints import Absent, Behind, Endpoints
+from apps.ethereum.horizon import checksum_setting, horizon_tag
+from apps.ethereum.jsonrpc import Endpoint, RpcError, Unanswered
+from apps.ethereum.node_words import Trouble
 from apps.protocols.lido_abi import ERRORS, QUEUE, STETH
 from apps.protocols.settings import ProtocolsSettings
 

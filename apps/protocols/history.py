@@ -17,11 +17,11 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from apps.common.database import Sessions, transaction
-from apps.common.endpoints import ChainUnavailable, sum_up
 from apps.common.errors import InvalidInput, NotFound, ServiceError
-from apps.common.ethereum import PUBLIC_CHAINS
-from apps.common.jsonrpc import RpcError, Unanswered
 from apps.common.wei import exact_int
+from apps.ethereum.endpoints import ChainUnavailable, sum_up
+from apps.ethereum.horizon import PUBLIC_CHAINS
+from apps.ethereum.jsonrpc import RpcError, Unanswered
 from apps.protocols.chain import Block, Chain
 from apps.protocols.errors import ChainReorganized, HistoryIncomplete
 from apps.protocols.models import ScanCursor, ScannedBlock, ShareDifference, ShareEvent

@@ -20,9 +20,9 @@ from typing import Any
 import structlog
 from web3 import Web3
 
-from apps.common.endpoints import Behind
-from apps.common.jsonrpc import Endpoint, RpcError, TooSlow
-from apps.common.node_words import Trouble
+from apps.ethereum.endpoints import Behind
+from apps.ethereum.jsonrpc import Endpoint, RpcError, TooSlow
+from apps.ethereum.node_words import Trouble
 from apps.protocols import classify
 from apps.protocols.chain import Block, Call, Chain, decoded, read_block, well_formed
 from apps.protocols.events import TOPICS, integer, topic_of

@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from apps.clients.ledger import LedgerClient
 from apps.common.database import Sessions, transaction
-from apps.common.endpoints import ChainUnavailable
 from apps.common.idempotency import Answer, run_once
 from apps.common.wire import new_id, page, time_text
+from apps.ethereum.endpoints import ChainUnavailable
 from apps.protocols import reconciliation, rescan
 from apps.protocols.addresses import AddressCheck
 from apps.protocols.apr import apr_of

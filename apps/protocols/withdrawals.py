@@ -5,9 +5,9 @@ from typing import Any
 
 from web3 import Web3
 
-from apps.common.endpoints import Absent
 from apps.common.errors import NotConfigured
-from apps.common.jsonrpc import Endpoint
+from apps.ethereum.endpoints import Absent
+from apps.ethereum.jsonrpc import Endpoint
 from apps.protocols import errors
 from apps.protocols.chain import ASK_BEHIND, Block, Call, Chain, well_formed
 from apps.protocols.events import TOPICS, address_of, integer, words

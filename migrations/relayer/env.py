@@ -1,6 +1,6 @@
 """Alembic environment of the relayer database."""
 
 from migrations.runner import run
-from relayer.models import Base
+from relayer.store.models import Base
 
 run(Base.metadata)

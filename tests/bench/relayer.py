@@ -24,8 +24,8 @@ from eth_account import Account
 from apps.common.database import make_engine
 from apps.common.wei import ETHER
 from migrations import runner
-from relayer.schemas import NewTransactionSchema
-from relayer.service import RelayerService
+from relayer.api.schemas import NewTransactionSchema
+from relayer.api.service import RelayerService
 from tests.support.anvil import start_anvil
 from tests.support.postgres import start_postgres
 from tests.support.relayer import CHAIN_ID, CUSTODY, Node, make_house

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from apps.common.database import transaction
 from relayer import create_app
-from relayer.models import FINAL, OPEN, STATUSES, Message
+from relayer.store.models import FINAL, OPEN, STATUSES, Message
 from tests.support import naive
 from tests.support.anvil import start_anvil
 from tests.support.chaos import RECEIPT, SEND, Chaos, chaos_proxy
@@ -164,7 +164,7 @@ def assert_told_is_done(house: House) -> None:
 
 
 def test_points__in_the_code__are_all_killed_at() -> None:
-    sources = "".join(path.read_text() for path in (ROOT / "relayer").glob("*.py"))
+    sources = "".join(path.read_text() for path in (ROOT / "relayer").rglob("*.py"))
     named = re.findall(r'crashpoint\("([^"]+)"\)', sources)
     assert sorted(named) == sorted({*ACCEPTING, *(point for points in SCENARIOS.values() for point in points)})
 

@@ -25,12 +25,12 @@ from apps.protocols import create_app as create_protocols
 from apps.rewards import create_app as create_rewards
 from apps.rewards.settings import RewardsSettings
 from relayer import create_app as create_relayer
+from relayer.api.service import RelayerService
 from relayer.context import RelayerContext
-from relayer.models import FINAL, Message
-from relayer.pump import pump_once
-from relayer.service import RelayerService
-from relayer.signers import parse_keys
-from relayer.signing import Keyring
+from relayer.lifecycle.pump import pump_once
+from relayer.signing.signers import parse_keys
+from relayer.signing.transactions import Keyring
+from relayer.store.models import FINAL, Message
 from tasks.batches import STEPS
 from tasks.batching import open_batches
 from tasks.claims import poll_open

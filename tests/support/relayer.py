@@ -13,10 +13,10 @@ from apps.common.settings import normalise_database_url
 from apps.common.wei import ETHER
 from relayer import create_app
 from relayer.context import RelayerContext
-from relayer.pump import Tick, pump_once
+from relayer.lifecycle.pump import Tick, pump_once
 from relayer.settings import RelayerSettings
-from relayer.signers import parse_keys
-from relayer.signing import Keyring
+from relayer.signing.signers import parse_keys
+from relayer.signing.transactions import Keyring
 
 # The node's own well-known test keys.
 OPERATOR_KEY = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"

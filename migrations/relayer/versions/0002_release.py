@@ -17,7 +17,7 @@ depends_on = None
 
 TIME = sa.DateTime(timezone=True)
 NOW = sa.text("clock_timestamp()")
-# What `relayer.foreign` ends. However a release crosses with signing, expiry or a cancel: a message that such a
+# What `relayer.lifecycle.external` ends. However a release crosses with signing, expiry or a cancel: a message that such a
 # transaction has executed gets no nonce, and is not told to be without effect.
 REFUSE_DONE = """
 CREATE FUNCTION refuse_done_message() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from apps.common.errors import ServiceError
-from apps.common.jsonrpc import read_error
 from apps.common.wei import ETHER
+from apps.ethereum.jsonrpc import read_error
 from apps.protocols.chain import decode_revert
 from apps.protocols.lido_abi import ERRORS
 from tests.support.flows import Flows

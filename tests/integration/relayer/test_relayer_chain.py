@@ -12,10 +12,10 @@ from web3.types import Wei
 from apps.common.database import transaction
 from apps.common.wei import ETHER
 from apps.devnet.deployment import connect, contract_at, deploy
-from relayer.events import digest
-from relayer.models import MessageEvent, Slot
-from relayer.signers import parse_keys
-from relayer.signing import Keyring
+from relayer.signing.signers import parse_keys
+from relayer.signing.transactions import Keyring
+from relayer.store.events import digest
+from relayer.store.models import MessageEvent, Slot
 from tests.support.relayer import (
     CHAIN_ID,
     CUSTODY,

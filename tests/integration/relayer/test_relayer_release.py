@@ -10,11 +10,11 @@ from sqlalchemy.exc import DBAPIError
 
 from apps.common.database import transaction
 from apps.common.wei import ETHER
-from relayer.fees import OLD_AFTER_BLOCKS
-from relayer.models import ForeignClaim, ForeignTransaction
-from relayer.release import NONCES_PER_CALL
-from relayer.signers import parse_keys
-from relayer.signing import Keyring
+from relayer.lifecycle.fees import OLD_AFTER_BLOCKS
+from relayer.lifecycle.release import NONCES_PER_CALL
+from relayer.signing.signers import parse_keys
+from relayer.signing.transactions import Keyring
+from relayer.store.models import ForeignClaim, ForeignTransaction
 from tests.support.chaos import RECEIPT, Chaos, chaos_proxy
 from tests.support.postgres import Server
 from tests.support.relayer import (

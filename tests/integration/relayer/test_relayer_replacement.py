@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
 from apps.common.database import transaction
-from relayer.models import Attempt
+from relayer.store.models import Attempt
 from tests.support.chaos import SEND, chaos_proxy
 from tests.support.relayer import CUSTODY, OPERATOR, House, Node, make_house
 

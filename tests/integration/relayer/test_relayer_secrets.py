@@ -8,8 +8,8 @@ from sqlalchemy import select, text
 from web3 import Web3
 
 from apps.common.database import transaction
-from relayer.models import Attempt
 from relayer.settings import load_settings
+from relayer.store.models import Attempt
 from tests.support.chaos import SEND, chaos_proxy
 from tests.support.relayer import CUSTODY_KEY, OPERATOR_KEY, STRANGER, Node, make_house
 from tests.support.workers import Worker, pump_once, worker_environment

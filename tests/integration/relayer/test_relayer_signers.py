@@ -13,10 +13,10 @@ from eth_account import Account
 from sqlalchemy import update
 
 from apps.common.database import transaction
-from relayer.models import Signer
 from relayer.settings import load_settings
-from relayer.signers import Web3Signer
-from relayer.signing import Keyring
+from relayer.signing.signers import Web3Signer
+from relayer.signing.transactions import Keyring
+from relayer.store.models import Signer
 from tests.support.relayer import CHAIN_ID, CUSTODY, OPERATOR, OPERATOR_KEY, STRANGER, House, Node, make_house
 from tests.support.workers import worker_environment
 

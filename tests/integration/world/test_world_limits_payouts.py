@@ -7,11 +7,11 @@ from eth_typing import HexStr
 from web3 import Web3
 from web3.types import Wei
 
-from apps.common.jsonrpc import Unanswered
 from apps.common.wei import ETHER
 from apps.devnet.deployment import connect, deploy
-from relayer.policy import PAYOUT, Proposal, Rules, judge
-from relayer.targets import KNOWN
+from apps.ethereum.jsonrpc import Unanswered
+from relayer.signing.policy import PAYOUT, Proposal, Rules, judge
+from relayer.signing.targets import KNOWN
 from tests.support.anvil import start_anvil
 from tests.support.relayer import CUSTODY, OPERATOR, STRANGER, House, Node, make_house
 

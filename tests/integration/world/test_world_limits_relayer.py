@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from apps.common.database import transaction
 from apps.common.wei import ETHER
-from relayer.policy import PAYOUT
+from relayer.signing.policy import PAYOUT
 from tests.support.anvil import start_anvil
 from tests.support.relayer import CUSTODY, OPERATOR, STRANGER, House, Node, make_house
 

@@ -13,8 +13,8 @@ from apps.common.errors import InvalidInput
 from apps.common.wei import ETHER
 from apps.devnet.deployment import set_balance
 from apps.pool.models import Batch
-from relayer.signers import parse_keys
-from relayer.signing import Keyring
+from relayer.signing.signers import parse_keys
+from relayer.signing.transactions import Keyring
 from tasks import batching
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk

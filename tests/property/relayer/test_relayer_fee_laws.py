@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayer.fees import PERCENTILES, Fees, Market, market, raised
+from relayer.lifecycle.fees import PERCENTILES, Fees, Market, market, raised
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 WEI = st.integers(0, 10**15)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from apps.common import jsonrpc
-from apps.common.abilities import lacks
-from apps.common.jsonrpc import MAX_BATCH, Limits, read_error
-from apps.common.node_words import Trouble, trouble
+from apps.ethereum import jsonrpc
+from apps.ethereum.abilities import lacks
+from apps.ethereum.jsonrpc import MAX_BATCH, Limits, read_error
+from apps.ethereum.node_words import Trouble, trouble
 from tests.support.rude_node import PRUNED_TEXTS, RANGE_TEXTS
 
 

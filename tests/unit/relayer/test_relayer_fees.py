@@ -5,8 +5,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from apps.common.jsonrpc import RpcError
-from relayer.fees import MOST_URGENT, PERCENTILES, Fees, Market, Standing, market, raised, urgency, why_raise, within
+from apps.ethereum.jsonrpc import RpcError
+from relayer.lifecycle.fees import (
+    MOST_URGENT,
+    PERCENTILES,
+    Fees,
+    Market,
+    Standing,
+    market,
+    raised,
+    urgency,
+    why_raise,
+    within,
+)
 
 GWEI = 10**9
 AT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relayer.replies import Reply, classify
+from relayer.chain.replies import Reply, classify
 
 DIALECTS = [
     ("already known", Reply.KNOWN),

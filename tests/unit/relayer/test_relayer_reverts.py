@@ -4,7 +4,7 @@ import pytest
 from eth_abi.abi import encode
 from eth_utils.abi import function_signature_to_4byte_selector as selector
 
-from relayer.reverts import ERROR, PANIC, Revert, decode_revert
+from relayer.chain.reverts import ERROR, PANIC, Revert, decode_revert
 
 
 @pytest.mark.parametrize(

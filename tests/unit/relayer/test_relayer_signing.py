@@ -8,8 +8,8 @@ import rlp
 from eth_account import Account
 from hypothesis import given, settings, strategies
 
-from relayer.signers import parse_keys
-from relayer.signing import Keyring, SignatureMismatch, Unsigned, verify
+from relayer.signing.signers import parse_keys
+from relayer.signing.transactions import Keyring, SignatureMismatch, Unsigned, verify
 
 KEY = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
 ADDRESS = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"

@@ -1,0 +1,1 @@
+"""What the relayer reads from the chain, and how far it believes it."""

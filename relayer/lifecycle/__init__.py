@@ -1,0 +1,1 @@
+"""A message from its nonce to its end: the steps of a tick."""

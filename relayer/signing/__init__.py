@@ -1,0 +1,1 @@
+"""What may be signed, by which key, and within which caps."""

@@ -1,0 +1,112 @@
+"""The caps on 24 hours: what leaves the house, and what gas may cost. One reckoning at a time, over all signers.
+
+What a cap does not bear waits until the hours have passed that used it up; it is not refused.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy.orm import Session
+
+from relayer.context import RelayerContext
+from relayer.signing.policy import Proposal, is_internal
+from relayer.store.models import Attempt, Message
+
+
+@dataclass
+class DayLeft:
+    """What is left of the caps, read without the lock: for choosing what to sign. `DailySums` has the last word."""
+
+    value_wei: int
+    gas_wei: int
+
+    def bears_value(self, context: RelayerContext, proposal: Proposal) -> bool:
+        return is_internal(context.rules, proposal) or proposal.value_wei <= self.value_wei
+
+    def take(self, context: RelayerContext, proposal: Proposal, gas_wei: int) -> None:
+        self.gas_wei -= gas_wei
+        if not is_internal(context.rules, proposal):
+            self.value_wei -= proposal.value_wei
+
+
+def left_of_the_day(session: Session, context: RelayerContext) -> DayLeft:
+    """What the caps bear now; never below zero."""
+    settings = context.settings
+    sums = DailySums(session, context, lock=False)
+    return DayLeft(
+        max(0, settings.max_value_per_day_wei - sums.value_wei()), max(0, settings.max_gas_per_day_wei - sums.gas_wei())
+    )
+
+
+class DailySums:
+    """The sums of the last 24 hours, under a lock that the transaction holds; each bearing adds to them.
+
+    A sum is read when it is first asked for. Gas counts as limit times the highest fee cap signed, until the receipt
+    says what it was.
+    """
+
+    def __init__(self, session: Session, context: RelayerContext, *, lock: bool = True) -> None:
+        self._session = session
+        self._context = context
+        self._value_wei: int | None = None
+        self._gas_wei: int | None = None
+        if lock:
+            session.execute(text("SELECT pg_advisory_xact_lock(hashtext('relayer_daily_sums'))"))
+
+    def bear_value(self, proposal: Proposal) -> bool:
+        """Whether the cap bears this too. Moves inside the house are free."""
+        if is_internal(self._context.rules, proposal):
+            return True
+        after = self.value_wei() + proposal.value_wei
+        if after > self._context.settings.max_value_per_day_wei:
+            return False
+        self._value_wei = after
+        return True
+
+    def bear_gas(self, more_wei: int) -> bool:
+        after = self.gas_wei() + more_wei
+        if after > self._context.settings.max_gas_per_day_wei:
+            return False
+        self._gas_wei = after
+        return True
+
+    def value_wei(self) -> int:
+        if self._value_wei is None:
+            self._value_wei = self._value()
+        return self._value_wei
+
+    def gas_wei(self) -> int:
+        if self._gas_wei is None:
+            self._gas_wei = self._gas()
+        return self._gas_wei
+
+    def _value(self) -> int:
+        settings = self._context.settings
+        house = [str(value).lower() for value in (settings.custody_address, settings.operator_address) if value]
+        found = self._session.scalar(
+            select(func.coalesce(func.sum(Message.value_wei), 0)).where(
+                self._lately(),
+                Message.status.not_in(("reverted", "cancelled", "expired", "rejected", "conflict")),
+                func.lower(Message.to_address).not_in(house),
+            )
+        )
+        return int(found or 0)
+
+    def _gas(self) -> int:
+        highest = (
+            select(func.max(Attempt.max_fee_per_gas_wei) * func.max(Attempt.gas_limit))
+            .where(
+                Attempt.chain_id == Message.chain_id,
+                Attempt.address == Message.from_address,
+                Attempt.nonce == Message.nonce,
+            )
+            .correlate(Message)
+            .scalar_subquery()
+        )
+        cost = func.coalesce(Message.gas_cost_wei, highest, 0)
+        found = self._session.scalar(select(func.coalesce(func.sum(cost), 0)).where(self._lately()))
+        return int(found or 0)
+
+    def _lately(self) -> ColumnElement[bool]:
+        recent = Message.signed_at > func.now() - text("interval '24 hours'")
+        return (Message.chain_id == self._context.settings.chain_id) & recent

@@ -1,0 +1,1 @@
+"""The relayer's tables and the history of its messages."""

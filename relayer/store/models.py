@@ -1,0 +1,256 @@
+"""Tables of the relayer. Constraints carry the safety; locks and leases only save work.
+
+Lock order: messages in order of acceptance, the daily sums, then the signer. A message owns at most one slot (signer
+and nonce), for life; all attempts of a slot share its nonce, so at most one of them can ever be executed. What a
+message asks for, its nonce, its attempts and its history are never changed, and an end is final: triggers see to it.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    UniqueConstraint,
+    any_,
+    func,
+    literal,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
+
+from apps.common.database import new_metadata
+from apps.common.wei import WeiColumn
+
+OPEN = ("signed", "broadcast", "mined")
+FINAL = ("confirmed", "reverted", "cancelled", "expired", "rejected", "conflict")
+STATUSES = ("queued", *OPEN, *FINAL)
+UNMINED = ("signed", "broadcast")
+INTENTS = ("none", "cancel", "expire", "reject")
+SIGNER_STATES = ("active", "draining", "paused", "quarantined")
+Time = DateTime(timezone=True)
+
+
+class Base(DeclarativeBase):
+    metadata = new_metadata()
+
+
+class Signer(Base):
+    """A key's next nonce. `state`: ``active``; ``draining``: what has a nonce goes on, nothing else gets one;
+    ``paused``: nothing is signed or sent; ``quarantined``: somebody else used the key, and nothing new is signed until
+    what they did is recorded."""
+
+    __tablename__ = "signers"
+
+    chain_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    address: Mapped[str] = mapped_column(Text, primary_key=True)
+    next_nonce: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+    updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class Doubt(Base):
+    """What a look at the chain suggested and nothing has confirmed yet, see `relayer.chain.doubts`: seen at `seen` heads, the
+    last of them `head`, and not there at `clean` heads since."""
+
+    __tablename__ = "doubts"
+
+    subject: Mapped[str] = mapped_column(Text, primary_key=True)
+    evidence: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    head: Mapped[int] = mapped_column(BigInteger)
+    seen: Mapped[int] = mapped_column(Integer)
+    clean: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class Message(Base):
+    """What a caller asked for, under its name, and how it stands.
+
+    `request` is the canonical body, for telling a replay from a reuse. `observed_block`: while the message is not
+    final, it was certainly in no block up to this one; see `relayer.lifecycle.finalize`. `intent` only asks for an empty
+    transaction of the same nonce (``cancel``, ``expire``, ``reject``); the hash that settles decides the outcome.
+    """
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        Index("ix_messages_status", "status", "seq"),
+        Index("ix_messages_block", "block_number", postgresql_where=text("block_number IS NOT NULL")),
+        Index("ix_messages_unfinished", "seq", postgresql_where=text(
+            "status IN ('queued', 'signed', 'broadcast', 'mined')")),
+        Index("ix_messages_signed_at", "signed_at"),
+        ForeignKeyConstraint(
+            ["chain_id", "from_address", "nonce", "message_id"],
+            ["slots.chain_id", "slots.address", "slots.nonce", "slots.message_id"],
+            name="fk_messages_own_slot", use_alter=True,
+        ),
+    )  # fmt: skip
+
+    message_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
+    request: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    purpose: Mapped[str | None] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(Text)
+    reason: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    intent: Mapped[str] = mapped_column(Text, server_default=text("'none'"))
+    raise_asked: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    chain_id: Mapped[int] = mapped_column(BigInteger)
+    from_address: Mapped[str] = mapped_column(Text)
+    to_address: Mapped[str] = mapped_column(Text)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+    value_wei: Mapped[int] = mapped_column(WeiColumn)
+    gas_limit: Mapped[int] = mapped_column(BigInteger)
+    deadline: Mapped[datetime | None] = mapped_column(Time)
+    nonce: Mapped[int | None] = mapped_column(BigInteger)
+    tx_hash: Mapped[str | None] = mapped_column(Text)
+    block_number: Mapped[int | None] = mapped_column(BigInteger)
+    block_hash: Mapped[str | None] = mapped_column(Text)
+    observed_block: Mapped[int | None] = mapped_column(BigInteger)
+    observed_head: Mapped[int | None] = mapped_column(BigInteger)
+    gas_cost_wei: Mapped[int | None] = mapped_column(WeiColumn)
+    revert: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    signed_at: Mapped[datetime | None] = mapped_column(Time)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+    updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class Slot(Base):
+    """A nonce of a signer, given to one message for ever. `state`: ``open``, ``settled`` or ``foreign``."""
+
+    __tablename__ = "slots"
+    __table_args__ = (
+        ForeignKeyConstraint(["chain_id", "address"], ["signers.chain_id", "signers.address"]),
+        UniqueConstraint("chain_id", "address", "nonce", "message_id"),
+    )
+
+    chain_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    address: Mapped[str] = mapped_column(Text, primary_key=True)
+    nonce: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    message_id: Mapped[str] = mapped_column(ForeignKey("messages.message_id"), unique=True)
+    state: Mapped[str] = mapped_column(Text, server_default=text("'open'"))
+    settled_by: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class Attempt(Base):
+    """Signed bytes, stored before they are sent. `kind`: ``payload`` or ``noop``. Fees in wei per gas. `head`: the
+    chain's height when it was signed."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["chain_id", "address", "nonce"], ["slots.chain_id", "slots.address", "slots.nonce"]
+        ),
+        UniqueConstraint("chain_id", "address", "nonce", "number"),
+    )  # fmt: skip
+
+    tx_hash: Mapped[str] = mapped_column(Text, primary_key=True)
+    chain_id: Mapped[int] = mapped_column(BigInteger)
+    address: Mapped[str] = mapped_column(Text)
+    nonce: Mapped[int] = mapped_column(BigInteger)
+    number: Mapped[int] = mapped_column(Integer)
+    kind: Mapped[str] = mapped_column(Text)
+    raw: Mapped[bytes] = mapped_column(LargeBinary)
+    max_fee_per_gas_wei: Mapped[int] = mapped_column(WeiColumn)
+    max_priority_fee_per_gas_wei: Mapped[int] = mapped_column(WeiColumn)
+    gas_limit: Mapped[int] = mapped_column(BigInteger)
+    head: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class Send(Base):
+    """Evidence of one handing-over of bytes to one node; written before it, completed with the reply after it."""
+
+    __tablename__ = "sends"
+    __table_args__ = (Index("ix_sends_tx_hash", "tx_hash", "endpoint", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    tx_hash: Mapped[str] = mapped_column(ForeignKey("attempts.tx_hash"))
+    endpoint: Mapped[int] = mapped_column(Integer)
+    head: Mapped[int] = mapped_column(BigInteger)
+    reply: Mapped[str | None] = mapped_column(Text)
+    reply_text: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+    finished_at: Mapped[datetime | None] = mapped_column(Time)
+
+
+class MessageEvent(Base):
+    """What happened to a message, each entry bound to the one before it by its digest."""
+
+    __tablename__ = "message_events"
+
+    message_id: Mapped[str] = mapped_column(ForeignKey("messages.message_id"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    type: Mapped[str] = mapped_column(Text)
+    body: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    previous_digest: Mapped[str] = mapped_column(Text)
+    digest: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class ForeignTransaction(Base):
+    """What used a nonce of a key and is none of the relayer's attempts, as found on the chain at a release.
+
+    `tx_hash`, `value_wei`, `data` and `success` are null where no transaction of the key's used the nonce (EIP-7702);
+    `to_address` also where a contract was made. `message_id`: the message whose slot it took, where it took one.
+    """
+
+    __tablename__ = "foreign_transactions"
+    __table_args__ = (ForeignKeyConstraint(["chain_id", "address"], ["signers.chain_id", "signers.address"]),)
+
+    chain_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    address: Mapped[str] = mapped_column(Text, primary_key=True)
+    nonce: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    tx_hash: Mapped[str | None] = mapped_column(Text)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    block_hash: Mapped[str] = mapped_column(Text)
+    to_address: Mapped[str | None] = mapped_column(Text)
+    value_wei: Mapped[int | None] = mapped_column(WeiColumn)
+    data: Mapped[bytes | None] = mapped_column(LargeBinary)
+    success: Mapped[bool | None] = mapped_column(Boolean)
+    message_id: Mapped[str | None] = mapped_column(ForeignKey("messages.message_id"))
+    found_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class ForeignClaim(Base):
+    """The message whose effect a foreign transaction was. Each takes the other's place once."""
+
+    __tablename__ = "foreign_claims"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["chain_id", "address", "nonce"],
+            ["foreign_transactions.chain_id", "foreign_transactions.address", "foreign_transactions.nonce"],
+        ),
+    )
+
+    chain_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    address: Mapped[str] = mapped_column(Text, primary_key=True)
+    nonce: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    message_id: Mapped[str] = mapped_column(ForeignKey("messages.message_id"), unique=True)
+    claimed_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class Heartbeat(Base):
+    """When a periodic work last came to its end, by the database's clock; ops look at its age."""
+
+    __tablename__ = "heartbeats"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    beaten_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+def one_of(column: InstrumentedAttribute[str], values: Sequence[str]) -> ColumnElement[bool]:
+    """Whether a text column holds one of these, as one parameter however many they are."""
+    return column == any_(literal(list(values), ARRAY(Text)))

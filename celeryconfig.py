@@ -12,15 +12,7 @@ from apps.common.settings import BaseSettings, SettingsReader
 _reader = SettingsReader("celery", Path(__file__).parent / "apps" / "pool")
 globals().update(delivery_settings(BaseSettings.read_broker(_reader)))
 
-imports = (
-    "tasks.sweep",
-    "tasks.requests",
-    "tasks.batching",
-    "tasks.batches",
-    "tasks.walk",
-    "tasks.claims",
-    "tasks.reconciliation",
-)
+imports = ("tasks.entry",)
 task_default_queue = "pool"
 task_routes = {"tasks.*": {"queue": "pool"}, "relayer.*": {"queue": "relayer"}}
 

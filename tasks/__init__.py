@@ -1,4 +1,4 @@
-"""The flows that replace Temporal, as Celery tasks: one module per flow, over one small engine (`tasks.engine`)."""
+"""Celery's side of the pool's flows: the app, its beat, and entry points of a few lines (`tasks.entry`)."""
 
 from celery import Celery
 

@@ -12,10 +12,10 @@ from apps.common.database import transaction
 from apps.common.errors import NotFound
 from apps.common.wire import integer_cursor, page
 from apps.pool.context import PoolContext
-from apps.pool.halts import render_halt
-from apps.pool.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, Limits, relayer_limits
+from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, Limits, relayer_limits
 from apps.pool.models import WHOLE_BLOCK, Batch, ProtocolMetric, Request, RequestEvent, Walk
 from apps.pool.rendering import batch_transactions, render_batch, render_event, render_requests
+from apps.pool.walk.halts import render_halt
 
 Row = TypeVar("Row", Request, Batch)
 

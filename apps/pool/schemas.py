@@ -15,7 +15,7 @@ from apps.common.wire import (
     pool_id_field,
     user_id_field,
 )
-from apps.pool.halts import ACCOUNTS, ACTIONS
+from apps.pool.walk.halts import ACCOUNTS, ACTIONS
 
 REQUEST_KINDS = ("stake", "unstake", "reward_claim")
 REQUEST_STATUSES = (

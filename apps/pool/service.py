@@ -15,8 +15,9 @@ from apps.common.wire import new_id
 from apps.pool.context import PoolContext
 from apps.pool.errors import REJECTIONS, NotCancellable, NotRetryable, RequestRejected
 from apps.pool.feed import record_events
-from apps.pool.leases import flow_event, new_lease, seconds
-from apps.pool.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap
+from apps.pool.flows.leases import flow_event, new_lease, seconds
+from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap
+from apps.pool.flows.reserving import run_request
 from apps.pool.models import (
     Batch,
     Request,
@@ -26,8 +27,7 @@ from apps.pool.models import (
     requests_of,
 )
 from apps.pool.reads import PoolReads
-from apps.pool.reserving import run_request
-from apps.pool.resolutions import Resolutions
+from apps.pool.walk.resolutions import Resolutions
 
 FIRST_STATUS = {"stake": "reserving", "unstake": "reserving", "reward_claim": "settling"}
 STAKE_LIMIT_CACHE_SEC = 30.0

@@ -18,7 +18,7 @@ from tests.support.rpc import Tap, tapped
 
 BATCHES = (1, 10, 100)
 OPEN = (10, 1_000, 10_000)
-IDS_PER_CALL = 1_000  # as the claim polling asks, tasks.claims.IDS_PER_STATUS_CALL
+IDS_PER_CALL = 1_000  # as the claim polling asks, apps.pool.flows.withdrawal_claim.IDS_PER_STATUS_CALL
 STAKE_WEI = ETHER // 10
 FINAL_PER_REPORT = 500
 

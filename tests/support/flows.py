@@ -15,12 +15,18 @@ from apps.common.database import make_engine, transaction
 from apps.common.settings import normalise_database_url
 from apps.devnet.deployment import set_balance
 from apps.pool.context import PoolContext, make_context
-from apps.pool.leases import claim
+from apps.pool.flows.batches import STEPS
+from apps.pool.flows.batching import open_batches
+from apps.pool.flows.engine import run_batch
+from apps.pool.flows.leases import claim
+from apps.pool.flows.reserving import run_request
+from apps.pool.flows.withdrawal_claim import poll_open
 from apps.pool.models import Batch, Request, Walk, Withdrawal
 from apps.pool.reads import PoolReads
-from apps.pool.reserving import run_request
+from apps.pool.reconcile.run import reconcile
 from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings
+from apps.pool.walk.run import walk_pool
 from apps.protocols import create_app as create_protocols
 from apps.rewards import create_app as create_rewards
 from apps.rewards.settings import RewardsSettings
@@ -31,12 +37,6 @@ from relayer.lifecycle.pump import pump_once
 from relayer.signing.signers import parse_keys
 from relayer.signing.transactions import Keyring
 from relayer.store.models import FINAL, Message
-from tasks.batches import STEPS
-from tasks.batching import open_batches
-from tasks.claims import poll_open
-from tasks.engine import run_batch
-from tasks.reconciliation import reconcile
-from tasks.walk import walk_pool
 from tests.support.lido import PURSE_WEI, Desk
 from tests.support.protocols import KEY, POOL, make_settings, running_ledger, serving
 from tests.support.relayer import OPERATOR_KEY

@@ -28,7 +28,11 @@ def test_reasons__every_code_in_the_sources__is_explained() -> None:
 
 def test_error_codes__every_class_in_the_sources__is_on_the_page() -> None:
     page = (ROOT / "docs" / "errors.md").read_text()
-    sources = [ROOT / "apps" / "common" / "errors.py", *ROOT.glob("apps/*/errors.py"), ROOT / "relayer" / "api" / "errors.py"]
+    sources = [
+        ROOT / "apps" / "common" / "errors.py",
+        *ROOT.glob("apps/*/errors.py"),
+        ROOT / "relayer" / "api" / "errors.py",
+    ]
     codes = {code for path in sources for code in re.findall(r'^    code = "([a-z_]+)"', path.read_text(), re.M)}
     assert len(codes) > 30
     assert {code for code in codes if f"`{code}`" not in page} == set()

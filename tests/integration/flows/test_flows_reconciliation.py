@@ -4,7 +4,7 @@ import psycopg2
 import pytest
 
 from apps.common.wei import ETHER
-from tasks.reconciliation import reconcile
+from apps.pool.reconcile.run import reconcile
 from tests.support.flows import Flows
 from tests.support.protocols import POOL
 

@@ -9,8 +9,8 @@ from sqlalchemy import func, select, text, update
 
 from apps.common.database import transaction
 from apps.common.wei import ETHER
+from apps.pool.flows.batching import open_batches
 from apps.pool.models import Batch, Request, Walk
-from tasks.batching import open_batches
 from tests.support.pool import PoolHouse
 from tests.support.protocols import POOL
 

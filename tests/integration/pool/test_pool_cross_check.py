@@ -8,10 +8,10 @@ from sqlalchemy import update
 from apps.clients.rewards import stake_delta
 from apps.common.database import transaction
 from apps.common.wei import ETHER
-from apps.pool.lanes import user_lanes
+from apps.pool.flows.lanes import user_lanes
 from apps.pool.models import Batch, Request, Withdrawal
-from tasks.cross_check import users_that_differ
-from tasks.walk_lane import walk_lane
+from apps.pool.reconcile.cross_check import users_that_differ
+from apps.pool.walk.lane import walk_lane
 from tests.support.pool import FullHouse, full_house
 from tests.support.protocols import POOL
 

@@ -8,10 +8,10 @@ from sqlalchemy import func, select, update
 
 from apps.common.database import transaction
 from apps.common.wei import ETHER
-from apps.pool.lanes import LaneBusy, user_lanes
-from apps.pool.leases import MAX_ATTEMPTS, LeaseLost, Wait, attempts_used_up, back_off, checkpoint, claim, wait
+from apps.pool import schedules, sweep
+from apps.pool.flows.lanes import LaneBusy, user_lanes
+from apps.pool.flows.leases import MAX_ATTEMPTS, LeaseLost, Wait, attempts_used_up, back_off, checkpoint, claim, wait
 from apps.pool.models import FlowEvent, Request, ScheduleFire
-from tasks import schedules, sweep
 from tests.support.pool import PoolHouse
 from tests.support.protocols import POOL
 
@@ -123,15 +123,14 @@ def test_lanes__one_user_taken__all_or_none_and_free_afterwards(house: PoolHouse
 
 
 def test_sweep__due_and_abandoned_rows__one_hint_each_until_the_throttle_is_over(
-    house: PoolHouse, monkeypatch: pytest.MonkeyPatch
+    house: PoolHouse,
 ) -> None:
-    monkeypatch.setattr(sweep, "worker_context", lambda: house.context)
     ids = due(house, 3)
     (leased,) = claim(house.context.sessions, Request, 60)
-    assert sweep.wake() == 2
-    assert sweep.wake() == 0
+    assert sweep.wake(house.context) == 2
+    assert sweep.wake(house.context) == 0
     expire(house, leased.id)
-    assert sweep.wake() == 1
+    assert sweep.wake(house.context) == 1
     assert sorted(row_id or "" for task, row_id in house.hints if task == "tasks.requests.advance") == sorted(ids)
 
 

@@ -11,9 +11,9 @@ from apps.clients.rewards import stake_delta
 from apps.common.auth import HEADER
 from apps.common.database import transaction
 from apps.common.wei import ETHER
-from apps.pool.leases import claim
+from apps.pool.flows.leases import claim
+from apps.pool.flows.reserving import run_request
 from apps.pool.models import Request
-from apps.pool.reserving import run_request
 from tests.support.pool import FullHouse, pool_house
 from tests.support.protocols import KEY, POOL
 

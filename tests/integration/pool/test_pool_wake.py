@@ -8,8 +8,7 @@ from sqlalchemy import func, select, text
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
 from apps.pool.models import Batch, BatchTransaction, FlowEvent
-from tasks.batches import advance, transaction_ended
-from tasks.engine import worker_context
+from tasks.entry import advance_batches, transaction_ended, worker_context
 
 MESSAGE_ID = "stake-batch:b1:submit:1"
 
@@ -39,7 +38,7 @@ def steps_run(context: PoolContext) -> int:
 
 
 def test_transaction_ended__of_a_waiting_batch__looks_before_its_time(pool: PoolContext) -> None:
-    assert advance("b1") == 0
+    assert advance_batches("b1") == 0
     assert steps_run(pool) == 0
     assert transaction_ended(MESSAGE_ID) == 1
     assert steps_run(pool) == 1

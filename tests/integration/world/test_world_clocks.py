@@ -20,9 +20,9 @@ from apps.common.database import transaction
 from apps.common.wire import new_id
 from apps.local import tools
 from apps.local.ports import any_free_port
-from apps.pool.leases import claim
+from apps.pool import schedules, sweep
+from apps.pool.flows.leases import claim
 from apps.pool.models import Request, ScheduleFire, UserLane
-from tasks import schedules, sweep
 from tasks.beat import MAX_WAITING
 from tests.integration.test_monitoring import COLLECTORS, metrics
 from tests.support.pool import PoolHouse, pool_house
@@ -33,10 +33,8 @@ HOUR = 3600
 
 
 @pytest.fixture
-def house(make_database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> PoolHouse:
-    found = pool_house(make_database("pool"))
-    monkeypatch.setattr(sweep, "worker_context", lambda: found.context)
-    return found
+def house(make_database: Callable[[str], str]) -> PoolHouse:
+    return pool_house(make_database("pool"))
 
 
 @contextmanager
@@ -167,7 +165,7 @@ def test_sweep__database_clock_stepped_back_an_hour__what_waits_is_due_and_lease
         session.add(UserLane(pool_id="eth_native", user_id="ann", holder="x", held_until=ahead))
         session.add(ScheduleFire(schedule="sweep", fire_at=ahead, created_at=ahead))
     assert claim(sessions, Request, 60) == []
-    assert sweep.wake() == 1
+    assert sweep.wake(house.context) == 1
     assert [row_id for _, row_id in house.hints] == [waiting]
     limit = func.now() + text(f"interval '{lease} seconds'")
     with transaction(sessions) as session:
@@ -185,8 +183,8 @@ def test_sweep__clock_that_runs_true__leaves_what_waits_alone(house: PoolHouse) 
     (waiting,) = house.queue_stakes([1])
     with transaction(house.context.sessions) as session:
         session.execute(update(Request).values(next_run_at=func.now() + text("interval '1 hour'")))
-    assert sweep.wake() == 0
-    assert sweep.wake() == 0
+    assert sweep.wake(house.context) == 0
+    assert sweep.wake(house.context) == 0
     assert claim(house.context.sessions, Request, 60, row_id=waiting) == []
 
 
@@ -206,14 +204,13 @@ def heartbeats(service: str, url: str) -> dict[str, float]:
 
 
 def test_heartbeats__of_each_work__infinite_before_the_first_and_young_after_it(
-    make_database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    make_database: Callable[[str], str],
 ) -> None:
     url = make_database("pool")
     house = pool_house(url)
-    monkeypatch.setattr(sweep, "worker_context", lambda: house.context)
     works = {name for name in celeryconfig.beat_schedule if name != "relayer_pump"}
     assert heartbeats("pool", url) == dict.fromkeys(works, float("inf"))
-    sweep.wake()
+    sweep.wake(house.context)
     for name in works - {"sweep"}:
         assert schedules.fires(house.context, name)
     assert max(heartbeats("pool", url).values()) < 600

@@ -8,8 +8,8 @@ from sqlalchemy import func, select
 
 from apps.common.database import transaction
 from apps.common.wei import ETHER
+from apps.pool.flows.withdrawal_claim import poll_open
 from apps.pool.models import Batch, RequestEvent, Withdrawal
-from tasks.claims import poll_open
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk
 

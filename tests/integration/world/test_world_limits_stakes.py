@@ -12,10 +12,10 @@ from apps.common.database import transaction
 from apps.common.errors import InvalidInput
 from apps.common.wei import ETHER
 from apps.devnet.deployment import set_balance
+from apps.pool.flows import batching
 from apps.pool.models import Batch
 from relayer.signing.signers import parse_keys
 from relayer.signing.transactions import Keyring
-from tasks import batching
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk
 from tests.support.protocols import KEY, NOBODY, POOL
@@ -182,13 +182,12 @@ def submit_stored(flows: Flows) -> bool:
 
 
 def test_stakes__protocols_does_not_answer__say_so_and_go_on_when_it_does(
-    flows: Flows, monkeypatch: pytest.MonkeyPatch
+    flows: Flows,
 ) -> None:
     asked = queue(flows, ann=20)
     cut_off = replace(flows.context, protocols=ProtocolsClient(NOBODY, KEY, 1.0))
-    monkeypatch.setattr(batching, "worker_context", lambda: cut_off)
     for _ in range(3):
-        assert batching.run(None) == 0
+        assert batching.open_due_batches(cut_off) == 0
     assert standing(flows, asked) == {"ann": "protocols_unavailable"}
     assert len(flows.request(asked["ann"])["timeline"]) == 3, "said once"
     flows.settle()

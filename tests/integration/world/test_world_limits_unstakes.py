@@ -10,9 +10,9 @@ from apps.common.database import transaction
 from apps.common.errors import InvalidInput
 from apps.common.wei import ETHER
 from apps.pool.errors import AmountTooLarge
-from apps.pool.leases import Park, claim
+from apps.pool.flows.engine import write_outcome
+from apps.pool.flows.leases import Park, claim
 from apps.pool.models import Batch, Request
-from tasks.engine import write_outcome
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk
 from tests.support.protocols import POOL

@@ -14,13 +14,13 @@ from apps.common.database import make_engine, transaction
 from apps.common.errors import ServiceError
 from apps.common.settings import normalise_database_url
 from apps.common.wei import ETHER
-from apps.pool.halts import ACTIONS, WAYS_OUT
-from apps.pool.leases import Park, claim, reason
+from apps.pool.flows.batches import STEPS
+from apps.pool.flows.engine import write_outcome
+from apps.pool.flows.leases import Park, claim, reason
 from apps.pool.models import Batch, BatchTransaction
+from apps.pool.walk.halts import ACTIONS, WAYS_OUT
+from apps.pool.walk.run import REFUSALS_BEFORE_HALT
 from apps.protocols.history import SEEN_BEFORE_BELIEVED
-from tasks.batches import STEPS
-from tasks.engine import write_outcome
-from tasks.walk import REFUSALS_BEFORE_HALT
 from tests.support.flows import Flows
 from tests.support.lido import ZERO
 from tests.support.protocols import POOL

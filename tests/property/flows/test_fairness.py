@@ -18,11 +18,11 @@ from apps.common.database import transaction
 from apps.common.errors import InvalidInput
 from apps.common.wei import ETHER
 from apps.devnet.deployment import set_balance
-from apps.pool.leases import Park, claim
-from apps.pool.limits import MAX_UNSTAKE_WEI
+from apps.pool.flows.engine import write_outcome
+from apps.pool.flows.leases import Park, claim
+from apps.pool.flows.limits import MAX_UNSTAKE_WEI
 from apps.pool.models import Batch, Request
 from apps.pool.service import PoolService
-from tasks.engine import write_outcome
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk, rolled_back, start_desk
 from tests.support.protocols import KEY, NOBODY, POOL

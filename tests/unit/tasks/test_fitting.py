@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from tasks.fitting import Fit, Hold, Waiting, fit
+from apps.pool.flows.fitting import Fit, Hold, Waiting, fit
 
 
 def rows(*sizes: int) -> list[Waiting]:

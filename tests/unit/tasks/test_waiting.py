@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tasks.waiting import MARGIN_SEC, expected_at
+from apps.pool.flows.waiting import MARGIN_SEC, expected_at
 
 DAY = timedelta(days=1)
 NOON = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)

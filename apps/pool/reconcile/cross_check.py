@@ -8,11 +8,11 @@ from sqlalchemy import ColumnElement, func, select
 from apps.common.database import transaction
 from apps.common.wei import exact_int
 from apps.pool.context import PoolContext
-from apps.pool.lanes import LaneBusy, user_lanes
-from apps.pool.leases import extend
+from apps.pool.flows.lanes import LaneBusy, user_lanes
+from apps.pool.flows.leases import extend
+from apps.pool.flows.members import left_and_not_requested
 from apps.pool.models import Batch, Request, Walk, Withdrawal
-from tasks.booking import book_reward_events
-from tasks.members import left_and_not_requested
+from apps.pool.walk.booking import book_reward_events
 
 # Looked at alone in one run: enough to show a fault, and few enough for a lease.
 MOST_SUSPECTS = 20

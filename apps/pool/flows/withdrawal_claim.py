@@ -20,14 +20,12 @@ from apps.common.database import transaction
 from apps.common.wire import new_id
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
-from apps.pool.leases import Advance, Outcome, Park, Wait, flow_event, reason, seconds
+from apps.pool.flows.engine import Step
+from apps.pool.flows.leases import Advance, Outcome, Park, Wait, flow_event, reason, seconds
+from apps.pool.flows.members import set_requests
+from apps.pool.flows.transactions import FAILED, POLL_SEC, failure, follow, stored, waiting, with_transaction
+from apps.pool.flows.waiting import explain_waiting
 from apps.pool.models import Batch, Request, Withdrawal
-from tasks import celery
-from tasks.engine import Step, worker_context
-from tasks.members import set_requests
-from tasks.schedules import fires
-from tasks.sending import FAILED, POLL_SEC, failure, follow, stored, waiting, with_transaction
-from tasks.waiting import explain_waiting
 
 log = structlog.get_logger(__name__)
 
@@ -38,13 +36,6 @@ KEEPS_FAILING = 4  # failures of one NFT's claim: the alert `ClaimsKeepFailing`
 # Refusals about every NFT alike, so that halves would fail alike. Others are tried in halves until the one is found.
 ABOUT_ALL = frozenset({"custody_refuses_eth", "protocol_stopped", "not_configured", "unknown_signer", "wrong_signer"})
 REFUSED_BY_CUSTODY = "CantSendValueRecipientMayHaveReverted"
-
-
-@celery.task(name="tasks.claims.poll")
-def poll(schedule: str | None = None) -> int:
-    """Look at the open NFTs; what beat fires."""
-    context = worker_context()
-    return poll_open(context) if fires(context, schedule) else 0
 
 
 def poll_open(context: PoolContext) -> int:

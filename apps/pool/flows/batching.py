@@ -18,21 +18,26 @@ from apps.common.wei import exact_int
 from apps.common.wire import new_id
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
-from apps.pool.leases import flow_event, reason
-from apps.pool.limits import MAX_ELEMENTS, MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, Limits, elements, relayer_limits
+from apps.pool.flows.fitting import Hold, Waiting, fit
+from apps.pool.flows.leases import flow_event, reason
+from apps.pool.flows.limits import (
+    MAX_ELEMENTS,
+    MAX_UNSTAKE_WEI,
+    TOO_MUCH_TO_UNSTAKE,
+    Cap,
+    Limits,
+    elements,
+    relayer_limits,
+)
+from apps.pool.flows.transactions import refresh_parked_requests
 from apps.pool.models import Batch, BatchTransaction, Request, Walk
-from tasks import celery
-from tasks.engine import worker_context
-from tasks.fitting import Hold, Waiting, fit
-from tasks.schedules import fires
-from tasks.sending import refresh_parked_requests
 
 log = structlog.get_logger(__name__)
 
 MAX_REQUESTS_PER_STAKE_BATCH = 10_000
 # A parked batch is not open: what holds it up is its own. See `_unstakes_under_way` for the one exception.
 OPEN_STATUSES = ("batched", "submitting", "confirming", "requesting", "claiming")
-# How long the protocol's limit refills for one stake alone, nobody overtaking it: see `tasks.fitting`.
+# How long the protocol's limit refills for one stake alone, nobody overtaking it: see `apps.pool.flows.fitting`.
 PATIENCE_SEC = 900.0
 # Reasons that batching writes itself and takes back where they hold no more.
 OWN_REASONS = (
@@ -41,12 +46,8 @@ OWN_REASONS = (
 )  # fmt: skip
 
 
-@celery.task(name="tasks.batching.run")
-def run(schedule: str | None = None) -> int:
+def open_due_batches(context: PoolContext) -> int:
     """Open every batch that is due, for each pool with queued requests; returns how many."""
-    context = worker_context()
-    if not fires(context, schedule):
-        return 0
     with transaction(context.sessions) as session:
         pools = session.scalars(select(Request.pool_id).where(Request.status == "queued").distinct()).all()
     if not pools:

@@ -6,9 +6,9 @@ from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
 from apps.pool.context import PoolContext
-from apps.pool.leases import flow_event
+from apps.pool.flows.leases import flow_event
 from apps.pool.models import Batch, BatchTransaction, Walk
-from tasks.booking import WalkHalted, write_walk
+from apps.pool.walk.booking import WalkHalted, write_walk
 
 
 def pass_item(

@@ -10,11 +10,11 @@ from apps.common.database import transaction
 from apps.common.wei import exact_int
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
-from apps.pool.lanes import user_lanes
+from apps.pool.flows.lanes import user_lanes
+from apps.pool.flows.members import set_requests
 from apps.pool.models import Batch, CompanyWithdrawal, Request, Walk, Withdrawal
-from tasks.booking import WalkHalted, post_effects
-from tasks.members import set_requests
-from tasks.walk_pass import claim_log, complete_batch, pass_item
+from apps.pool.walk.booking import WalkHalted, post_effects
+from apps.pool.walk.passing import claim_log, complete_batch, pass_item
 
 
 def settle_claim(context: PoolContext, walk: Walk, item: dict[str, Any]) -> None:

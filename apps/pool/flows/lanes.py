@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from apps.common.database import Sessions, transaction
 from apps.common.wire import new_id
-from apps.pool.leases import seconds
+from apps.pool.flows.leases import seconds
 from apps.pool.models import UserLane
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
 from apps.pool.models import Walk, Withdrawal
-from tasks.booking import WalkHalted
+from apps.pool.walk.booking import WalkHalted
 
 
 def reward_of(context: PoolContext, walk: Walk, rebase: dict[str, Any]) -> int:

@@ -18,8 +18,8 @@ from apps.common.database import is_transient, transaction
 from apps.pool.context import PoolContext
 from apps.pool.errors import AmountTooLarge, AmountTooSmall, InsufficientBalance
 from apps.pool.feed import record_events
-from apps.pool.lanes import LaneBusy, user_lanes
-from apps.pool.leases import (
+from apps.pool.flows.lanes import LaneBusy, user_lanes
+from apps.pool.flows.leases import (
     Advance,
     LeaseLost,
     Outcome,
@@ -32,7 +32,7 @@ from apps.pool.leases import (
     reason,
     wait,
 )
-from apps.pool.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE
+from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE
 from apps.pool.models import Request
 
 log = structlog.get_logger(__name__)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
-from apps.pool.leases import seconds
+from apps.pool.flows.leases import seconds
 from apps.pool.models import Batch, Request
 from apps.pool.rendering import TERMINAL
 

@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
 from apps.pool.errors import BatchHasEffect
-from apps.pool.leases import Advance, Outcome, Park, reason
+from apps.pool.flows import stake, unstake, withdrawal_claim
+from apps.pool.flows.leases import Advance, Outcome, Park, reason
 from apps.pool.models import Batch, Resolution
-from apps.pool.resolutions import RELEASE_BATCH, Resolutions
-from tasks import claims, stake, unstake
-from tasks.resolving import mark_applied
+from apps.pool.walk.resolutions import RELEASE_BATCH, Resolutions
+from apps.pool.walk.resolve import mark_applied
 
 LEFT_THE_INDEX = "requesting"
 
@@ -45,7 +45,7 @@ def release(context: PoolContext, batch: Batch) -> Outcome:
 def _undo(context: PoolContext, batch: Batch) -> Advance:
     code, detail = "released", "Ops released the batch; its requests wait for the next one."
     if batch.kind == "claim":
-        return claims.drop(batch, code, detail)
+        return withdrawal_claim.drop(batch, code, detail)
     if batch.kind == "unstake" and batch.context.get("parked_status") == LEFT_THE_INDEX:
         return unstake.restore(context, batch, code, detail)
     return stake.requeue(batch, code, detail)

@@ -19,15 +19,15 @@ from apps.clients.ledger import movement
 from apps.clients.rewards import stake_delta
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
-from apps.pool.lanes import user_lanes
-from apps.pool.leases import Advance, Outcome, Park, Wait, extend, reason
+from apps.pool.flows.engine import Step
+from apps.pool.flows.lanes import user_lanes
+from apps.pool.flows.leases import Advance, Outcome, Park, Wait, extend, reason
+from apps.pool.flows.members import Member, members, members_in, requeue_members, requeue_smaller, set_requests
+from apps.pool.flows.reserving import MIN_WITHDRAWAL_WEI
+from apps.pool.flows.transactions import FAILED, POLL_SEC, TOO_MUCH, failure, follow, stored, waiting, with_transaction
 from apps.pool.models import WHOLE_BLOCK, Batch, Walk
-from apps.pool.reserving import MIN_WITHDRAWAL_WEI
-from tasks.booking import book_reward_events
-from tasks.engine import Step
-from tasks.members import Member, members, members_in, requeue_members, requeue_smaller, set_requests
-from tasks.sending import FAILED, POLL_SEC, TOO_MUCH, failure, follow, stored, waiting, with_transaction
-from tasks.walk_lane import walk_lane
+from apps.pool.walk.booking import book_reward_events
+from apps.pool.walk.lane import walk_lane
 
 PASSING = frozenset({"queue_paused", "protocol_stopped"})
 TOO_MANY = frozenset({"too_many_elements", "would_revert"})  # gas grows with the withdrawals asked for

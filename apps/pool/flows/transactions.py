@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from apps.clients.base import CallFailed
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
-from apps.pool.leases import Wait
+from apps.pool.flows.leases import Wait
 from apps.pool.models import Batch, BatchTransaction
 
 # Ends of a relayer transaction that are not `confirmed`. A conflict is never retried: ops decide.

@@ -11,25 +11,15 @@ from apps.common.database import transaction
 from apps.common.wei import exact_int
 from apps.common.wire import new_id
 from apps.pool.context import PoolContext
-from apps.pool.lanes import LaneBusy
-from apps.pool.leases import LeaseLost, extend
+from apps.pool.flows.lanes import LaneBusy
+from apps.pool.flows.leases import LeaseLost, extend
+from apps.pool.flows.members import left_and_not_requested
 from apps.pool.models import WHOLE_BLOCK, Batch, CompanyWithdrawal, Request, Walk
-from tasks import celery
-from tasks.booking import WalkHalted, book_reward_events, write_walk
-from tasks.cross_check import users_that_differ
-from tasks.engine import worker_context
-from tasks.members import left_and_not_requested
-from tasks.schedules import fires
-from tasks.walk_lane import walk_lane
+from apps.pool.reconcile.cross_check import users_that_differ
+from apps.pool.walk.booking import WalkHalted, book_reward_events, write_walk
+from apps.pool.walk.lane import walk_lane
 
 log = structlog.get_logger(__name__)
-
-
-@celery.task(name="tasks.reconciliation.run")
-def run(schedule: str | None = None) -> str | None:
-    """Reconcile the default pool; returns the verdict, or None when the lane was busy or a service did not answer."""
-    context = worker_context()
-    return reconcile(context, context.settings.pool_id) if fires(context, schedule) else None
 
 
 def reconcile(context: PoolContext, pool_id: str) -> str | None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 import celeryconfig
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
-from apps.pool.leases import seconds
+from apps.pool.flows.leases import seconds
 from apps.pool.models import Batch, FlowEvent, Request, ScheduleFire, UserLane, Walk
 
 log = structlog.get_logger(__name__)

@@ -15,18 +15,15 @@ from apps.clients.base import CallFailed, CallRefused
 from apps.clients.ledger import movement
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
-from apps.pool.lanes import LaneBusy
-from apps.pool.leases import LeaseLost, flow_event, reason, seconds
+from apps.pool.flows.lanes import LaneBusy
+from apps.pool.flows.leases import LeaseLost, flow_event, reason, seconds
 from apps.pool.models import WHOLE_BLOCK, ProtocolMetric, Resolution, Walk
-from tasks import celery
-from tasks.booking import WalkHalted, book_gas, book_reward_events, gas_target, post_effects, write_walk
-from tasks.engine import worker_context
-from tasks.reconciliation import reconcile_in_lane
-from tasks.resolving import accept_dust, accept_shares, apply_to_item, book_missed, decisions_about, repin
-from tasks.schedules import fires
-from tasks.walk_items import ITEM_STEPS, book_donations
-from tasks.walk_lane import walk_lane
-from tasks.walk_pass import shares_mismatch
+from apps.pool.reconcile.run import reconcile_in_lane
+from apps.pool.walk.booking import WalkHalted, book_gas, book_reward_events, gas_target, post_effects, write_walk
+from apps.pool.walk.items import ITEM_STEPS, book_donations
+from apps.pool.walk.lane import walk_lane
+from apps.pool.walk.passing import shares_mismatch
+from apps.pool.walk.resolve import accept_dust, accept_shares, apply_to_item, book_missed, decisions_about, repin
 
 log = structlog.get_logger(__name__)
 
@@ -36,20 +33,6 @@ SOON_SEC = 0.3
 REFUSALS_BEFORE_HALT = 5  # two seconds apart: a pair of calls that is under way ends long before
 DUST_PER_OPERATION_WEI = 2
 DUST_BASE_WEI = 10**9
-
-
-@celery.task(name="tasks.walk.run")
-def run(schedule: str | None = None) -> int:
-    """Walk the default pool; what beat fires."""
-    context = worker_context()
-    return walk_pool(context, context.settings.pool_id) if fires(context, schedule) else 0
-
-
-@celery.task(name="tasks.walk.run_pool")
-def run_pool(pool_id: str | None = None) -> int:
-    """Walk one pool; what the sweep and finished transactions hint at."""
-    context = worker_context()
-    return walk_pool(context, pool_id or context.settings.pool_id)
 
 
 def walk_pool(context: PoolContext, pool_id: str) -> int:

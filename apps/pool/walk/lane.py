@@ -8,8 +8,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
-from apps.pool.lanes import LaneBusy
-from apps.pool.leases import claim
+from apps.pool.flows.lanes import LaneBusy
+from apps.pool.flows.leases import claim
 from apps.pool.models import Walk
 
 

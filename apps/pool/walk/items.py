@@ -11,14 +11,14 @@ from apps.clients.ledger import movement
 from apps.clients.rewards import stake_delta
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
-from apps.pool.lanes import user_lanes
+from apps.pool.flows.lanes import user_lanes
+from apps.pool.flows.members import members, move_members
+from apps.pool.flows.transactions import refresh_open_transactions
 from apps.pool.models import Batch, BatchTransaction, Request, Walk, Withdrawal
-from tasks.booking import WalkHalted, accrue, book_reward_events, move_stakes, post_effects
-from tasks.members import members, move_members
-from tasks.reward_source import reward_of
-from tasks.sending import refresh_open_transactions
-from tasks.walk_claims import settle_claim
-from tasks.walk_pass import complete_batch, pass_item, request_log, shares_mismatch
+from apps.pool.walk.booking import WalkHalted, accrue, book_reward_events, move_stakes, post_effects
+from apps.pool.walk.claims import settle_claim
+from apps.pool.walk.passing import complete_batch, pass_item, request_log, shares_mismatch
+from apps.pool.walk.reward_source import reward_of
 
 ItemStep = Callable[[PoolContext, Walk, dict[str, Any]], None]
 

@@ -17,7 +17,7 @@ from apps.common.database import transaction
 from apps.common.wire import time_text
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
-from apps.pool.leases import reason
+from apps.pool.flows.leases import reason
 from apps.pool.models import Request, Withdrawal
 
 MARGIN_SEC = 7_680  # the oracle leaves out requests younger than this at its reference slot

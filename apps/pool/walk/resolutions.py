@@ -15,7 +15,6 @@ from apps.common.database import transaction
 from apps.common.errors import InvalidInput, NotFound
 from apps.common.idempotency import differing_fields, raise_reused
 from apps.common.wire import format_time, new_id, page, time_text
-from apps.pool.booked import missed_item
 from apps.pool.context import PoolContext
 from apps.pool.errors import (
     AlreadyDecided,
@@ -25,9 +24,10 @@ from apps.pool.errors import (
     NotHalted,
     SecondPersonNeeded,
 )
-from apps.pool.halts import ACTIONS, ALWAYS, WAYS_OUT
 from apps.pool.models import Batch, BatchTransaction, Request, Resolution, Walk
 from apps.pool.rendering import TERMINAL
+from apps.pool.walk.booked import missed_item
+from apps.pool.walk.halts import ACTIONS, ALWAYS, WAYS_OUT
 
 RELEASE_BATCH = "release_batch"
 WITHOUT_EFFECT = frozenset({"reverted", "rejected", "expired", "cancelled", "conflict"})

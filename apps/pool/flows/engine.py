@@ -1,7 +1,6 @@
 """The engine: what a worker works with, and the run of one claimed step."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -10,12 +9,10 @@ from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.common.database import is_transient, transaction
-from apps.common.logging import configure_logging
-from apps.pool.context import PoolContext, make_context
+from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
-from apps.pool.hints import pool_hints
-from apps.pool.lanes import LaneBusy
-from apps.pool.leases import (
+from apps.pool.flows.lanes import LaneBusy
+from apps.pool.flows.leases import (
     LeaseLost,
     Outcome,
     Park,
@@ -29,22 +26,13 @@ from apps.pool.leases import (
 )
 from apps.pool.models import Batch, Request, requests_of
 from apps.pool.rendering import TERMINAL
-from apps.pool.settings import load_settings
-from tasks.booking import WalkHalted
+from apps.pool.walk.booking import WalkHalted
 
 HALTED_AGAIN_SEC = 30.0
 
 log = structlog.get_logger(__name__)
 
 Step = Callable[[PoolContext, Batch], Outcome]
-
-
-@lru_cache(maxsize=1)
-def worker_context() -> PoolContext:
-    """The context of this worker process, made at first use: after the fork, so that no socket is shared."""
-    configure_logging("worker")
-    settings = load_settings()
-    return make_context(settings, pool_hints(settings.broker_url))
 
 
 def run_batch(context: PoolContext, batch: Batch, step: Step) -> None:

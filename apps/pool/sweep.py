@@ -6,11 +6,10 @@ from typing import Any
 from sqlalchemy import func, or_, select, update
 
 from apps.common.database import transaction
-from apps.pool.leases import seconds
+from apps.pool.context import PoolContext
+from apps.pool.flows.leases import seconds
 from apps.pool.models import Batch, Request, Walk
-from tasks import celery
-from tasks.engine import worker_context
-from tasks.schedules import mark_sweep
+from apps.pool.schedules import mark_sweep
 
 HINT_AGAIN_SEC = 5.0
 MAX_HINTS = 200
@@ -21,13 +20,11 @@ _TASKS: dict[Any, str] = {
 }
 
 
-@celery.task(name="tasks.sweep.wake")
-def wake() -> int:
+def wake(context: PoolContext) -> int:
     """Publish a hint for each due row that has none under way; returns how many.
 
     The throttle is per row: without it a backlog that workers have not reached yet is hinted again every second.
     """
-    context = worker_context()
     hints: list[tuple[str, str]] = []
     with transaction(context.sessions) as session:
         mark_sweep(session, context.settings.lease_sec)

@@ -11,15 +11,15 @@ from sqlalchemy.orm import Session
 
 from apps.clients.ledger import movement
 from apps.common.database import transaction
-from apps.pool.booked import is_booked
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
-from apps.pool.leases import reason
+from apps.pool.flows.engine import set_members
+from apps.pool.flows.leases import reason
 from apps.pool.models import Batch, BatchTransaction, CompanyWithdrawal, Resolution, Walk, Withdrawal
-from tasks.booking import WalkHalted, post_effects, write_walk
-from tasks.engine import set_members
-from tasks.walk_claims import settle_user_claim
-from tasks.walk_pass import claim_log, pass_item, request_log
+from apps.pool.walk.booked import is_booked
+from apps.pool.walk.booking import WalkHalted, post_effects, write_walk
+from apps.pool.walk.claims import settle_user_claim
+from apps.pool.walk.passing import claim_log, pass_item, request_log
 
 DECIDED = ("approved", "applied")
 LOSS_KINDS = {"@fees": "fees_lost", "@losses": "steth_lost"}

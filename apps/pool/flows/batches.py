@@ -3,14 +3,14 @@
 from sqlalchemy import select
 
 from apps.common.database import transaction
-from apps.pool.leases import claim
+from apps.pool.context import PoolContext
+from apps.pool.flows.engine import Step, run_batch
+from apps.pool.flows.leases import claim
+from apps.pool.flows.releasing import release
+from apps.pool.flows.stake import STAKE_STEPS
+from apps.pool.flows.unstake import UNSTAKE_STEPS
+from apps.pool.flows.withdrawal_claim import CLAIM_STEPS
 from apps.pool.models import Batch, BatchTransaction
-from tasks import celery
-from tasks.claims import CLAIM_STEPS
-from tasks.engine import Step, run_batch, worker_context
-from tasks.releasing import release
-from tasks.stake import STAKE_STEPS
-from tasks.unstake import UNSTAKE_STEPS
 
 STEPS: dict[tuple[str, str], Step] = {
     **{("stake", status): step for status, step in STAKE_STEPS.items()},
@@ -20,20 +20,16 @@ STEPS: dict[tuple[str, str], Step] = {
 }
 
 
-@celery.task(name="tasks.batches.advance")
-def advance(batch_id: str | None = None) -> int:
+def advance(context: PoolContext, batch_id: str | None = None) -> int:
     """Run the step of the named due batch, or of one due batch; returns how many were taken."""
-    context = worker_context()
     rows = claim(context.sessions, Batch, context.settings.lease_sec, row_id=batch_id)
     for row in rows:
         run_batch(context, row, STEPS[(row.kind, row.status)])
     return len(rows)
 
 
-@celery.task(name="tasks.batches.transaction_ended")
-def transaction_ended(message_id: str | None = None) -> int:
+def transaction_ended(context: PoolContext, message_id: str | None = None) -> int:
     """What the relayer hints at: a transaction has ended, and the batch that waits for it looks before its time."""
-    context = worker_context()
     with transaction(context.sessions) as session:
         batch_id = session.scalar(
             select(BatchTransaction.batch_id).where(BatchTransaction.message_id == message_id)

@@ -16,11 +16,10 @@ from apps.clients.base import CallRefused
 from apps.clients.ledger import movement
 from apps.common.wei import exact_int
 from apps.pool.context import PoolContext
-from apps.pool.leases import Advance, Outcome, Park, Wait, reason
-from apps.pool.models import Batch
-from tasks.engine import Step
-from tasks.members import members, move_members, requeue_members, requeue_smaller
-from tasks.sending import (
+from apps.pool.flows.engine import Step
+from apps.pool.flows.leases import Advance, Outcome, Park, Wait, reason
+from apps.pool.flows.members import members, move_members, requeue_members, requeue_smaller
+from apps.pool.flows.transactions import (
     FAILED,
     POLL_SEC,
     SET_UP,
@@ -32,6 +31,7 @@ from tasks.sending import (
     waiting,
     with_transaction,
 )
+from apps.pool.models import Batch
 
 # What passes by itself, whether protocols said it before sending or the chain did after.
 PASSING = frozenset({"staking_paused", "stake_limit_exceeded", "protocol_stopped"})

@@ -2,7 +2,7 @@
 
 Each limit has one source: Lido's stake limit is the protocol's, value caps are the relayer's (``/v1/limits``), and what
 one withdrawal request may hold is a constant of Lido's queue. An unknown limit limits nothing here: whoever owns it
-refuses, and the batch is then split (`tasks.members.requeue_members`).
+refuses, and the batch is then split (`apps.pool.flows.members.requeue_members`).
 """
 
 from collections.abc import Mapping

@@ -17,10 +17,10 @@ from apps.clients.ledger import movement
 from apps.clients.rewards import stake_delta
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
-from apps.pool.halts import FACTS
-from apps.pool.lanes import user_lanes
-from apps.pool.leases import LeaseLost, seconds
+from apps.pool.flows.lanes import user_lanes
+from apps.pool.flows.leases import LeaseLost, seconds
 from apps.pool.models import Batch, Request, Resolution, RewardCut, Walk
+from apps.pool.walk.halts import FACTS
 
 EVENTS_PER_PAGE = 200
 REUSED = "message_id_reused"
@@ -30,7 +30,7 @@ OPEN_AT_THE_RELAYER = "signed,broadcast,mined"
 class WalkHalted(Exception):
     """The books cannot follow the chain any further without ops; nothing is skipped.
 
-    `facts` say where and about what (`apps.pool.halts.FACTS`), for whoever decides about it.
+    `facts` say where and about what (`apps.pool.walk.halts.FACTS`), for whoever decides about it.
     """
 
     def __init__(self, code: str, detail: str, **facts: Any) -> None:

@@ -1,0 +1,1 @@
+"""Reconciliation: the books against the chain, and the ledger against the reward index user by user."""

@@ -1,0 +1,85 @@
+"""Celery's entry points: each takes at most one id, and hands it to the pool's flow that the name says.
+
+A hint says nothing but "look": the row in Postgres holds what is to be done. What beat fires carries the schedule's name,
+so that two beats at once do one firing.
+"""
+
+from functools import lru_cache
+
+from apps.common.logging import configure_logging
+from apps.pool import sweep
+from apps.pool.context import PoolContext, make_context
+from apps.pool.flows import batches, batching, requests, withdrawal_claim
+from apps.pool.hints import pool_hints
+from apps.pool.reconcile.run import reconcile
+from apps.pool.schedules import fires
+from apps.pool.settings import load_settings
+from apps.pool.walk.run import walk_pool
+from tasks import celery
+
+
+@lru_cache(maxsize=1)
+def worker_context() -> PoolContext:
+    """The context of this worker process, made at first use: after the fork, so that no socket is shared."""
+    configure_logging("worker")
+    settings = load_settings()
+    return make_context(settings, pool_hints(settings.broker_url))
+
+
+@celery.task(name="tasks.sweep.wake")
+def wake() -> int:
+    """Hint at every due row that has no hint under way; returns how many."""
+    return sweep.wake(worker_context())
+
+
+@celery.task(name="tasks.requests.advance")
+def advance_requests(request_id: str | None = None) -> int:
+    """Run the step of the named due request, or of up to ten due ones; returns how many were taken."""
+    return requests.advance(worker_context(), request_id)
+
+
+@celery.task(name="tasks.batches.advance")
+def advance_batches(batch_id: str | None = None) -> int:
+    """Run the step of the named due batch, or of one due batch; returns how many were taken."""
+    return batches.advance(worker_context(), batch_id)
+
+
+@celery.task(name="tasks.batches.transaction_ended")
+def transaction_ended(message_id: str | None = None) -> int:
+    """What the relayer hints at: a transaction has ended, and the batch that waits for it looks before its time."""
+    return batches.transaction_ended(worker_context(), message_id)
+
+
+@celery.task(name="tasks.batching.run")
+def open_batches(schedule: str | None = None) -> int:
+    """Open every batch that is due; returns how many."""
+    context = worker_context()
+    return batching.open_due_batches(context) if fires(context, schedule) else 0
+
+
+@celery.task(name="tasks.walk.run")
+def walk(schedule: str | None = None) -> int:
+    """Walk the default pool; what beat fires. Returns the items booked."""
+    context = worker_context()
+    return walk_pool(context, context.settings.pool_id) if fires(context, schedule) else 0
+
+
+@celery.task(name="tasks.walk.run_pool")
+def walk_one_pool(pool_id: str | None = None) -> int:
+    """Walk one pool; what the sweep and ended transactions hint at. Returns the items booked."""
+    context = worker_context()
+    return walk_pool(context, pool_id or context.settings.pool_id)
+
+
+@celery.task(name="tasks.claims.poll")
+def poll_withdrawals(schedule: str | None = None) -> int:
+    """Look at every open withdrawal NFT; returns how many claim batches were opened."""
+    context = worker_context()
+    return withdrawal_claim.poll_open(context) if fires(context, schedule) else 0
+
+
+@celery.task(name="tasks.reconciliation.run")
+def reconcile_default_pool(schedule: str | None = None) -> str | None:
+    """Reconcile the default pool; returns the verdict, or None when the lane was busy or a service did not answer."""
+    context = worker_context()
+    return reconcile(context, context.settings.pool_id) if fires(context, schedule) else None

@@ -1,0 +1,102 @@
+"""Shapes on the wire: a frozen dataclass each, and the marshmallow schema that is made from it.
+
+A service parses and answers with a shape, its client reads the same one, and OpenAPI shows it: a field is written once.
+An amount is `int` wei wherever Python holds it; the digits of the wire exist only at the edge, in `load` and `dump`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+import marshmallow as ma
+import marshmallow_dataclass
+
+from apps.common import wire
+from apps.common.wei import SignedWeiField, WeiField
+
+T = TypeVar("T")
+
+
+class AnswerWei(WeiField):
+    """An amount in an answer, which may well be nothing."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"minimum": 0, **kwargs})
+
+
+class DigitsField(ma.fields.Field[int]):
+    """A whole number of any size, such as one scaled by 10^36: digits outside, ``int`` inside."""
+
+    def _serialize(self, value: int | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        return None if value is None else str(value)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        if not isinstance(value, str):
+            raise ma.ValidationError("Not a whole number as a decimal string.")
+        try:
+            return int(value)
+        except ValueError as error:
+            raise ma.ValidationError("Not a whole number as a decimal string.") from error
+
+
+class StrictInteger(ma.fields.Integer):
+    """A JSON number that is whole; no digits in a string, no 1.0."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"strict": True, **kwargs})
+
+
+# Amounts of bodies are at least 1 wei unless the field says otherwise; amounts of answers may be 0.
+Wei = Annotated[int, AnswerWei]
+PositiveWei = Annotated[int, WeiField]
+SignedWei = Annotated[int, SignedWeiField]
+Digits = Annotated[int, DigitsField]
+Whole = Annotated[int, StrictInteger]
+Time = Annotated[datetime, wire.TimeField]
+
+
+def given(field: Callable[..., ma.fields.Field[Any]], **options: Any) -> Any:
+    """A dataclass field whose wire form is the marshmallow field that `field` makes: for bodies and queries, whose
+    values are checked. Options are the field's; with ``load_default`` the dataclass field has that default too."""
+    made = field(**options)
+    metadata = {"marshmallow_field": made}
+    if "load_default" in options:
+        return dataclasses.field(default=options["load_default"], metadata=metadata)
+    return dataclasses.field(metadata=metadata)
+
+
+def schema_of(shape: type[Any], base: type[ma.Schema] | None = None) -> type[ma.Schema]:
+    """The marshmallow schema of a shape. With `BodySchema` or `QuerySchema` as `base` it refuses unknown fields; without
+    one it leaves them out, as a newer service may say more than its caller knows."""
+    key = (shape, base or _Lenient)
+    if key not in _SCHEMAS:
+        _SCHEMAS[key] = marshmallow_dataclass.class_schema(shape, base_schema=base or _Lenient)
+    return _SCHEMAS[key]
+
+
+def load(shape: type[T], data: Any) -> T:
+    """Read an answer; raises marshmallow's `ValidationError` where it has not this shape."""
+    found: T = _instance(shape).load(data)
+    return found
+
+
+def dump(value: Any) -> dict[str, Any]:
+    """The JSON of a shape."""
+    made: dict[str, Any] = _instance(type(value)).dump(value)
+    return made
+
+
+class _Lenient(ma.Schema):
+    class Meta:
+        unknown = ma.EXCLUDE
+
+
+_SCHEMAS: dict[tuple[type[Any], type[ma.Schema]], type[ma.Schema]] = {}
+_INSTANCES: dict[type[Any], ma.Schema] = {}
+
+
+def _instance(shape: type[Any]) -> ma.Schema:
+    if shape not in _INSTANCES:
+        _INSTANCES[shape] = schema_of(shape)()
+    return _INSTANCES[shape]

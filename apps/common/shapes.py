@@ -66,6 +66,17 @@ def given(field: Callable[..., ma.fields.Field[Any]], **options: Any) -> Any:
     return dataclasses.field(metadata=metadata)
 
 
+def several(shape: type[Any], most: int) -> Any:
+    """A dataclass field of a body: a list of 1 to `most` of a shape, each refusing unknown fields."""
+    nested = ma.fields.Nested(schema_of(shape, wire.BodySchema))
+    return given(ma.fields.List, cls_or_instance=nested, required=True, validate=ma.validate.Length(1, most))
+
+
+def described(text: str) -> Any:
+    """A dataclass field of an answer, with a description for OpenAPI."""
+    return dataclasses.field(metadata={"metadata": {"description": text}})
+
+
 def schema_of(shape: type[Any], base: type[ma.Schema] | None = None) -> type[ma.Schema]:
     """The marshmallow schema of a shape. With `BodySchema` or `QuerySchema` as `base` it refuses unknown fields; without
     one it leaves them out, as a newer service may say more than its caller knows."""

@@ -22,8 +22,8 @@ POOL_ID_RULE = "Must be 1 to 64 characters out of A-Z a-z 0-9 . _ -, but not . o
 NOT_A_CURSOR = "Not a cursor of this list; take the value of `next`."
 MAX_BLOCK = 2**53
 
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 MAX_LIMIT = 200
 DEFAULT_LIMIT = 50
 
@@ -131,27 +131,32 @@ class QuerySchema(ma.Schema):
         unknown = ma.RAISE
 
 
-def cursor_field(regex: re.Pattern[str]) -> ma.fields.String:
+def cursor_field(regex: re.Pattern[str], **options: Any) -> ma.fields.String:
     """``?after=``: a value that an answer may have given, and no other."""
-    return ma.fields.String(load_default=None, validate=_pattern(regex, NOT_A_CURSOR))
+    return ma.fields.String(**{"load_default": None, **options}, validate=_pattern(regex, NOT_A_CURSOR))
+
+
+def limit_field(**options: Any) -> ma.fields.Integer:
+    """``?limit=``: how many items a page has at most."""
+    return WholeField(**{"load_default": DEFAULT_LIMIT, **options}, validate=ma.validate.Range(1, MAX_LIMIT))
 
 
 class PageQuerySchema(QuerySchema):
     """``?limit=``; what ``?after=`` may be is said by the list."""
 
-    limit = WholeField(load_default=DEFAULT_LIMIT, validate=ma.validate.Range(1, MAX_LIMIT))
+    limit = limit_field()
 
 
 class NumberPageSchema(PageQuerySchema):
     """A list whose cursor is a number: of a row, a block, a sequence."""
 
-    after = cursor_field(_NUMBER)
+    after = cursor_field(NUMBER)
 
 
 class IdPageSchema(PageQuerySchema):
     """A list, newest first, whose cursor is an id."""
 
-    after = cursor_field(_UUID)
+    after = cursor_field(UUID_TEXT)
 
 
 class UserPageSchema(PageQuerySchema):
@@ -170,6 +175,6 @@ def integer_cursor(after: str | None) -> int:
     """Read a cursor that is a number; 0 where there is none."""
     if after is None:
         return 0
-    if not _NUMBER.fullmatch(after):
+    if not NUMBER.fullmatch(after):
         raise InvalidInput(errors={"after": [NOT_A_CURSOR]})
     return int(after)

@@ -10,7 +10,7 @@ NAME ?= stack
 export STAKING_HOME ?= $(CURDIR)/.staking
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test prove bench lint format migrate migrate-down schema docs contracts clean
+.PHONY: help setup demo up down status test prove bench lint format migrate migrate-down schema docs additions contracts clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ schema: docs
 
 docs: $(SETUP) ## Write docs/schema.md and docs/errors.md from the code
 	$(PY) -m apps.local.generated
+
+additions: $(SETUP) ## List what services promise beyond tests/unit/contract/before; read the difference before you commit it
+	$(PY) -m tests.support.contract --additions
 
 contracts: $(SETUP) ## Compile the devnet's contracts again
 	cd apps/devnet && node compile.js

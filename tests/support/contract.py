@@ -244,9 +244,9 @@ def _resolved(document: Mapping[str, Any], part: Mapping[str, Any]) -> Mapping[s
     return part
 
 
-def additions() -> dict[str, list[str]]:
-    """What is promised now and was not before, by subject."""
-    before, now = read_before(), promises()
+def additions(now: Mapping[str, Promises]) -> dict[str, list[str]]:
+    """What is promised `now` and was not before, by subject."""
+    before = read_before()
     return {subject: sorted(compare(before[subject], now[subject])[1]) for subject in before}
 
 
@@ -256,7 +256,7 @@ def _write(path: Path, value: Mapping[str, Any] | Iterable[Any]) -> None:
 
 def main(arguments: list[str]) -> int:
     if arguments == ["--additions"]:
-        _write(ADDITIONS, additions())
+        _write(ADDITIONS, additions(promises()))
         return 0
     directory = Path(arguments[0])
     directory.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,8 @@
 missing or changed cannot be written away, the test then fails.
 """
 
-import importlib
+import importlib.util
+import inspect
 import json
 import os
 import re
@@ -52,7 +53,7 @@ def promises() -> dict[str, Promises]:
         "codes": codes(),
         "statuses": statuses(),
         "movement_kinds": {name: f"{kind.source} -> {kind.target}" for name, kind in sorted(KINDS.items())},
-        "message_ids": {"patterns": message_ids((ROOT / "docs" / "architecture.md").read_text())},
+        "message_ids": {"patterns": message_ids()},
     }
 
 
@@ -111,34 +112,29 @@ def codes() -> Promises:
 
 def statuses() -> Promises:
     """Every status of every row that callers see."""
-    from apps.pool import schemas
-    from apps.pool.flows import stake, unstake, withdrawal_claim
+    from apps.pool import states
 
-    relayer = importlib.import_module("relayer.store.models")
-    ends = {"completed", "failed", "needs_attention"}
-    steps = {*stake.STAKE_STEPS, *unstake.UNSTAKE_STEPS, *withdrawal_claim.CLAIM_STEPS}
+    stated = importlib.util.find_spec("relayer.store.states") is not None
+    relayer = importlib.import_module(f"relayer.store.{'states' if stated else 'models'}")
     return {
-        "request": sorted(schemas.REQUEST_STATUSES),
-        "batch": sorted(steps | ends),
-        "walk": ["halted", "walking"],
-        "resolution": ["applied", "approved", "proposed", "rejected"],
+        "request": sorted(states.RequestStatus),
+        "batch": sorted(states.BatchStatus),
+        "walk": sorted(states.WalkStatus),
+        "resolution": sorted(states.ResolutionStatus),
         "transaction": sorted(relayer.STATUSES),
-        "signer": sorted(relayer.SIGNER_STATES),
+        "signer": sorted(relayer.STORED_SIGNER_STATES if stated else relayer.SIGNER_STATES),
     }
 
 
-def message_ids(page: str) -> list[str]:
-    """The patterns in the table of names of effects, ``stake:<>:reserve``: what stands for an id may be called otherwise."""
-    table = page.split("## Names of effects", 1)[1].split("\n## ", 1)[0]
-    found: set[str] = set()
-    for names in re.findall(r"^\| [a-z, ]+ \| (`.+?) \| .+ \|$", table, re.M):
-        first = ""
-        for name in re.findall(r"`([^`]+)`", names):
-            first = first or name
-            parts = first.split(":")
-            # A short form, `:cancel`, stands for the last parts of the first name of its row.
-            found.add(":".join(parts[: len(parts) - name.count(":")]) + name if name.startswith(":") else name)
-    return sorted(re.sub(r"<[^>]+>", "<>", name) for name in found)
+def message_ids() -> list[str]:
+    """The pattern of every effect's name, ``stake:<>:reserve``, as the functions that make the names make it."""
+    from apps.pool import effects
+
+    places = [(effect, inspect.signature(effect).parameters) for effect in effects.EFFECTS]
+    found = {effect(*["<>"] * len(parameters)) for effect, parameters in places}
+    # The one name that is no flow's: the reward index names what a loss settles.
+    rewards = "".join(path.read_text() for path in (ROOT / "apps" / "rewards").glob("*.py"))
+    return sorted(found | set(re.findall(r"\}(:settle:)", rewards) and ["<>:settle:<>"]))
 
 
 def compare(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> tuple[list[str], list[str]]:

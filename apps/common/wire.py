@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import marshmallow as ma
@@ -11,7 +11,9 @@ import uuid_utils
 
 from apps.common.errors import InvalidInput
 
-# Ids travel in paths, and no URL can carry "." or "..": whoever reads one takes them away with what stands before them.
+T = TypeVar("T")
+
+# Ids travel in paths, and no URL can carry "." or "..": what resolves a URL removes them, with the segment before them.
 _NO_DOTS = r"(?!\.{1,2}\Z)"
 MESSAGE_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._:@-]{1,200}", re.ASCII)
 USER_ID = re.compile(_NO_DOTS + r"(?!@)[A-Za-z0-9._:|+=@-]{1,128}", re.ASCII)
@@ -169,6 +171,13 @@ def page(items: Sequence[Mapping[str, Any]], limit: int, cursor: Callable[[Mappi
     """Shape a list: fetch ``limit + 1`` rows and give them all here; the surplus row only says that there is more."""
     shown = list(items[:limit])
     return {"items": shown, "next": cursor(shown[-1]) if len(items) > limit else None}
+
+
+def cut(items: Sequence[T], limit: int, cursor: Callable[[T], str]) -> tuple[list[T], str | None]:
+    """The items of a page and the cursor of the next one, None at the end. Fetch ``limit + 1`` rows and give them all
+    here; the surplus one only says that there is more."""
+    shown = list(items[:limit])
+    return shown, cursor(shown[-1]) if len(items) > limit else None
 
 
 def integer_cursor(after: str | None) -> int:

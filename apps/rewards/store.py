@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from apps.clients.shapes.rewards import StakeDelta
 from apps.common.wei import exact_int
 from apps.rewards.errors import AmountOutOfRange
 from apps.rewards.index_math import P, PoolState, PositionState
@@ -46,16 +47,6 @@ class Settlement:
     positions: int
     claimed: int
     returned_scaled: int
-
-
-@dataclass(frozen=True, slots=True)
-class StakeDelta:
-    """A signed change of one position's principal."""
-
-    message_id: str
-    user_id: str
-    staked: int
-    exiting: int
 
 
 def lock_pool(session: Session, pool_id: str) -> PoolState:
@@ -140,8 +131,8 @@ def insert_stake_deltas(session: Session, pool_id: str, index: int, deltas: Sequ
             "index": index,
             "message_ids": [delta.message_id for delta in deltas],
             "user_ids": [delta.user_id for delta in deltas],
-            "staked": [delta.staked for delta in deltas],
-            "exiting": [delta.exiting for delta in deltas],
+            "staked": [delta.staked_delta_wei for delta in deltas],
+            "exiting": [delta.exiting_delta_wei for delta in deltas],
         },
     )
 

@@ -23,10 +23,10 @@ import psycopg2
 import requests
 
 from apps.clients.ledger import LedgerClient
+from apps.clients.shapes.ledger import NewMovement
 from apps.common.database import make_engine, make_sessions
 from apps.common.settings import normalise_database_url
 from apps.ledger import append_only_proof
-from apps.ledger.posting import NewMovement
 from apps.ledger.service import LedgerService
 from apps.local.ports import any_free_port
 from migrations import runner
@@ -143,7 +143,7 @@ def _service(url: str) -> LedgerService:
     database_url = normalise_database_url(url)
     engine = make_engine(database_url, pool_size=1)
     poster = make_engine(database_url, pool_size=1, autocommit=True)
-    return LedgerService(make_sessions(engine), poster, append_only_proof(engine))
+    return LedgerService(make_sessions(engine), poster, append_only_proof(engine), POOL)
 
 
 def _service_client(url: str) -> Call:
@@ -158,7 +158,7 @@ def _service_client(url: str) -> Call:
 
 def _batch_client(url: str) -> Call:
     service = _service(url)
-    return lambda draw: int(service.post_batch([_deposit(draw) for _ in range(BATCH)])[0]["posted"])
+    return lambda draw: int(service.post_batch([_deposit(draw) for _ in range(BATCH)]).posted)
 
 
 def _http_client(url: str) -> Call:
@@ -166,14 +166,15 @@ def _http_client(url: str) -> Call:
 
     def call(draw: random.Random) -> int:
         new = _deposit(draw)
-        client.post_movement(new.message_id, new.kind, new.pool_id, new.user_id, new.amount_wei)
+        client.post_movement(new.message_id, new.kind, POOL, new.user_id, new.amount_wei)
         return 1
 
     return call
 
 
 def _deposit(draw: random.Random) -> NewMovement:
-    return NewMovement(str(uuid.uuid4()), "deposit", POOL, f"u{draw.randint(1, USERS)}", 5, None)
+    user = f"u{draw.randint(1, USERS)}"
+    return NewMovement(message_id=str(uuid.uuid4()), kind="deposit", pool_id=POOL, user_id=user, amount_wei=5)
 
 
 @contextmanager

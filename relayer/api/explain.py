@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from apps.common.database import transaction
 from apps.common.wei import exact_int
 from apps.common.wire import format_time
-from apps.ethereum.horizon import ChainUnavailable
+from apps.ethereum.endpoints import ChainUnavailable
 from relayer.api.errors import TransactionNotFound
 from relayer.chain.replies import DELIVERED
 from relayer.chain.snapshot import read_market

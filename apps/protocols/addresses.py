@@ -47,7 +47,7 @@ class AddressCheck:
             check_settings(self.chain)
             self._right = True
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:  # a status page is free JSON
         """For the status page: looks anew, since a node may be replaced by another chain's at any time."""
         self._right = False  # until this look finds it so: a node that was down may come back as another chain's
         self.require()
@@ -108,6 +108,4 @@ def _check_locator(chain: Chain, block: Block) -> None:
         ("LIDO_WITHDRAWAL_QUEUE_ADDRESS", queue, chain.queue.address),
     ):
         if found is not None and int(found, 16) != 0 and checksummed(found) != ours:
-            raise NotConfigured(
-                f"{name} is {ours}, and the protocol's locator names {checksummed(found)}."
-            )
+            raise NotConfigured(f"{name} is {ours}, and the protocol's locator names {checksummed(found)}.")

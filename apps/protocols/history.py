@@ -85,7 +85,7 @@ class History:
         cursor = self._cursor(horizon)
         known = Block(cursor.block_number, cursor.block_hash, 0)
         if horizon < known.number:
-            return known  # the node that answers now is behind the one that did then
+            return known  # the node that answers now is behind the one that answered when this was read
         self.check_standing(cursor, horizon)
         shares = cursor.proved_shares if cursor.proved_block == cursor.block_number else None
         while known.number < horizon and time.monotonic() < give_up:
@@ -102,7 +102,7 @@ class History:
         return known
 
     def check_standing(self, cursor: ScanCursor, horizon: int) -> None:
-        """That the cursor's block is still in the chain, by the word of any node.
+        """That the cursor's block is still in the chain: one node that shows it is enough.
 
         Raises `ChainReorganized` once all that answer have said so at several horizons, `ChainUnavailable` before.
         """
@@ -139,7 +139,7 @@ class History:
                 return cursor.block_hash
             return session.scalar(select(ScannedBlock.block_hash).where(ScannedBlock.block_number == number))
 
-    def doubts(self) -> dict[str, Any]:
+    def doubts(self) -> dict[str, Any]:  # a status page is free JSON
         """For the status page: how far the history is read; raises what the next page of it would raise."""
         cursor = self.cursor()
         if cursor is None:
@@ -242,7 +242,7 @@ class History:
             raise _VERDICTS[doubt](detail)
 
     def _cleared(self) -> None:
-        """What was doubted is as it was read, by the word of a node."""
+        """A node shows again what was read."""
         with transaction(self.sessions) as session:
             cursor = session.scalars(select(ScanCursor).with_for_update()).one()
             if cursor.doubt == "reorganized":

@@ -4,7 +4,7 @@ A node's answer to a log query proves nothing about absence: its index may lag, 
 behind one address may answer. So a range is believed only when all of this holds:
 
 - the headers of its blocks are one chain, from the block that was read last to the range's end, each log in one of them;
-- every block whose bloom may hold a log of ours is read again by its receipts, all of them, and they decide. A bloom has no
+- every block whose bloom may hold one of these logs is read again by its receipts, all of them, and they decide. A bloom has no
   false negatives, comes with the header, and must be the very one that the logs of the receipts make; these are numbered
   without a gap. A header with
   transactions and an empty bloom proves nothing and counts as one that may;
@@ -144,7 +144,7 @@ def _check_placed(logs: Mapping[str, Iterable[Any]], headers: Sequence[Any]) -> 
 
 
 def _suspects(asked: Iterable[Query], headers: Sequence[Any], logs: Mapping[str, Iterable[Any]]) -> list[Any]:
-    """The blocks that may hold a log of ours: by their blooms, and by what was shown."""
+    """The blocks that may hold a log of the history: by their blooms, and by what the log queries showed."""
     masks = {query.bloom for query in asked}
     shown = {one["blockHash"] for found in logs.values() for one in found}
     suspects = []

@@ -40,9 +40,7 @@ class ProtocolsReads:
     def block(self, number: int) -> LidoBlock:
         """A block's hash and time, as `state` shows them."""
         found = self._as_read(number, lambda wanted: self._chain.block(number, wanted))
-        return LidoBlock(
-            block_number=found.number, block_hash=found.hash, block_time=block_time(found.timestamp)
-        )
+        return LidoBlock(block_number=found.number, block_hash=found.hash, block_time=block_time(found.timestamp))
 
     def state(self, number: int | None) -> LidoState:
         """Lido's state, the latest where no block is named. A block that was read is shown as it was read: by a node that

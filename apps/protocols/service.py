@@ -22,16 +22,14 @@ from apps.protocols.rendering import shown_difference, shown_reconciliation, sho
 T = TypeVar("T")
 
 # The body by which a message_id is known again, in text: numbers as digits, so that JSON keeps them whole.
-Canonical = dict[str, str | None | dict[str, str]]
+Canonical = dict[str, str | dict[str, str] | None]
 
 
 class ProtocolsService:
     """Owns the transactions. Each effect happens once per message_id; everything that the chain or the ledger must tell
     is read before the transaction opens, and not at all for a message_id that is known."""
 
-    def __init__(
-        self, chain: Chain, history: History, sessions: Sessions, ledger: LedgerClient, pool_id: str
-    ) -> None:
+    def __init__(self, chain: Chain, history: History, sessions: Sessions, ledger: LedgerClient, pool_id: str) -> None:
         self.chain = chain
         self.history = history
         self.sessions = sessions
@@ -63,9 +61,7 @@ class ProtocolsService:
             return shown_reconciliation(row)
 
         def gather() -> reconciliation.Facts:
-            return reconciliation.gather(
-                self.chain, self.history, self.ledger, self.sessions, self.pool_id, new.block
-            )
+            return reconciliation.gather(self.chain, self.history, self.ledger, self.sessions, self.pool_id, new.block)
 
         return self._once(new.message_id, "reconciliations", request, gather, work)
 

@@ -121,7 +121,9 @@ def _shown(chain: Chain, receipt: Any) -> LidoReceipt:
 def _requested(log: Any) -> ReceiptRequest:
     amount_wei, shares = _REQUESTED.read(log)
     number = integer(log["topics"][1])
-    return ReceiptRequest(log_index=integer(log["logIndex"]), withdrawal_id=number, amount_wei=amount_wei, shares=shares)
+    return ReceiptRequest(
+        log_index=integer(log["logIndex"]), withdrawal_id=number, amount_wei=amount_wei, shares=shares
+    )
 
 
 def _of(logs: Sequence[Any], address: str, event: Event) -> list[Any]:

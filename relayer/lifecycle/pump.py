@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.exc import OperationalError
 
 from apps.common.database import transaction
-from apps.ethereum.horizon import ChainUnavailable
+from apps.ethereum.endpoints import ChainUnavailable
 from relayer.chain.doubts import STRONG_AFTER, WEAK_AFTER, doubted, drop, nonce_of, not_seen, seen_again
 from relayer.chain.evidence import nonces_elsewhere
 from relayer.chain.snapshot import Look, OpenMessage, look_at_chain

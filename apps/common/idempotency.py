@@ -76,7 +76,7 @@ def run_once(
     """
     fresh = {message_id: dict(request)}
     with transaction(sessions) as session:
-        known = _claim(session, keys, endpoint, fresh)
+        known = _register(session, keys, endpoint, fresh)
         if known:
             row = known[message_id]
             _refuse_differences(fresh[message_id], row, endpoint)
@@ -91,7 +91,7 @@ def run_once(
     return Answer(status, body, replayed=False)
 
 
-def claim_batch(
+def register_batch(
     session: Session,
     keys: type[DeclarativeBase],
     *,
@@ -106,7 +106,7 @@ def claim_batch(
     rolls back, so no id is used up.
     """
     in_order = {message_id: dict(items[message_id]) for message_id in sorted(items)}
-    known = _claim(session, keys, endpoint, in_order, answer)
+    known = _register(session, keys, endpoint, in_order, answer)
     for message_id, row in known.items():
         _refuse_differences(dict(items[message_id]), row, endpoint, message_id=message_id)
         if row.status is not None and row.status >= 400:
@@ -157,7 +157,7 @@ _INSERT_KEYS = text(
 )
 
 
-def _claim(
+def _register(
     session: Session,
     keys: type[DeclarativeBase],
     endpoint: str,
@@ -194,16 +194,10 @@ def _refuse_differences(given: dict[str, Any], row: Any, endpoint: str, message_
         raise_reused(fields, message_id)
 
 
-class StoredRefusal(Conflict):
-    """An item of this batch was refused before, and a refusal is final for its message_id."""
-
-    code = "stored_refusal"
-
-
 def _raise_stored(response: str | None) -> NoReturn:
     """Raise the refusal again under its own stable code."""
     body = json.loads(response or "{}")
     for cls in Conflict.__subclasses__():
         if cls.code == body.get("code"):
             raise cls(body.get("detail"), errors=body.get("errors"))
-    raise StoredRefusal(body.get("detail"))
+    raise Conflict(body.get("detail"))

@@ -17,8 +17,9 @@ from apps.common.database import Sessions, database_answers, schema_revision
 from apps.common.errors import InvalidInput, NotFound, ServiceError, Unavailable, register_error_handlers
 from apps.common.logging import configure_logging
 from apps.common.metrics import register_metrics
+from apps.common.shapes import DigitsField
 from apps.common.wei import WeiField
-from apps.common.wire import new_id
+from apps.common.wire import TimeField, new_id
 
 SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
 # Anybody may ask for the status, and a check may wait for a node: most threads must stay free for calls.
@@ -66,7 +67,7 @@ def build_app(
     _register_status(app, service, sessions, dict(checks or {}), status_path or f"/status/{service}")
     app.add_url_rule("/docs/assets/<path:filename>", "docs_assets", _docs_asset)
     api = Api(app)
-    api.ma_plugin.converter.add_attribute_function(_document_wei)
+    api.ma_plugin.converter.add_attribute_function(_document_text)
     for blueprint in blueprints:
         api.register_blueprint(blueprint)
     register_error_handlers(app)
@@ -164,7 +165,12 @@ def _docs_asset(filename: str) -> Response:
     return send_from_directory(SWAGGER_UI, filename)
 
 
-def _document_wei(_converter: Any, field: Any, **_kwargs: Any) -> dict[str, Any]:
+def _document_text(_converter: Any, field: Any, **_kwargs: Any) -> dict[str, Any]:
+    """What OpenAPI says of a field whose value is text on the wire and something else in Python."""
     if isinstance(field, WeiField):
         return {"type": "string", "format": "wei", "pattern": "^-?(0|[1-9][0-9]{0,77})$"}
+    if isinstance(field, DigitsField):
+        return {"type": "string", "pattern": "^-?[0-9]+$"}
+    if isinstance(field, TimeField):
+        return {"type": "string", "format": "date-time"}
     return {}

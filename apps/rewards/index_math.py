@@ -222,24 +222,6 @@ def total_owed(pool: PoolState) -> int:
     return P * (pool.accrued - pool.parked - pool.claimed) - pool.remainder
 
 
-def conserved(pool: PoolState, positions: Iterable[PositionState]) -> bool:
-    """``P * (accrued - parked) == P * sum(claimed) + sum(owed) + remainder``, and the weights add up."""
-    held = list(positions)
-    claimed = sum(position.claimed for position in held)
-    due = sum(owed(position, pool.index) for position in held)
-    return (
-        P * (pool.accrued - pool.parked) == P * claimed + due + pool.remainder
-        and pool.claimed == claimed
-        and pool.weight == sum(position.weight for position in held)
-    )
-
-
-def dust_wei(pool: PoolState, positions: Iterable[PositionState]) -> int:
-    """Whole wei of all fractions and the remainder: ``accrued - parked - claimed - sum(pending)``, never negative."""
-    fractions = sum(owed(position, pool.index) % P for position in positions) + pool.remainder
-    return fractions // P
-
-
 def _distribute(pool: PoolState, net: int) -> PoolState:
     step, remainder = divmod(net * P + pool.remainder, pool.weight)
     return replace(pool, index=pool.index + step, remainder=remainder)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Protocol
 
+from apps.clients.shapes.common import Difference
 from apps.rewards import index_math
 from apps.rewards.index_math import PoolState, PositionState
 
@@ -30,22 +31,10 @@ class Event(Protocol):
     acc_reward_per_share: int
 
 
-@dataclass(frozen=True)
-class Difference:
-    """`expected` is what the log gives, `found` what stands in the table."""
-
-    subject: str
-    field: str
-    expected: str
-    found: str
-
-    def shape(self) -> dict[str, str]:
-        return {"subject": self.subject, "field": self.field, "expected": self.expected, "found": self.found}
-
-
 @dataclass
 class Replay:
-    """The state that a log adds up to, and the events that contradict it."""
+    """The state that a log adds up to, and the events that contradict it. In a difference, `expected` is what the log
+    gives and `found` what stands in the table."""
 
     pool: PoolState = field(default_factory=PoolState)
     positions: dict[str, PositionState] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from apps.clients.shapes import relayer as shapes
 from apps.clients.shapes.common import Reason
 from apps.common.database import transaction
 from apps.common.wei import exact_int
-from apps.ethereum.horizon import ChainUnavailable
+from apps.ethereum.endpoints import ChainUnavailable
 from relayer.api.errors import TransactionNotFound
 from relayer.api.rendering import render_reason
 from relayer.chain.replies import DELIVERED

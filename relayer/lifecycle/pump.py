@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.exc import OperationalError
 
 from apps.common.database import transaction
-from apps.ethereum.horizon import ChainUnavailable
+from apps.ethereum.endpoints import ChainUnavailable
 from relayer.chain.snapshot import read_chain
 from relayer.context import RelayerContext
 from relayer.lifecycle.broadcast import send_due

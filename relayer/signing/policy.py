@@ -12,11 +12,10 @@ from eth_abi.abi import decode, encode
 from eth_utils.abi import function_signature_to_4byte_selector
 from eth_utils.address import is_address, to_checksum_address
 
+from apps.ethereum.constants import MAX_GAS, TRANSFER_GAS
 from relayer.signing.targets import not_a_payee
 
 PAYOUT = "payout"
-MAX_GAS_LIMIT = 16_777_216  # EIP-7825
-TRANSFER_GAS = 21_000
 
 SUBMIT = function_signature_to_4byte_selector("submit(address)")
 APPROVE = function_signature_to_4byte_selector("approve(address,uint256)")
@@ -95,7 +94,7 @@ def least_gas(data: bytes) -> int:
 
 def with_margin(estimate: int) -> int:
     """An estimate and a quarter: the state may have moved on when the transaction runs. Never above EIP-7825."""
-    return min(MAX_GAS_LIMIT, estimate + estimate // 4)
+    return min(MAX_GAS, estimate + estimate // 4)
 
 
 def _judge(rules: Rules, proposal: Proposal, protocol: Mapping[str, str]) -> None:

@@ -20,14 +20,14 @@ from apps.clients.shapes.relayer import (
 )
 from apps.common.database import transaction
 from apps.common.wire import cut, integer_cursor
+from apps.ethereum.constants import MAX_GAS
 from apps.ethereum.jsonrpc import Endpoint
 from relayer.api.errors import TransactionNotFound
 from relayer.api.explain import explain
 from relayer.api.rendering import render_event, render_messages, render_send
 from relayer.chain.snapshot import answered
 from relayer.context import RelayerContext
-from relayer.signing.gas import MAX_GAS_LIMIT
-from relayer.signing.spending_caps import left_of_the_day
+from relayer.signing.spending_caps import caps_left
 from relayer.store import models
 from relayer.store.states import FINAL, OPEN, SignerState
 
@@ -110,11 +110,11 @@ class RelayerReads:
         return explain(self._context, message_id)
 
     def limits(self) -> Limits:
-        """What will be applied to each message and to a day, so that a caller builds what passes. What moves between
+        """What will be applied to each message and to a left, so that a caller builds what passes. What moves between
         custody and operator counts for no day's value."""
         settings = self._context.settings
         with transaction(self._context.sessions) as session:
-            left = left_of_the_day(session, self._context)
+            left = caps_left(session, self._context)
         return Limits(
             max_value_per_tx_wei=settings.max_value_per_tx_wei,
             max_value_per_day_wei=settings.max_value_per_day_wei,
@@ -122,7 +122,7 @@ class RelayerReads:
             max_gas_per_tx_wei=settings.max_gas_per_tx_wei,
             max_gas_per_day_wei=settings.max_gas_per_day_wei,
             gas_left_today_wei=left.gas_wei,
-            max_gas_limit=MAX_GAS_LIMIT,
+            max_gas_limit=MAX_GAS,
         )
 
     def signers(self) -> Signers:

@@ -13,8 +13,10 @@ from kombu import Connection
 
 log = structlog.get_logger(__name__)
 
+REQUEST_ID_HEADER = "request_id"
+
 # A task that runs longer than the visibility timeout is delivered a second time while it still runs. Hard limit below
-# it; the lease of a row outlives neither, and makes a second copy harmless.
+# it, and no row's lease is longer; the lease's token makes a second copy harmless.
 SOFT_TIME_LIMIT_SEC = 90
 TIME_LIMIT_SEC = 110
 VISIBILITY_TIMEOUT_SEC = 120
@@ -79,10 +81,13 @@ class HintPublisher:
         self.failures = 0
 
     def send(self, task: str, row_id: str | None = None, *, queue: str) -> None:
-        """Send `task` with at most one id to `queue`; never raises."""
+        """Send `task` with at most one id to `queue`, and with the id of the HTTP request or task that sends it, for the
+        log (`apps.common.hint_task`); never raises."""
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        headers = {REQUEST_ID_HEADER: request_id} if request_id else None
         try:
             self._celery().send_task(
-                task, args=[row_id] if row_id else [], queue=queue, retry=False, ignore_result=True
+                task, args=[row_id] if row_id else [], queue=queue, headers=headers, retry=False, ignore_result=True
             )
         except Exception as error:  # noqa: BLE001  # whatever is wrong with the broker, the money step has committed
             self.failures += 1

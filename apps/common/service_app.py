@@ -1,6 +1,5 @@
 """What every web service is: a Flask app with its API, errors, auth, status, metrics, request ids and documentation."""
 
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from apps.common.logging import configure_logging
 from apps.common.metrics import register_metrics
 from apps.common.shapes import DigitsField
 from apps.common.wei import WeiField
-from apps.common.wire import TimeField, new_id
+from apps.common.wire import TimeField, new_id, request_id_of
 
 SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
 # Anybody may ask for the status, and a check may wait for a node: most threads must stay free for calls.
@@ -77,8 +76,7 @@ def build_app(
 def _register_request_ids(app: Flask) -> None:
     @app.before_request
     def take_request_id() -> None:
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", given) else new_id()
+        g.request_id = request_id_of(request.headers.get("X-Request-Id")) or new_id()
         structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
     @app.after_request

@@ -18,6 +18,7 @@ _NO_DOTS = r"(?!\.{1,2}\Z)"
 MESSAGE_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._:@-]{1,200}", re.ASCII)
 USER_ID = re.compile(_NO_DOTS + r"(?!@)[A-Za-z0-9._:|+=@-]{1,128}", re.ASCII)
 POOL_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 MESSAGE_ID_RULE = "Must be 1 to 200 characters out of A-Z a-z 0-9 . _ : @ -, but not . or .."
 USER_ID_RULE = "Must be 1 to 128 characters out of A-Z a-z 0-9 . _ : | + = @ -, not starting with @, and not . or .."
 POOL_ID_RULE = "Must be 1 to 64 characters out of A-Z a-z 0-9 . _ -, but not . or .."
@@ -38,6 +39,11 @@ def new_id(after: str | None = None) -> str:
     """
     made = str(uuid_utils.uuid7())
     return made if after is None or made > after else str(UUID(int=UUID(after).int + 1))
+
+
+def request_id_of(text: object) -> str | None:
+    """A request id that a caller gave, if it is one."""
+    return text if isinstance(text, str) and REQUEST_ID.fullmatch(text) else None
 
 
 def format_time(moment: datetime | None) -> str | None:

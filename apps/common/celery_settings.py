@@ -5,7 +5,6 @@ these settings; each has its reason beside it.
 """
 
 import threading
-from typing import Any
 
 import structlog
 from celery import Celery
@@ -22,7 +21,7 @@ TIME_LIMIT_SEC = 110
 VISIBILITY_TIMEOUT_SEC = 120
 
 
-def delivery_settings(broker_url: str) -> dict[str, Any]:
+def delivery_settings(broker_url: str) -> dict[str, object]:
     """Settings of both Celery apps."""
     return {
         "broker_url": broker_url,
@@ -33,7 +32,7 @@ def delivery_settings(broker_url: str) -> dict[str, Any]:
         "accept_content": ["json"],  # an open broker must not become code execution
         "task_ignore_result": True,  # results live in rows; a result backend is a second way to fail
         "task_acks_late": True,
-        "task_reject_on_worker_lost": False,  # True redelivers a poison message for ever; the sweep retries, with a cap
+        "task_reject_on_worker_lost": False,  # True would redeliver a deadly message without end; the sweep has a cap
         "task_acks_on_failure": True,
         "task_acks_on_timeout": True,
         "worker_prefetch_multiplier": 1,  # a prefetched message's visibility clock runs while it waits
@@ -50,8 +49,8 @@ def delivery_settings(broker_url: str) -> dict[str, Any]:
     }
 
 
-def transport_options() -> dict[str, Any]:
-    """Without these timeouts a publish into a frozen Redis blocks for ever, and a lost worker's message waits 100 s."""
+def transport_options() -> dict[str, object]:
+    """Without these timeouts a publish into a frozen Redis never returns, and a lost worker's message waits 100 s."""
     return {
         "visibility_timeout": VISIBILITY_TIMEOUT_SEC,
         "socket_timeout": 2,

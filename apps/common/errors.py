@@ -199,9 +199,9 @@ def error_catalogue() -> list[type[ServiceError]]:
     return sorted(found.values(), key=lambda cls: (cls.status, cls.code))
 
 
-def problem(error: ServiceError) -> dict[str, Any]:
+def problem(error: ServiceError) -> dict[str, object]:
     """The problem document of an error, without headers."""
-    body: dict[str, Any] = {
+    body: dict[str, object] = {
         "type": f"urn:staking:error:{error.code}",
         "title": error.title,
         "status": error.status,
@@ -227,7 +227,7 @@ def problem_response(error: ServiceError) -> Response:
 
 
 def register_error_handlers(app: Flask) -> None:
-    """Translate every exception that leaves a view; strangers' texts, SQL and stack traces stay in the log."""
+    """Translate every exception that leaves a view; texts of other programs, SQL and stack traces stay in the log."""
 
     @app.errorhandler(ServiceError)
     def handle_service_error(error: ServiceError) -> Response:

@@ -21,7 +21,7 @@ from apps.common.wei import WeiField
 from apps.common.wire import TimeField, new_id, request_id_of
 
 SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
-# Anybody may ask for the status, and a check may wait for a node: most threads must stay free for calls.
+# The status page needs no key, and a check may wait for a node: most threads must stay free for calls.
 MAX_LOOKERS = 2
 
 log = structlog.get_logger(__name__)
@@ -88,8 +88,8 @@ def _register_request_ids(app: Flask) -> None:
 
 
 def _refuse_odd_addresses(app: Flask) -> None:
-    """What no endpoint takes, said here once: a NUL, which no statement can hold; a parameter that is given twice or that
-    the endpoint does not know, for whoever sent it meant something by it."""
+    """Refuse what no endpoint takes: a NUL, which no statement can hold; a query parameter that is given twice or that the
+    endpoint does not know, since its caller expects an effect of it."""
 
     @app.before_request
     def check_address() -> None:
@@ -111,7 +111,8 @@ def _refuse_odd_addresses(app: Flask) -> None:
 
 
 def _take_body(app: Flask) -> None:
-    """Read the body, once, for whoever looks at it later; an endpoint that takes none is given none."""
+    """Read the body once and keep it in `g.body`, where the parser finds it; refuse a body that the endpoint does not
+    take."""
 
     @app.before_request
     def take_body() -> None:
@@ -123,25 +124,24 @@ def _take_body(app: Flask) -> None:
 
 
 def _register_status(app: Flask, service: str, sessions: Sessions, checks: dict[str, Check], path: str) -> None:
-    def run(check: Check) -> dict[str, Any]:
+    def run(check: Check) -> dict[str, object]:
         try:
             found = check()
         except Exception as error:  # noqa: BLE001  # a status page reports whatever is wrong
             log.warning("status_check_failed", kind=type(error).__name__)
-            said = (
-                {"detail": error.detail} if isinstance(error, ServiceError) else {}
-            )  # made to be told; others are not
-            return {"ok": False, "error": type(error).__name__, **said}
+            # The detail of a `ServiceError` is meant for callers; what another exception says may hold secrets.
+            detail = {"detail": error.detail} if isinstance(error, ServiceError) else {}
+            return {"ok": False, "error": type(error).__name__, **detail}
         if isinstance(found, bool) or found is None:
             return {"ok": bool(found)}
         return {"ok": True, "value": found}
 
     lookers = threading.BoundedSemaphore(MAX_LOOKERS)
-    last: list[tuple[dict[str, Any], int]] = []
+    last: list[tuple[dict[str, object], int]] = []
 
     @app.get(path)
     def status() -> tuple[Response, int]:
-        """Where enough others are looking already, what the last of them found."""
+        """Run the checks; while `MAX_LOOKERS` other requests run them, answer what was found last."""
         if not lookers.acquire(blocking=False):
             if not last:
                 raise Unavailable("Others are asking already, and nothing is known yet; ask again.")
@@ -163,7 +163,7 @@ def _docs_asset(filename: str) -> Response:
     return send_from_directory(SWAGGER_UI, filename)
 
 
-def _document_text(_converter: Any, field: Any, **_kwargs: Any) -> dict[str, Any]:
+def _document_text(_converter: Any, field: Any, **_kwargs: Any) -> dict[str, str]:
     """What OpenAPI says of a field whose value is text on the wire and something else in Python."""
     if isinstance(field, WeiField):
         return {"type": "string", "format": "wei", "pattern": "^-?(0|[1-9][0-9]{0,77})$"}

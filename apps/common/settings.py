@@ -195,7 +195,7 @@ def compose_database_url(host: str, port: int, user: str, password: str, name: s
 def require_address(name: str, value: str | None) -> str:
     """Return a usable address, checksummed by the caller, or raise `NotConfigured` naming the setting.
 
-    Sample files carry placeholders; a service whose address nobody uses yet must still start.
+    Sample files carry placeholders; a service must start also while an address that it will need is not set.
     """
     if not value or not _ADDRESS.fullmatch(value) or int(value, 16) == 0:
         raise NotConfigured(f"{name} holds no usable address; set it to a 0x address of 40 hex digits.")

@@ -92,7 +92,7 @@ def load(shape: type[T], data: Any) -> T:
     return found
 
 
-def dump(value: Any) -> dict[str, Any]:
+def dump(value: Any) -> dict[str, Any]:  # JSON: text, numbers, lists and objects, as the shape says
     """The JSON of a shape."""
     made: dict[str, Any] = _instance(type(value)).dump(value)
     return made

@@ -27,7 +27,7 @@ _BY_CODE: dict[int, type[ServiceError]] = {413: TooLarge, 431: HeadersTooLarge, 
 
 
 class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
-    """Waitress' parser, whose every refusal is one of the house's errors, and which lets no exception escape."""
+    """Waitress' parser, whose every refusal is one of `apps.common.errors`, and which lets no exception escape."""
 
     error: Any = None
     refusal: ServiceError | None = None
@@ -46,7 +46,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
             raise ParsingError("transfer encoding") from error
         except ValueError as error:  # a length of ten thousand digits, an address that is no URL
             raise ParsingError("header") from error
-        # Nobody needs chunks for a JSON object whose length is known; and HTTP/1.0 has none, so that there they would
+        # No caller needs chunks for a JSON object whose length is known; and HTTP/1.0 has none, so that there they would
         # be read as the next request.
         if self.chunked or "TRANSFER_ENCODING" in self.headers:
             self.refusal = LengthRequired()

@@ -173,6 +173,7 @@ class UserPageSchema(PageQuerySchema):
     after = cursor_field(USER_ID)
 
 
+# Shapes of lists differ in their items; a service that has shapes uses `cut`.
 def page(items: Sequence[Mapping[str, Any]], limit: int, cursor: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
     """Shape a list: fetch ``limit + 1`` rows and give them all here; the surplus row only says that there is more."""
     shown = list(items[:limit])

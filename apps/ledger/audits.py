@@ -7,7 +7,6 @@ keys and triggers off.
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
@@ -152,7 +151,7 @@ def _differences(session: Session, pool_id: str) -> Iterator[Difference]:
         yield _difference(f"pool:{pool_id}", "sum_wei", 0, sum(told.values()))
 
 
-def _checkpoint(session: Session, pool_id: str, through: int) -> list[dict[str, Any]]:
+def _checkpoint(session: Session, pool_id: str, through: int) -> list[dict[str, str | int]]:
     later = system_sums_since(session, pool_id, through)
     everything = system_sums_since(session, pool_id, 0)
     return [

@@ -6,7 +6,7 @@ from pathlib import Path
 from apps.common.errors import NotConfigured
 from apps.common.settings import SAMPLE_INTERNAL_KEY, SettingsReader, compose_database_url
 from apps.common.wei import ETHER, GWEI
-from apps.ethereum.horizon import checksum_setting
+from apps.ethereum.addresses import checksum_setting
 from relayer.signing.gas import MAX_GAS_LIMIT
 from relayer.signing.signers import Web3Signer, parse_keys, read_keystores
 from relayer.signing.transactions import Keyring, Signer

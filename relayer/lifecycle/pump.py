@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.exc import OperationalError
 
 from apps.common.database import transaction
-from apps.ethereum.horizon import ChainUnavailable
+from apps.ethereum.endpoints import ChainUnavailable
 from relayer.chain.doubts import STRONG_AFTER, WEAK_AFTER, doubted, drop, nonce_of, not_seen, seen_again
 from relayer.chain.evidence import nonces_elsewhere
 from relayer.chain.snapshot import Look, OpenMessage, look_at_chain
@@ -23,7 +23,8 @@ from relayer.lifecycle.broadcast import send_due
 from relayer.lifecycle.finalize import quarantine, settle
 from relayer.lifecycle.replace import replace_due
 from relayer.lifecycle.sign_queued import assign
-from relayer.store.models import OPEN, Attempt, Message, Signer
+from relayer.store.models import Attempt, Message, Signer
+from relayer.store.states import OPEN
 
 log = structlog.get_logger(__name__)
 

@@ -36,7 +36,8 @@ from relayer.context import RelayerContext
 from relayer.lifecycle.pump import pump_once
 from relayer.signing.signers import parse_keys
 from relayer.signing.transactions import Keyring
-from relayer.store.models import FINAL, Message
+from relayer.store.models import Message
+from relayer.store.states import FINAL
 from tests.support.lido import PURSE_WEI, Desk
 from tests.support.protocols import KEY, POOL, make_settings, running_ledger, serving
 from tests.support.relayer import OPERATOR_KEY

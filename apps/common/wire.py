@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 from uuid import UUID
 
 import marshmallow as ma
@@ -46,15 +46,16 @@ def request_id_of(text: object) -> str | None:
     return text if isinstance(text, str) and REQUEST_ID.fullmatch(text) else None
 
 
+@overload
+def format_time(moment: datetime) -> str: ...
+@overload
+def format_time(moment: None) -> None: ...
+@overload
+def format_time(moment: datetime | None) -> str | None: ...
 def format_time(moment: datetime | None) -> str | None:
-    """RFC 3339 in UTC with ``Z`` and microseconds."""
+    """RFC 3339 in UTC with ``Z`` and microseconds; None for None."""
     if moment is None:
         return None
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def time_text(moment: datetime) -> str:
-    """`format_time` of a moment that is certainly there."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

@@ -163,12 +163,13 @@ def _docs_asset(filename: str) -> Response:
     return send_from_directory(SWAGGER_UI, filename)
 
 
-def _document_text(_converter: Any, field: Any, **_kwargs: Any) -> dict[str, str]:
+def _document_text(_converter: Any, field: Any, **_kwargs: Any) -> dict[str, object]:
     """What OpenAPI says of a field whose value is text on the wire and something else in Python."""
+    text = {"type": ["string", "null"] if field.allow_none else "string"}
     if isinstance(field, WeiField):
-        return {"type": "string", "format": "wei", "pattern": "^-?(0|[1-9][0-9]{0,77})$"}
+        return {**text, "format": "wei", "pattern": "^-?(0|[1-9][0-9]{0,77})$"}
     if isinstance(field, DigitsField):
-        return {"type": "string", "pattern": "^-?[0-9]+$"}
+        return {**text, "pattern": "^-?[0-9]+$"}
     if isinstance(field, TimeField):
-        return {"type": "string", "format": "date-time"}
+        return {**text, "format": "date-time"}
     return {}

@@ -98,10 +98,10 @@ class Proof:
                 self._had = True
 
     def _prove(self) -> None:
-        """Try to change history as this very role, in transactions that are rolled back.
+        """Try each forbidden change with the service's own database role, in transactions that are rolled back.
 
         Every attempt is also made under ``session_replication_role = replica``, where ordinary triggers and foreign
-        keys sleep, as far as the role may set that.
+        keys do not fire, where the role is allowed to set it.
         """
         accepted = []
         for replica in (False, True):
@@ -156,7 +156,8 @@ class Proof:
 
 
 def _become_replica(connection: Connection) -> None:
-    """As far as this role may; one that may not cannot attack that way."""
+    """Switch off ordinary triggers and foreign keys for the transaction. A role without the right to do so goes on with them
+    in force: it could not attack this way either."""
     attempt = connection.begin_nested()
     try:
         connection.execute(text("SET LOCAL session_replication_role = replica"))

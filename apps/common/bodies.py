@@ -70,7 +70,7 @@ def parse_object(raw: bytes) -> JsonObject:
 
 
 def _outside_strings(raw: bytes) -> bytes:
-    """What stands outside strings, as far as the bytes are JSON at all; what is not, the parser refuses."""
+    """The bytes outside strings. Right for bytes that are JSON; the parser refuses all others afterwards."""
     if b"\\" in raw:
         raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     return b"".join(raw.split(b'"')[::2])

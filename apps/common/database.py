@@ -85,9 +85,7 @@ def transaction(sessions: Sessions) -> Iterator[Session]:
         yield session
 
 
-def run_statement(
-    engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]
-) -> tuple[Any, ...] | None:  # fmt: skip
+def run_statement(engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> tuple[Any, ...] | None:
     """Run one statement of an autocommit engine, its transaction included; returns its first row.
 
     A connection that was lost meanwhile, or leads to a server that has become read-only, is no answer: the statement
@@ -135,9 +133,7 @@ def schema_revision(sessions: Sessions) -> str | None:
         return session.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _run_statement(
-    engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]
-) -> tuple[Any, ...] | None:  # fmt: skip
+def _run_statement(engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> tuple[Any, ...] | None:
     """Uses psycopg2 directly. SQLAlchemy's result metadata costs about half the Python time of a one-row statement."""
     try:
         connection = engine.raw_connection()

@@ -273,12 +273,13 @@ def _from_http(error: HTTPException) -> ServiceError:
     if error.code == 422:
         return InvalidInput(errors=_flatten(data.get("messages") or data.get("errors") or {}))
     code = error.code or 500
-    # Whatever else a caller is told, such as a range that a file has not, is the caller's fault, never ours.
+    # Every other HTTP error below 500, such as a range that a file does not have, is the caller's.
     return _BY_STATUS.get(code, BadRequest if 400 <= code < 500 else ServiceError)()
 
 
 def _shortened(errors: FieldErrors) -> dict[str, list[str]]:
-    """A caller who errs ten thousand times is told of the first; the names are the caller's, of any length."""
+    """The first `MAX_FIELDS` faults, their names cut to `MAX_NAME`: a caller may send ten thousand, with names of any
+    length."""
     return {name[:MAX_NAME]: texts[:MAX_FIELDS] for name, texts in islice(errors.items(), MAX_FIELDS)}
 
 

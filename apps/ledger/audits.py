@@ -115,7 +115,7 @@ def run_audit(sessions: Sessions, pool_id: str) -> AuditShape:
     through = settled_newest(sessions)
     with transaction(sessions) as session:
         one_snapshot(session)
-        # A whole history is read: the limit that guards ordinary statements would end the audit of a large one.
+        # The audit reads a whole history, which may take longer than the limit of ordinary statements.
         session.execute(text("SET LOCAL statement_timeout = '10min'"))
         differences = list(_differences(session, pool_id))
         audit = Audit(id=new_id(), ok=not differences, differences=[asdict(each) for each in differences])

@@ -9,7 +9,6 @@ from apps.common.celery_settings import HintPublisher, broker_answers
 from apps.common.database import make_engine, make_sessions
 from apps.common.service_app import build_app
 from apps.ethereum.abilities import Abilities
-from relayer.api.operations import RelayerOperations
 from relayer.api.routes import blueprint
 from relayer.api.service import RelayerService
 from relayer.chain.snapshot import look_at_chain
@@ -44,7 +43,6 @@ def create_app(settings: RelayerSettings | None = None) -> Flask:
     wake = Waker(partial(hints.send, "relayer.tasks.pump", queue="relayer"))
     writer = make_engine(settings.database_url, autocommit=True)
     app.extensions["service"] = RelayerService(context, writer, wake)
-    app.extensions["operations"] = RelayerOperations(context, wake)
     return app
 
 

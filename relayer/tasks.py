@@ -20,7 +20,8 @@ from apps.common.logging import configure_logging
 from relayer.context import RelayerContext, make_context
 from relayer.lifecycle.pump import pump_once
 from relayer.settings import load_settings
-from relayer.store.models import OPEN, Heartbeat, Message
+from relayer.store.models import Heartbeat, Message
+from relayer.store.states import OPEN
 
 # Each ended message wakes the flow that waits for it; beyond this many at once the pool's sweep is quicker.
 MAX_HINTS = 10

@@ -1,4 +1,10 @@
-"""Writing movements: one in one call to the database, or a batch in a fixed number of set-based statements."""
+"""Writing movements: one in one call to the database, or a batch in a fixed number of set-based statements.
+
+The rules of a movement stand twice: for one in the database's function (`sql/post_movement.sql`), for a batch here. A
+batch of one instead of the function takes 4.2 times as long (3.37 ms against 0.80 ms, medians of 3,000 calls each on two
+cores: ``make bench NAME=single_movement``), for it asks the database eight times where the function is asked once. What
+holds the two together is `test_four_ledgers__on_any_history__are_one` in ``tests/property/ledger/test_ledger_model.py``.
+"""
 
 import json
 from collections.abc import Iterator, Sequence

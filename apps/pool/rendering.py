@@ -10,8 +10,7 @@ from sqlalchemy.orm import Session
 
 from apps.common.wire import format_time, time_text
 from apps.pool.models import Batch, BatchTransaction, Request, RequestEvent, Withdrawal
-
-TERMINAL = frozenset({"completed", "rejected", "cancelled", "failed"})
+from apps.pool.states import REQUEST_TERMINAL, RequestStatus
 
 # What happens next, by (kind, status); `due_at` is known only where a timer decides.
 NEXT_STEPS = {
@@ -98,7 +97,7 @@ def render_event(event: RequestEvent, request: dict[str, Any]) -> dict[str, Any]
         "timeline": request["timeline"][: position + 1],
         "updated_at": format_time(event.created_at),
     }
-    if event.status in TERMINAL:
+    if event.status in REQUEST_TERMINAL:
         then["next"] = None
     return {
         "sequence": event.sequence,
@@ -145,7 +144,7 @@ def _request(
 
 def _next(row: Request, withdrawals: list[Withdrawal], max_wait_sec: float) -> dict[str, Any] | None:
     step = NEXT_STEPS.get((row.kind, row.status))
-    if row.status == "queued" and row.intent == "cancel":
+    if row.status == RequestStatus.QUEUED and row.intent is not None:
         step = "cancel"
     if step is None:
         return None
@@ -158,7 +157,7 @@ def _next(row: Request, withdrawals: list[Withdrawal], max_wait_sec: float) -> d
     if step == "finalize" and again:  # it is final, and its claim failed
         return {"step": "pay", "due_at": format_time(min(again))}
     if step == "finalize":  # Lido's to do; an estimate
-        return {"step": step, "due_at": row.context.get("expected_at")}
+        return {"step": step, "due_at": format_time(row.expected_at)}
     return {"step": step, "due_at": format_time(due)}
 
 

@@ -1,5 +1,6 @@
 """What a revert says: Solidity's ``Error(string)`` and ``Panic(uint256)``, and the withdrawal queue's custom errors."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eth_abi.abi import decode
@@ -47,8 +48,29 @@ class Revert:
     detail: str
 
 
+# Lido's refusals that pass by themselves, and the code of each. The queue's `ResumedExpected` means that it is paused.
+PASSING: Mapping[Revert, str] = {
+    Revert("Error", "STAKE_LIMIT"): "stake_limit_exceeded",
+    Revert("Error", "STAKING_PAUSED"): "staking_paused",
+    Revert("Error", "CONTRACT_IS_STOPPED"): "protocol_stopped",
+    Revert("ResumedExpected", "ResumedExpected()"): "queue_paused",
+}
+_PASSING_DETAILS = {revert.detail: code for revert, code in PASSING.items()}
+# The code of a message that was rejected because its simulation reverted; its detail is the revert's.
+SIMULATION_REVERTED = "simulation_reverted"
+
 OUT_OF_GAS = Revert("OutOfGas", "The gas limit was used up.")
 UNKNOWN = Revert("Unknown", "The reason could not be read.")
+
+
+def passing(name: str, detail: str) -> str | None:
+    """The code of a decoded revert that passes by itself, or None."""
+    return PASSING.get(Revert(name, detail))
+
+
+def passing_in_simulation(code: str, detail: str) -> str | None:
+    """The same for the reason of a rejected message, which keeps a revert's detail and not its name."""
+    return _PASSING_DETAILS.get(detail) if code == SIMULATION_REVERTED else None
 
 
 def decode_revert(data: bytes) -> Revert:

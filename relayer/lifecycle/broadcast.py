@@ -21,7 +21,8 @@ from relayer.chain.sanitize import readable
 from relayer.chain.snapshot import Look
 from relayer.context import RelayerContext
 from relayer.store.events import Event, record_all
-from relayer.store.models import FINAL, UNMINED, Attempt, Message, Send, Signer, Slot, one_of
+from relayer.store.models import Attempt, Message, Send, Signer, Slot, one_of
+from relayer.store.states import FINAL, UNMINED
 
 log = structlog.get_logger(__name__)
 

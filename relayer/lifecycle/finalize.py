@@ -28,7 +28,8 @@ from relayer.chain.reverts import UNKNOWN, Revert
 from relayer.chain.snapshot import Look, OpenMessage, Receipt
 from relayer.context import RelayerContext
 from relayer.store.events import Event, record_all
-from relayer.store.models import OPEN, Attempt, Message, Signer, Slot, one_of
+from relayer.store.models import Attempt, Message, Signer, Slot, one_of
+from relayer.store.states import OPEN
 
 log = structlog.get_logger(__name__)
 

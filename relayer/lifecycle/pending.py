@@ -18,7 +18,8 @@ from relayer.lifecycle.fees import (
     Market,
     Standing,
 )
-from relayer.store.models import UNMINED, Attempt, Message, Send, Signer, Slot
+from relayer.store.models import Attempt, Message, Send, Signer, Slot
+from relayer.store.states import UNMINED
 
 _PRICE_REFUSALS = frozenset({Reply.UNDERPRICED, Reply.REPLACEMENT_UNDERPRICED})
 

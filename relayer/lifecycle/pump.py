@@ -23,7 +23,8 @@ from relayer.lifecycle.broadcast import send_due
 from relayer.lifecycle.finalize import quarantine, settle
 from relayer.lifecycle.replace import replace_due
 from relayer.lifecycle.sign_queued import assign
-from relayer.store.models import OPEN, Attempt, Message, Signer
+from relayer.store.models import Attempt, Message, Signer
+from relayer.store.states import OPEN
 
 log = structlog.get_logger(__name__)
 

@@ -21,7 +21,8 @@ from relayer.api.errors import NotQuarantined, OccupantUnknown, ReleaseUnfinishe
 from relayer.chain.evidence import blocks_using, elsewhere, transaction_in
 from relayer.chain.snapshot import Look, answered, look_at_chain, read_receipt
 from relayer.context import RelayerContext
-from relayer.store.models import FINAL, OPEN, ForeignClaim, ForeignTransaction, Message, Signer, Slot
+from relayer.store.models import ForeignClaim, ForeignTransaction, Message, Signer, Slot
+from relayer.store.states import FINAL, OPEN
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,8 @@ from relayer.signing.gas import TRANSFER_GAS
 from relayer.signing.spending_caps import DailySums
 from relayer.signing.transactions import SignatureMismatch, Signed, SignerUnavailable, Unsigned
 from relayer.store.events import record
-from relayer.store.models import UNMINED, Attempt, Message, Send
+from relayer.store.models import Attempt, Message, Send
+from relayer.store.states import UNMINED
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from apps.common.wire import format_time
 from apps.ethereum.jsonrpc import Endpoint, RpcError, Unanswered
 from relayer.chain.doubts import STRONG_AFTER, drop, nonce_doubted, seen_again
 from relayer.chain.replies import Reply, classify
-from relayer.chain.reverts import decode_revert
+from relayer.chain.reverts import SIMULATION_REVERTED, decode_revert
 from relayer.chain.snapshot import Look, call_fields, simulate
 from relayer.context import RelayerContext
 from relayer.signing.gas import MAX_GAS_LIMIT, least_gas, with_margin
@@ -251,7 +251,7 @@ def _reverted(result: Any) -> Refusal | None:
         return None
     message = result.message.lower()
     if result.data or result.code == 3 or "revert" in message:
-        return Refusal("simulation_reverted", decode_revert(result.data).detail)
+        return Refusal(SIMULATION_REVERTED, decode_revert(result.data).detail)
     if "out of gas" in message or "intrinsic gas" in message or "gas required exceeds" in message:
         return Refusal("gas_limit_too_low", "The gas limit does not suffice.")
     return None

@@ -34,12 +34,6 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mappe
 from apps.common.database import new_metadata
 from apps.common.wei import WeiColumn
 
-OPEN = ("signed", "broadcast", "mined")
-FINAL = ("confirmed", "reverted", "cancelled", "expired", "rejected", "conflict")
-STATUSES = ("queued", *OPEN, *FINAL)
-UNMINED = ("signed", "broadcast")
-INTENTS = ("none", "cancel", "expire", "reject")
-SIGNER_STATES = ("active", "draining", "paused", "quarantined")
 Time = DateTime(timezone=True)
 
 

@@ -227,6 +227,7 @@ def test_lido__simulation_and_chain__reverts_are_read(database_url: str, node: N
     refused = house.message("empty")
     assert (refused["status"], refused["nonce"]) == ("rejected", None)
     assert refused["reason"] == {"code": "simulation_reverted", "detail": "ZERO_DEPOSIT"}
+    assert refused["passing"] is None
 
     house.post("good", **submit)
     assert house.run("good")["status"] == "confirmed"
@@ -238,7 +239,16 @@ def test_lido__simulation_and_chain__reverts_are_read(database_url: str, node: N
     house.post("late", **submit)
     late = house.run("late")
     assert (late["status"], late["revert"]) == ("reverted", {"name": "Error", "detail": "STAKING_PAUSED"})
+    assert late["passing"] == "staking_paused"
     assert int(late["gas_cost_wei"]) > 0
+
+    house.post("later", **submit)
+    house.pump()
+    assert house.message("later")["passing"] is None  # it waits, and has not ended
+    house.mine_and_pump(2)
+    later = house.message("later")
+    assert (later["status"], later["reason"]["detail"]) == ("rejected", "STAKING_PAUSED")
+    assert later["passing"] == "staking_paused"
 
 
 def test_history__attempts_and_events__cannot_be_changed(house: House) -> None:

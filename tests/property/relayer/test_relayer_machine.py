@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from relayer.store.models import FINAL
+from relayer.store.states import FINAL
 from tests.support import naive
 from tests.support.anvil import start_anvil
 from tests.support.chaos import RECEIPT, SEND, Chaos, chaos_proxy

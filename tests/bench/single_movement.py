@@ -1,4 +1,4 @@
-"""``make bench NAME=single``: one movement by the database's function, against the same as a batch of one.
+"""``make bench NAME=single_movement``: one movement by the database's function, against the same as a batch of one.
 
 One durable PostgreSQL, one client, the two taken in turns; medians of what each call took.
 """
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from apps.clients.shapes.ledger import NewMovement
-from tests.bench.ledger import _deposit, _ledger_database, _service
+from tests.bench.ledger import deposit, ledger_database, ledger_service
 from tests.support.postgres import start_postgres
 
 CALLS = int(os.environ.get("BENCH_CALLS", "3000"))
@@ -20,7 +20,7 @@ CALLS = int(os.environ.get("BENCH_CALLS", "3000"))
 
 def main() -> int:
     with start_postgres(durable=True) as server:
-        service = _service(_ledger_database(server))
+        service = ledger_service(ledger_database(server))
         ways: dict[str, Callable[[NewMovement], object]] = {
             "function": service.post,
             "batch_of_one": lambda new: service.post_batch([new]),
@@ -29,7 +29,7 @@ def main() -> int:
         draw = random.Random(1)
         for _ in range(CALLS):
             for name, way in ways.items():
-                new = _deposit(draw)
+                new = deposit(draw)
                 start = time.perf_counter()
                 way(new)
                 took[name].append(time.perf_counter() - start)
@@ -37,7 +37,7 @@ def main() -> int:
     for name, median in medians.items():
         sys.stdout.write(f"{name:<14} {median * 1000:.3f} ms\n")
     ratio = round(medians["batch_of_one"] / medians["function"], 2)
-    sys.stdout.write(json.dumps({"bench": "single", "ratios": {"batch_of_one_vs_function": ratio}}) + "\n")
+    sys.stdout.write(json.dumps({"bench": "single_movement", "ratios": {"batch_of_one_vs_function": ratio}}) + "\n")
     return 0
 
 

@@ -12,7 +12,6 @@ REQUESTS_AND_BATCHES = {
     "batches_paused": ("A drift was found and `PAUSE_BATCHES_ON_DRIFT` is set.", "Explain the drift, then resume."),
     "books_behind": ("Ledger and reward index disagree about a user.", "See the reconciliation, then retry."),
     "bunker": ("Lido is in bunker mode after a loss, and pays withdrawals later than usual.", BY_ITSELF),
-    "cancelled_by_user": ("The request was cancelled while it was queued.", "Nothing."),
     "conflict": (
         "Somebody else used the signing key.",
         "Find out what that transaction did; then resolve the walk with it, or release the batch.",
@@ -21,6 +20,10 @@ REQUESTS_AND_BATCHES = {
     "custody_refuses_eth": (
         "Custody is a contract that does not take the ETH of a claim; it is tried again, each time later.",
         "Let custody take plain ETH; it then goes on by itself.",
+    ),
+    "drift": (
+        "A reconciliation found that books and chain differ; the detail names the lines.",
+        "See it in `GET /v1/reconciliations`.",
     ),
     "daily_cap": ("The relayer's `MAX_VALUE_PER_DAY_WEI` leaves no room for it today.", BY_ITSELF),
     "lost_to_slashing": ("A slashing left less than can be requested; the rest is staked again.", "Nothing."),

@@ -49,9 +49,6 @@ FOR_TESTS = {
     "wait_until_up": "tests stop and start parts of a stack",
     "start_workers": "the same",
     "round_trips": "tests and benchmarks count what a call costs a node",
-    "conserved": "the law of the index, which every test of it ends with",
-    "request_transitions": "the table that the migration's copy is compared with",
-    "batch_transitions": "the same",
 }
 _FIELDS = ("models.py", "schemas.py", "base.py", "row.py", "lease.py")
 

@@ -7,7 +7,7 @@ from apps.common.errors import NotConfigured
 from apps.common.settings import SAMPLE_INTERNAL_KEY, BaseSettings, SettingsReader, compose_database_url
 from apps.common.wei import ETHER, GWEI
 from apps.ethereum.addresses import checksum_setting
-from relayer.signing.gas import MAX_GAS_LIMIT
+from relayer.signing.policy import MAX_GAS_LIMIT
 from relayer.signing.signers import Web3Signer, parse_keys, read_keystores
 from relayer.signing.transactions import Keyring, Signer
 
@@ -84,7 +84,7 @@ def load_broker_url() -> str:
 
 
 def load_database_url() -> str:
-    """Only the database's URL, for migrations: they have no business with keys."""
+    """Only the database's URL, for migrations: they are given no keys."""
     reader = _reader()
     url = _database_url(reader)
     reader.finish()

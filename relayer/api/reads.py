@@ -26,8 +26,8 @@ from relayer.api.explain import explain
 from relayer.api.rendering import render_event, render_messages, render_send
 from relayer.chain.snapshot import answered
 from relayer.context import RelayerContext
-from relayer.signing.gas import MAX_GAS_LIMIT
-from relayer.signing.spending_caps import left_of_the_day
+from relayer.signing.policy import MAX_GAS_LIMIT
+from relayer.signing.spending_caps import caps_left
 from relayer.store import models
 from relayer.store.states import FINAL, OPEN, SignerState
 
@@ -110,11 +110,11 @@ class RelayerReads:
         return explain(self._context, message_id)
 
     def limits(self) -> Limits:
-        """What will be applied to each message and to a day, so that a caller builds what passes. What moves between
+        """What will be applied to each message and to a left, so that a caller builds what passes. What moves between
         custody and operator counts for no day's value."""
         settings = self._context.settings
         with transaction(self._context.sessions) as session:
-            left = left_of_the_day(session, self._context)
+            left = caps_left(session, self._context)
         return Limits(
             max_value_per_tx_wei=settings.max_value_per_tx_wei,
             max_value_per_day_wei=settings.max_value_per_day_wei,

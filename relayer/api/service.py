@@ -27,7 +27,7 @@ from relayer.api.reads import RelayerReads, existing
 from relayer.api.rendering import render, render_messages
 from relayer.chain.doubts import doubted, nonce_of
 from relayer.context import RelayerContext
-from relayer.lifecycle.external import end_done
+from relayer.lifecycle.external import end_done_externally
 from relayer.lifecycle.release import release
 from relayer.store import models
 from relayer.store.events import Event, first_digest, record
@@ -116,7 +116,7 @@ class RelayerService:
         `AlreadyFinal`, or `SignerQuarantined` or `SignerDoubted` for a queued one: what another sender did with its key
         may have executed it, and that is not known yet.
         """
-        end_done(self.context)
+        end_done_externally(self.context)
         with transaction(self.context.sessions) as session:
             row = existing(session, message_id, lock=True)
             if row.status in FINAL and row.status != TransactionStatus.CANCELLED:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from eth_abi.abi import decode
 from eth_utils.abi import function_signature_to_4byte_selector
 
-from relayer.chain.sanitize import readable
+from relayer.chain.replies import readable
 
 ERROR = bytes.fromhex("08c379a0")
 PANIC = bytes.fromhex("4e487b71")
@@ -79,7 +79,7 @@ def decode_revert(data: bytes) -> Revert:
         return Revert("Unknown", "It reverted without a reason.")
     try:
         return _decode(data[:4], data[4:])
-    except Exception:  # noqa: BLE001  # malformed data of a stranger's contract
+    except Exception:  # noqa: BLE001  # malformed data of an unknown contract
         return _undecoded(data)
 
 

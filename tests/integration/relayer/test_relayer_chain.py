@@ -15,7 +15,7 @@ from apps.devnet.deployment import connect, contract_at, deploy
 from relayer.signing.signers import parse_keys
 from relayer.signing.transactions import Keyring
 from relayer.store.events import digest
-from relayer.store.models import MessageEvent, Slot
+from relayer.store.models import MessageEvent, NonceRow
 from tests.support.relayer import (
     CHAIN_ID,
     CUSTODY,
@@ -198,7 +198,7 @@ def test_nonce__taken_by_a_stranger_with_the_key__conflict_and_quarantine(house:
     assert house.message("m:3")["reason"]["code"] == "signer_not_active"
     assert house.client.get("/v1/signers").get_json()["items"][0]["state"] == "quarantined"
     with transaction(house.context.sessions) as session:
-        assert session.scalars(select(Slot.state).order_by(Slot.nonce)).all() == ["foreign", "settled"]
+        assert session.scalars(select(NonceRow.state).order_by(NonceRow.nonce)).all() == ["foreign", "settled"]
 
 
 def test_signer__chain_is_ahead_of_the_database__quarantined(house: House) -> None:

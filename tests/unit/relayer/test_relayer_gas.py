@@ -1,6 +1,6 @@
 """Gas limits: the floor of calldata, and the margin over an estimate."""
 
-from relayer.signing.gas import MAX_GAS_LIMIT, least_gas, with_margin
+from relayer.signing.policy import MAX_GAS_LIMIT, least_gas, with_margin
 
 
 def test_least_gas__calldata__ten_gas_a_token() -> None:

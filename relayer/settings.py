@@ -7,7 +7,7 @@ from apps.common.errors import NotConfigured
 from apps.common.settings import SAMPLE_INTERNAL_KEY, BaseSettings, SettingsReader, compose_database_url
 from apps.common.wei import ETHER, GWEI
 from apps.ethereum.addresses import checksum_setting
-from relayer.signing.policy import MAX_GAS_LIMIT
+from apps.ethereum.constants import MAX_GAS, TRANSFER_GAS
 from relayer.signing.signers import Web3Signer, parse_keys, read_keystores
 from relayer.signing.transactions import Keyring, Signer
 
@@ -58,7 +58,7 @@ def load_settings() -> RelayerSettings:
         confirmations=max(1, reader.integer("CONFIRMATIONS", 2) or 1),
         money_horizon=reader.choice("MONEY_HORIZON", ("", "finalized", "depth"), "") or None,
         # EIP-7825 caps a transaction's gas; an older file may hold more.
-        gas_limit=min(MAX_GAS_LIMIT, reader.integer("GAS_LIMIT", 1_000_000, minimum=21_000) or 0),
+        gas_limit=min(MAX_GAS, reader.integer("GAS_LIMIT", 1_000_000, minimum=TRANSFER_GAS) or 0),
         fallback_tip_wei=reader.wei("FALLBACK_GAS_TIP_CAP_WEI", GWEI),
         custody_address=reader.optional_text("CUSTODY_ETH_ADDRESS"),
         operator_address=reader.optional_text("RELAYER_OPERATOR_ADDRESS"),

@@ -20,13 +20,13 @@ from apps.clients.shapes.relayer import (
 )
 from apps.common.database import transaction
 from apps.common.wire import cut, integer_cursor
+from apps.ethereum.constants import MAX_GAS
 from apps.ethereum.jsonrpc import Endpoint
 from relayer.api.errors import TransactionNotFound
 from relayer.api.explain import explain
 from relayer.api.rendering import render_event, render_messages, render_send
 from relayer.chain.snapshot import answered
 from relayer.context import RelayerContext
-from relayer.signing.policy import MAX_GAS_LIMIT
 from relayer.signing.spending_caps import caps_left
 from relayer.store import models
 from relayer.store.states import FINAL, OPEN, SignerState
@@ -122,7 +122,7 @@ class RelayerReads:
             max_gas_per_tx_wei=settings.max_gas_per_tx_wei,
             max_gas_per_day_wei=settings.max_gas_per_day_wei,
             gas_left_today_wei=left.gas_wei,
-            max_gas_limit=MAX_GAS_LIMIT,
+            max_gas_limit=MAX_GAS,
         )
 
     def signers(self) -> Signers:

@@ -9,7 +9,7 @@ import structlog
 
 from apps.ethereum.endpoints import Endpoints
 from apps.ethereum.jsonrpc import Endpoint, Request, RpcError, Unanswered
-from relayer.chain.reverts import OUT_OF_GAS, UNKNOWN, Revert, decode_revert
+from apps.ethereum.reverts import OUT_OF_GAS, UNKNOWN, Revert, decode_revert
 from relayer.chain.snapshot import ChainSnapshot, NodeObject, Receipt, answered, call_fields, read_receipt
 from relayer.settings import RelayerSettings
 from relayer.store.messages import OpenMessage

@@ -1,4 +1,4 @@
-"""What a node's reply to ``eth_sendRawTransaction`` means, as data, and how texts from outside are made fit to keep.
+"""What a node's reply to ``eth_sendRawTransaction`` means, as data.
 
 Matched lower-cased, white space collapsed, by substring, the longer text before the one it contains; never by code, as
 clients share codes between meanings. No class leads to a new nonce: an error does not prove that no node has the bytes.
@@ -67,12 +67,3 @@ def classify(message: str) -> Reply:
         if any(pattern in text for pattern in patterns):
             return reply
     return Reply.AMBIGUOUS
-
-
-def readable(text: str, limit: int) -> str:
-    """`text` without what PostgreSQL refuses (NUL, lone surrogates) or a terminal obeys, cut to `limit` characters.
-
-    Nodes and contracts choose these texts. One such character would fail the transaction that stores the text, and so
-    again at each tick.
-    """
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:limit])

@@ -16,7 +16,8 @@ from sqlalchemy.orm import aliased
 from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
 from apps.ethereum.jsonrpc import Endpoint, RpcError, Unanswered
-from relayer.chain.replies import DELIVERED, Reply, classify, readable
+from apps.ethereum.sanitize import readable
+from relayer.chain.replies import DELIVERED, Reply, classify
 from relayer.chain.snapshot import ChainSnapshot
 from relayer.context import RelayerContext
 from relayer.store.events import Event, record_all

@@ -22,9 +22,9 @@ from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
+from apps.ethereum.reverts import UNKNOWN, Revert
 from relayer.chain.doubts import STRONG_AFTER, seen_again
 from relayer.chain.evidence import Ending, agreed, find_nonce_user, why_reverted
-from relayer.chain.reverts import UNKNOWN, Revert
 from relayer.chain.snapshot import ChainSnapshot, Receipt
 from relayer.context import RelayerContext
 from relayer.lifecycle.quarantine import quarantine

@@ -12,9 +12,9 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
-from web3 import Web3
 
 from apps.common.database import transaction
+from apps.ethereum.addresses import checksummed
 from apps.ethereum.jsonrpc import Endpoint, RpcError, Unanswered
 from relayer.api.errors import NonceUserUnknown, NotQuarantined, ReleaseUnfinished, SignerNotAtRest, SignerNotFound
 from relayer.chain.evidence import blocks_using, elsewhere, transaction_in
@@ -225,7 +225,7 @@ def _read_use(endpoint: Endpoint, address: str, nonce: int, block: NodeObject) -
         block_number=number,
         block_hash=block_hash,
         tx_hash=found["hash"],
-        to_address=str(Web3.to_checksum_address(found["to"])) if found.get("to") else None,
+        to_address=checksummed(found["to"]) if found.get("to") else None,
         value_wei=int(found["value"], 16),
         data=bytes.fromhex(found["input"][2:]),
         success=receipt.success,

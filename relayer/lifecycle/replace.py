@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
+from apps.ethereum.constants import TRANSFER_GAS
 from relayer.chain.replies import DELIVERED, Reply
 from relayer.chain.snapshot import ChainSnapshot
 from relayer.context import RelayerContext
 from relayer.lifecycle.fees import Market, raised, why_raise, within
 from relayer.lifecycle.pending import Unmined, may_be_due
-from relayer.signing.policy import TRANSFER_GAS
 from relayer.signing.spending_caps import SpendingSums
 from relayer.signing.transactions import SignatureMismatch, Signed, SignerUnavailable, Unsigned
 from relayer.store.events import record

@@ -8,13 +8,15 @@ from sqlalchemy import func, select
 
 from apps.common.database import transaction
 from apps.common.wire import format_time
+from apps.ethereum.constants import MAX_GAS
 from apps.ethereum.jsonrpc import Endpoint, RpcError, Unanswered
+from apps.ethereum.reverts import decode_revert
 from relayer.chain.doubts import STRONG_AFTER, drop, nonce_doubted, seen_again
 from relayer.chain.replies import Reply, classify
-from relayer.chain.reverts import SIMULATION_REVERTED, decode_revert
+from relayer.chain.reverts import SIMULATION_REVERTED
 from relayer.chain.snapshot import ChainSnapshot, call_fields, simulate
 from relayer.context import RelayerContext
-from relayer.signing.policy import MAX_GAS_LIMIT, PAYOUT, Refusal, judge, least_gas, with_margin
+from relayer.signing.policy import PAYOUT, Refusal, judge, least_gas, with_margin
 from relayer.store.messages import Queued, end, note, reject
 from relayer.store.models import Message, Signer
 from relayer.store.states import SignerState, TransactionStatus
@@ -123,7 +125,7 @@ def _simulate(endpoint: Endpoint, rows: Sequence[Queued]) -> list[object]:
     for gas_named, method in ((True, "eth_call"), (False, "eth_estimateGas")):
         places = [place for place, row in enumerate(rows) if row.gas_named is gas_named]
         calls = [
-            call_fields(row.sender, row.to, row.data, row.value_wei, row.gas_limit if gas_named else MAX_GAS_LIMIT)
+            call_fields(row.sender, row.to, row.data, row.value_wei, row.gas_limit if gas_named else MAX_GAS)
             for row in (rows[place] for place in places)
         ]
         found: list[object]
@@ -142,7 +144,7 @@ def _gas_limit(row: Queued, estimate: object) -> int:
         needed = with_margin(int(estimate, 16)) if isinstance(estimate, str) else 0
     except ValueError:
         needed = 0
-    return min(MAX_GAS_LIMIT, max(row.gas_limit, least_gas(row.data), needed))
+    return min(MAX_GAS, max(row.gas_limit, least_gas(row.data), needed))
 
 
 def _reverted(result: object) -> Refusal | None:

@@ -22,11 +22,10 @@ from apps.common.wire import (
     limit_field,
     message_id_field,
 )
+from apps.ethereum.constants import MAX_GAS, TRANSFER_GAS
 
 MAX_DATA_BYTES = 128 * 1024  # what nodes accept in one transaction
 MAX_WAIT_SEC = 30
-MIN_GAS_LIMIT = 21_000
-MAX_GAS_LIMIT = 16_777_216  # EIP-7825
 _PURPOSE = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z", re.ASCII)
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*", re.ASCII)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
@@ -143,7 +142,7 @@ class NewTransaction:
     data: str = given(DataField, required=True)
     value_wei: int = given(WeiField, minimum=0, required=True)
     gas_limit: int | None = given(
-        StrictInteger, load_default=None, allow_none=True, validate=ma.validate.Range(MIN_GAS_LIMIT, MAX_GAS_LIMIT)
+        StrictInteger, load_default=None, allow_none=True, validate=ma.validate.Range(TRANSFER_GAS, MAX_GAS)
     )
     deadline: datetime | None = given(TimeField, load_default=None, allow_none=True)
     sender: str | None = given(AddressField, data_key="from", load_default=None, allow_none=True)

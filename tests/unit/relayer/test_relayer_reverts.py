@@ -4,7 +4,8 @@ import pytest
 from eth_abi.abi import encode
 from eth_utils.abi import function_signature_to_4byte_selector as selector
 
-from relayer.chain.reverts import ERROR, PANIC, PASSING, Revert, decode_revert, passing, passing_in_simulation
+from apps.ethereum.reverts import ERROR, PANIC, Revert, decode_revert
+from relayer.chain.reverts import PASSING, passing, passing_in_simulation
 
 
 @pytest.mark.parametrize(

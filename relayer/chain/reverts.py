@@ -1,10 +1,10 @@
-"""Which of Lido's reverts pass by themselves; what a revert says is decoded by `apps.ethereum.reverts`."""
+"""Which of Lido's refusals pass by themselves, and the code of each."""
 
 from collections.abc import Mapping
 
 from apps.ethereum.reverts import Revert
 
-# Lido's refusals that pass by themselves, and the code of each. The queue's `ResumedExpected` means that it is paused.
+# The queue's `ResumedExpected` means that it is paused.
 PASSING: Mapping[Revert, str] = {
     Revert("Error", "STAKE_LIMIT"): "stake_limit_exceeded",
     Revert("Error", "STAKING_PAUSED"): "staking_paused",

@@ -10,8 +10,9 @@ from functools import lru_cache
 
 from eth_abi.abi import decode, encode
 from eth_utils.abi import function_signature_to_4byte_selector
-from eth_utils.address import is_address, to_checksum_address
+from eth_utils.address import is_address
 
+from apps.ethereum.addresses import checksummed
 from apps.ethereum.constants import MAX_GAS, TRANSFER_GAS
 from relayer.signing.targets import not_a_payee
 
@@ -161,19 +162,19 @@ def _submit(_rules: Rules, proposal: Proposal) -> None:
 
 def _approve(rules: Rules, proposal: Proposal) -> None:
     spender, _amount = _arguments(proposal.data, "address", "uint256")
-    if to_checksum_address(str(spender)) != _address("LIDO_WITHDRAWAL_QUEUE_ADDRESS", rules.queue):
+    if checksummed(str(spender)) != _address("LIDO_WITHDRAWAL_QUEUE_ADDRESS", rules.queue):
         raise _Refused("spender_not_queue", "Only the withdrawal queue may be approved.")
 
 
 def _request(rules: Rules, proposal: Proposal) -> None:
     _amounts, owner = _arguments(proposal.data, "uint256[]", "address")
-    if to_checksum_address(str(owner)) != _address("RELAYER_OPERATOR_ADDRESS", rules.operator):
+    if checksummed(str(owner)) != _address("RELAYER_OPERATOR_ADDRESS", rules.operator):
         raise _Refused("owner_not_operator", "Withdrawal NFTs belong to the operator only; name it as the owner.")
 
 
 def _claim(rules: Rules, proposal: Proposal) -> None:
     _ids, _hints, recipient = _arguments(proposal.data, "uint256[]", "uint256[]", "address")
-    if to_checksum_address(str(recipient)) != _address("CUSTODY_ETH_ADDRESS", rules.custody):
+    if checksummed(str(recipient)) != _address("CUSTODY_ETH_ADDRESS", rules.custody):
         raise _Refused("recipient_not_custody", "Claims pay custody only.")
 
 
@@ -200,4 +201,4 @@ def _address(name: str, value: str | None) -> str:
 def _known(value: str | None) -> str | None:
     if not value or not is_address(value) or int(value, 16) == 0:
         return None
-    return str(to_checksum_address(value))
+    return checksummed(value)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps.common.errors import NotConfigured
-from apps.common.settings import SAMPLE_INTERNAL_KEY, BaseSettings, SettingsReader, compose_database_url
+from apps.common.settings import SAMPLE_INTERNAL_KEY, SettingsReader, compose_database_url
 from apps.common.wei import ETHER, GWEI
 from apps.ethereum.addresses import checksum_setting
 from apps.ethereum.constants import MAX_GAS, TRANSFER_GAS
@@ -50,7 +50,7 @@ def load_settings() -> RelayerSettings:
         http_port=reader.integer("HTTP_PORT", 8082, minimum=1),
         http_bind_address=reader.bind_address(),
         database_url=_database_url(reader),
-        broker_url=BaseSettings.read_broker(reader),
+        broker_url=reader.broker_url(),
         rpc_urls=reader.urls("RPC_URL"),
         chain_id=reader.integer("CHAIN_ID", minimum=1),
         keyring=_keyring(reader),
@@ -80,7 +80,7 @@ def load_settings() -> RelayerSettings:
 
 def load_broker_url() -> str:
     """Only the broker's URL: what the Celery app needs before anything else is read."""
-    return BaseSettings.read_broker(_reader())
+    return _reader().broker_url()
 
 
 def load_database_url() -> str:

@@ -72,9 +72,9 @@ def several(shape: type[Any], most: int) -> Any:
     return given(ma.fields.List, cls_or_instance=nested, required=True, validate=ma.validate.Length(1, most))
 
 
-def described(text: str) -> Any:
-    """A dataclass field of an answer, with a description for OpenAPI."""
-    return dataclasses.field(metadata={"metadata": {"description": text}})
+def described(text: str, **more: Any) -> Any:
+    """A dataclass field of an answer, with a description for OpenAPI, and `more` that OpenAPI knows, such as ``enum``."""
+    return dataclasses.field(metadata={"metadata": {"description": text, **more}})
 
 
 def schema_of(shape: type[Any], base: type[ma.Schema] | None = None) -> type[ma.Schema]:
@@ -92,7 +92,7 @@ def load(shape: type[T], data: Any) -> T:
     return found
 
 
-def dump(value: Any) -> dict[str, Any]:
+def dump(value: Any) -> dict[str, Any]:  # JSON: text, numbers, lists and objects, as the shape says
     """The JSON of a shape."""
     made: dict[str, Any] = _instance(type(value)).dump(value)
     return made

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 from uuid import UUID
 
 import marshmallow as ma
@@ -18,6 +18,7 @@ _NO_DOTS = r"(?!\.{1,2}\Z)"
 MESSAGE_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._:@-]{1,200}", re.ASCII)
 USER_ID = re.compile(_NO_DOTS + r"(?!@)[A-Za-z0-9._:|+=@-]{1,128}", re.ASCII)
 POOL_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 MESSAGE_ID_RULE = "Must be 1 to 200 characters out of A-Z a-z 0-9 . _ : @ -, but not . or .."
 USER_ID_RULE = "Must be 1 to 128 characters out of A-Z a-z 0-9 . _ : | + = @ -, not starting with @, and not . or .."
 POOL_ID_RULE = "Must be 1 to 64 characters out of A-Z a-z 0-9 . _ -, but not . or .."
@@ -40,15 +41,21 @@ def new_id(after: str | None = None) -> str:
     return made if after is None or made > after else str(UUID(int=UUID(after).int + 1))
 
 
+def request_id_of(text: object) -> str | None:
+    """A request id that a caller gave, if it is one."""
+    return text if isinstance(text, str) and REQUEST_ID.fullmatch(text) else None
+
+
+@overload
+def format_time(moment: datetime) -> str: ...
+@overload
+def format_time(moment: None) -> None: ...
+@overload
+def format_time(moment: datetime | None) -> str | None: ...
 def format_time(moment: datetime | None) -> str | None:
-    """RFC 3339 in UTC with ``Z`` and microseconds."""
+    """RFC 3339 in UTC with ``Z`` and microseconds; None for None."""
     if moment is None:
         return None
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def time_text(moment: datetime) -> str:
-    """`format_time` of a moment that is certainly there."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -167,6 +174,7 @@ class UserPageSchema(PageQuerySchema):
     after = cursor_field(USER_ID)
 
 
+# Shapes of lists differ in their items; a service that has shapes uses `cut`.
 def page(items: Sequence[Mapping[str, Any]], limit: int, cursor: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
     """Shape a list: fetch ``limit + 1`` rows and give them all here; the surplus row only says that there is more."""
     shown = list(items[:limit])

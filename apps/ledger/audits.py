@@ -7,7 +7,6 @@ keys and triggers off.
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
@@ -116,7 +115,7 @@ def run_audit(sessions: Sessions, pool_id: str) -> AuditShape:
     through = settled_newest(sessions)
     with transaction(sessions) as session:
         one_snapshot(session)
-        # A whole history is read: the limit that guards ordinary statements would end the audit of a large one.
+        # The audit reads a whole history, which may take longer than the limit of ordinary statements.
         session.execute(text("SET LOCAL statement_timeout = '10min'"))
         differences = list(_differences(session, pool_id))
         audit = Audit(id=new_id(), ok=not differences, differences=[asdict(each) for each in differences])
@@ -152,7 +151,7 @@ def _differences(session: Session, pool_id: str) -> Iterator[Difference]:
         yield _difference(f"pool:{pool_id}", "sum_wei", 0, sum(told.values()))
 
 
-def _checkpoint(session: Session, pool_id: str, through: int) -> list[dict[str, Any]]:
+def _checkpoint(session: Session, pool_id: str, through: int) -> list[dict[str, str | int]]:
     later = system_sums_since(session, pool_id, through)
     everything = system_sums_since(session, pool_id, 0)
     return [

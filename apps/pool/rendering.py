@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from apps.common.wire import format_time, time_text
+from apps.common.wire import format_time
 from apps.pool.models import Batch, BatchTransaction, Request, RequestEvent, Withdrawal
 from apps.pool.states import REQUEST_TERMINAL, RequestStatus
 
@@ -76,8 +76,8 @@ def render_batch(row: Batch, transactions: list[dict[str, Any]]) -> dict[str, An
         "request_count": row.request_count,
         "amount_wei": str(row.amount_wei),
         "transactions": transactions,
-        "created_at": time_text(row.created_at),
-        "updated_at": time_text(row.updated_at),
+        "created_at": format_time(row.created_at),
+        "updated_at": format_time(row.updated_at),
     }
 
 
@@ -137,8 +137,8 @@ def _request(
         "timeline": [
             {"status": event.status, "at": format_time(event.created_at), "reason": event.reason} for event in events
         ],
-        "created_at": time_text(row.created_at),
-        "updated_at": time_text(row.updated_at),
+        "created_at": format_time(row.created_at),
+        "updated_at": format_time(row.updated_at),
     }
 
 

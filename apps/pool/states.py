@@ -6,22 +6,11 @@ a request that was paid and is set back to `queued` would be paid a second time,
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import TypeVar
 
+from apps.clients.shapes.relayer import TransactionStatus
+from apps.common.states import Status
 from apps.flow.runner import PARKED
-
-
-class Status(StrEnum):
-    """A status; its meaning stands beside it and is what the docs show."""
-
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str = "") -> "Status":
-        made = str.__new__(cls, value)
-        made._value_ = value
-        made.meaning = meaning
-        return made
 
 
 class RequestKind(Status):
@@ -76,20 +65,24 @@ class ResolutionStatus(Status):
     APPLIED = "applied", "The walk or the batch has acted on it."
 
 
-class TransactionStatus(Status):
-    """Of a batch's transaction, as the relayer answers it."""
-
-    QUEUED = "queued", "Accepted; not signed yet."
-    SIGNED = "signed", "Signed and stored; not handed to a node yet."
-    BROADCAST = "broadcast", "Handed to nodes."
-    MINED = "mined", "In a block that is not final yet."
-    CONFIRMED = "confirmed", "In a final block, with its effect."
-    REVERTED = "reverted", "In a final block, without effect."
-    REJECTED = "rejected", "Never signed: the policy, a cap or the simulation refused it."
-    EXPIRED = "expired", "Not signed or not mined before its deadline; it never will be."
-    CANCELLED = "cancelled", "Another transaction took its nonce; it never will be mined."
-    CONFLICT = "conflict", "Its nonce was used by a transaction that the relayer did not send: ops decide."
-
+__all__ = [
+    "BATCH_OPEN",
+    "BATCH_TERMINAL",
+    "FIRST_STATUS",
+    "REQUEST_TERMINAL",
+    "SIGNED_AND_OPEN",
+    "UNDER_WAY",
+    "WITHOUT_EFFECT",
+    "BatchKind",
+    "BatchStatus",
+    "RequestKind",
+    "RequestStatus",
+    "ResolutionStatus",
+    "TransactionStatus",
+    "WalkStatus",
+    "batch_transitions",
+    "request_transitions",
+]
 
 K = TypeVar("K", bound=Status)
 S = TypeVar("S", bound=Status)
@@ -143,7 +136,8 @@ BATCH_TERMINAL = frozenset({B.COMPLETED, B.FAILED})
 # Open, and not parked: what holds up a parked batch is its own.
 BATCH_OPEN = frozenset(B) - BATCH_TERMINAL - {B.NEEDS_ATTENTION}
 
-# Of transactions: may still be mined; certainly without effect, so that the batch may try again; and for good without one.
+# Of a batch's transactions, as the relayer answers them: may still be mined; and ended for good without an effect, so that the
+# batch may try again.
 UNDER_WAY = frozenset({T.QUEUED, T.SIGNED, T.BROADCAST, T.MINED})
 SIGNED_AND_OPEN = UNDER_WAY - {T.QUEUED}
 WITHOUT_EFFECT = frozenset({T.REVERTED, T.REJECTED, T.EXPIRED, T.CANCELLED})

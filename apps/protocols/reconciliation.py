@@ -8,7 +8,7 @@ from apps.clients.ledger import LedgerClient
 from apps.clients.shapes.reconciliation import ReconciliationLine, RewardSums
 from apps.common.database import Sessions, transaction
 from apps.common.errors import InvalidInput
-from apps.common.wire import time_text
+from apps.common.wire import format_time
 from apps.protocols.chain import Block, Chain
 from apps.protocols.history import History
 from apps.protocols.recorded import flow_sums, open_withdrawals
@@ -141,7 +141,7 @@ def _ledger_behind(chain: Chain, ledger: LedgerClient, pool_id: str) -> float:
 def _later_deposits(ledger: LedgerClient, pool_id: str, timestamp: float) -> int:
     """Deposits and gas floats posted after this time: their ETH need not be in the block. Counted off, it can only show
     as more."""
-    since = time_text(block_time(timestamp))
+    since = format_time(block_time(timestamp))
     total = 0
     for kind in ("deposit", "gas_float"):
         after = None

@@ -1,4 +1,4 @@
-"""The reward index in whole numbers: no wei is lost, and no order of calls changes what anybody gets.
+"""The reward index in whole numbers: no wei is lost, and the order of calls changes no position's reward.
 
 The index ``acc_reward_per_share`` counts reward per wei of weight, scaled by P = 10^36. Both remainders are carried:
 the pool's (what a division could not hand out) and each position's (its fraction of a wei). Increments are signed, and
@@ -171,7 +171,7 @@ def reward_debt(position: PositionState) -> int:
 
 
 def settle(position: PositionState, index: int) -> PositionState:
-    """Write down what is owed at this index. It changes nobody's reward, however often and by whomever it is done."""
+    """Write down what is owed at this index. It changes no reward, however often it is done."""
     return replace(position, pending_scaled=owed(position, index), snapshot=index)
 
 

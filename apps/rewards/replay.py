@@ -58,7 +58,7 @@ class Replay:
         held = []
         for user_id, position in positions:
             held.append(position)
-            # Settling changes nobody's reward, so a position is compared as it stands when settled at one index.
+            # Settling changes no reward, so positions are compared as they stand when all are settled at one index.
             expected = index_math.settle(left.pop(user_id, PositionState()), self.pool.index)
             found += _fields(f"position {user_id}", expected, index_math.settle(position, self.pool.index))
         for user_id, position in left.items():
@@ -78,7 +78,7 @@ class Replay:
                 self.differences.append(Difference(subject, name, str(value), str(getattr(event, name))))
 
     def _check_settled(self) -> None:
-        """After a loss that is settled, nobody may have whole wei pending."""
+        """After a loss that is settled, no position may have whole wei pending."""
         if self.unsettled is None:
             return
         for user_id, position in self.positions.items():

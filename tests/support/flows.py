@@ -213,7 +213,7 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
     custody = changes.pop("custody", operator)
     relayer_changes = changes.pop("relayer", {})
     url = {name: make_database(name) for name in ("ledger", "rewards", "protocols", "pool", "relayer")}
-    base: dict[str, Any] = {"app_env": "test", "internal_keys": (KEY,), "broker_url": DEAD_BROKER, "pool_id": POOL}
+    base: dict[str, Any] = {"app_env": "test", "internal_keys": (KEY,), "pool_id": POOL}
     with ExitStack() as stack:
         books = stack.enter_context(running_ledger(url["ledger"]))
         fee = changes.pop("reward_fee_bps", 0)
@@ -246,6 +246,7 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
         )
         settings = PoolSettings(
             **base,
+            broker_url=DEAD_BROKER,
             http_port=8104,
             database_url=normalise_database_url(url["pool"]),
             ledger_url=books.url,

@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Any
 
 import marshmallow as ma
 
 from apps.clients.shapes.common import Reason
 from apps.common.shapes import StrictInteger, Time, Wei, Whole, described, given
+from apps.common.states import Status
 from apps.common.wei import WeiField
 from apps.common.wire import (
     DEFAULT_LIMIT,
@@ -31,45 +31,45 @@ _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*", re.ASCII)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
 
-class TransactionStatus(StrEnum):
+class TransactionStatus(Status):
     """How a message stands. What may follow what is said by `relayer.store.states`."""
 
-    QUEUED = "queued"  # accepted; it has no nonce yet
-    SIGNED = "signed"  # it has its nonce, and its signed bytes are stored; no node has confirmed to hold them
-    BROADCAST = "broadcast"  # a node holds its bytes
-    MINED = "mined"  # seen in a block above the money horizon; a reorg may undo it
-    CONFIRMED = "confirmed"  # executed, in a block at or below the money horizon
-    REVERTED = "reverted"  # mined at or below the money horizon, and failed: no effect, but gas was paid
-    CANCELLED = "cancelled"  # taken back by its caller before it had an effect
-    EXPIRED = "expired"  # its deadline passed before it had an effect
-    REJECTED = "rejected"  # refused by the policy, a simulation or every node; no effect
-    CONFLICT = "conflict"  # another sender with the same key used its nonce, or did the same already: ops decide
+    QUEUED = "queued", "Accepted; it has no nonce yet."
+    SIGNED = "signed", "It has its nonce, and its signed bytes are stored; no node has confirmed to hold them."
+    BROADCAST = "broadcast", "A node holds its bytes."
+    MINED = "mined", "Seen in a block above the money horizon; a reorg may undo it."
+    CONFIRMED = "confirmed", "Executed, in a block at or below the money horizon."
+    REVERTED = "reverted", "Mined at or below the money horizon, and failed: no effect, but gas was paid."
+    CANCELLED = "cancelled", "Taken back by its caller before it had an effect."
+    EXPIRED = "expired", "Its deadline passed before it had an effect."
+    REJECTED = "rejected", "Refused by the policy, a simulation or every node; no effect."
+    CONFLICT = "conflict", "Another sender with the same key used its nonce, or did the same already: ops decide."
 
 
-class Intent(StrEnum):
+class Intent(Status):
     """Why an empty transaction is to take a message's nonce. The transaction that is mined decides, not this."""
 
-    NONE = "none"  # none is
-    CANCEL = "cancel"  # its caller took it back
-    EXPIRE = "expire"  # its deadline passed
-    REJECT = "reject"  # every node calls it invalid
+    NONE = "none", "None is."
+    CANCEL = "cancel", "Its caller took it back."
+    EXPIRE = "expire", "Its deadline passed."
+    REJECT = "reject", "Every node calls it invalid."
 
 
-class SignerState(StrEnum):
+class SignerState(Status):
     """What a key may do."""
 
-    NEW = "new"  # nothing: its nonce on the chain is not known yet
-    ACTIVE = "active"  # sign and send
-    DRAINING = "draining"  # finish what has a nonce; nothing else gets one
-    PAUSED = "paused"  # neither sign nor send
-    QUARANTINED = "quarantined"  # sign nothing new until what another sender did with it is recorded, see release
+    NEW = "new", "Nothing: its nonce on the chain is not known yet."
+    ACTIVE = "active", "Sign and send."
+    DRAINING = "draining", "Finish what has a nonce; nothing else gets one."
+    PAUSED = "paused", "Neither sign nor send."
+    QUARANTINED = "quarantined", "Sign nothing new until what another sender did with it is recorded, see release."
 
 
-class AttemptKind(StrEnum):
+class AttemptKind(Status):
     """What a signed transaction of a message's nonce does."""
 
-    PAYLOAD = "payload"  # what the message asks for
-    NOOP = "noop"  # nothing: it only uses the nonce up, so that the payload cannot be executed any more
+    PAYLOAD = "payload", "What the message asks for."
+    NOOP = "noop", "Nothing: it only uses the nonce up, so that the payload cannot be executed any more."
 
 
 class AddressField(ma.fields.String):
@@ -116,10 +116,10 @@ class StatusesField(ma.fields.String):
         return statuses
 
 
-def _text_of(values: type[StrEnum]) -> type[ma.fields.Enum[StrEnum]]:
+def _text_of(values: type[Status]) -> type[ma.fields.Enum[Status]]:
     """The field of an enum that goes over the wire as its text."""
 
-    class TextField(ma.fields.Enum[StrEnum]):
+    class TextField(ma.fields.Enum[Status]):
         def __init__(self, **kwargs: Any) -> None:
             super().__init__(values, by_value=ma.fields.String, **kwargs)
 

@@ -170,13 +170,13 @@ class Positions:
     next: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Event:
     """One effect on the index. An accrual's or a release's own fields are null in other kinds."""
 
     id: Whole
     pool_id: str
-    kind: str
+    kind: str = described("What happened.", enum=EVENT_KINDS)
     message_id: str
     user_id: str | None
     staked_delta_wei: SignedWei

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput, NotFound
 from apps.common.idempotency import differing_fields, raise_reused
-from apps.common.wire import format_time, new_id, page, time_text
+from apps.common.wire import format_time, new_id, page
 from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.errors import (
@@ -319,7 +319,7 @@ def _render(row: Resolution) -> dict[str, Any]:
         "evidence": row.evidence,
         "status": row.status,
         "decided_by": row.decided_by,
-        "created_at": time_text(row.created_at),
+        "created_at": format_time(row.created_at),
         "decided_at": format_time(row.decided_at),
         "applied_at": format_time(row.applied_at),
     }

@@ -179,7 +179,7 @@ def _claim(rules: Rules, proposal: Proposal) -> None:
 
 
 def _arguments(data: bytes, *types: str) -> tuple[object, ...]:
-    """Decode strictly: what does not encode back to the same bytes carries something this policy has not looked at."""
+    """Decode strictly: what does not encode back to the same bytes carries something that this policy does not judge."""
     try:
         values = decode(types, data[4:])
         canonical = encode(types, values) == data[4:]
@@ -197,7 +197,7 @@ def _address(name: str, value: str | None) -> str:
     return known
 
 
-@lru_cache(maxsize=64)  # a checksum is a hash, and these few addresses are looked at for every message
+@lru_cache(maxsize=64)  # a checksum is a hash, and these few addresses are needed for every message
 def _known(value: str | None) -> str | None:
     if not value or not is_address(value) or int(value, 16) == 0:
         return None

@@ -1,7 +1,7 @@
-"""Whether the settings name one protocol on the chain that is meant: looked at when the service starts, then until right.
+"""Whether the settings name one protocol on the chain that is meant. Checked at start, and then until it is so.
 
 A stETH of one deployment beside the queue of another would take deposits that can never be withdrawn, so nothing is
-read or built before this holds. Where the protocol names a locator, that decides.
+read or built before this holds. Where the protocol has a locator, the addresses in it decide.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class AddressCheck:
-    """Remembers that the settings were found right; while they are not, every use looks again."""
+    """Remembers that the settings were found right; until then every request checks again."""
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
@@ -30,8 +30,8 @@ class AddressCheck:
         self._abilities = Abilities(chain.endpoints)
 
     def at_start(self) -> None:
-        """Look once and say in the log what was found. The service starts either way: its status page tells, and what
-        needs the chain answers 503 until a later look finds it right."""
+        """Check once and log what was found. The service starts either way: its status page tells what is wrong, and
+        endpoints that need the chain answer 503 until a later check succeeds."""
         try:
             self.require()
         except NotConfigured as error:
@@ -48,8 +48,8 @@ class AddressCheck:
             self._right = True
 
     def status(self) -> dict[str, Any]:  # a status page is free JSON
-        """For the status page: looks anew, since a node may be replaced by another chain's at any time."""
-        self._right = False  # until this look finds it so: a node that was down may come back as another chain's
+        """For the status page: checks anew, since a node may be replaced by another chain's at any time."""
+        self._right = False  # until this check finds it so: a node that was down may come back as another chain's
         self.require()
         self._next_calls()
         nodes = self._abilities.all()

@@ -14,7 +14,7 @@ from apps.ethereum.reverts import decode_revert
 
 REVERTED = 3
 WORD_CHARS = 66  # 0x and 32 bytes
-# A revert, and what nodes call the servers' own errors: no funds, or more gas than a block holds.
+# The codes of a refused estimate: a revert, or the sender's lack of funds, or more gas than a block holds.
 ESTIMATE_REFUSALS = frozenset({REVERTED, -32000, -32003})
 MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 

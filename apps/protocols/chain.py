@@ -16,10 +16,10 @@ from apps.ethereum.node_words import Trouble
 from apps.protocols.calls import MALFORMED, Call, decoded, well_formed
 from apps.protocols.settings import ProtocolsSettings
 
-# Behind one address may stand two nodes, of which one lags and does not know a block that the other has just named. The
-# same question is asked so often, which meets the other one.
+# Behind one address may stand two nodes, of which one lags and does not know a block that the other has just named. Asking
+# the same again, up to this often, meets the other one.
 ASK_BEHIND = 3
-# A head below one that was seen is not taken for the present for so long; after that the chain itself has gone back.
+# For this long a head below one that was seen is taken for a lagging node's; after that the chain itself has gone back.
 SEEN_HEAD_SEC = 60.0
 RATE_PATIENCE_SEC = 2.0
 
@@ -112,7 +112,7 @@ class Chain:
         raise Absent(f"The chain has no block {number} yet.")
 
     def _is_old(self, head: int) -> bool:
-        """Whether a later head was seen a moment ago: a node that lags must not be taken for the present."""
+        """Whether a later head was seen a moment ago: a lagging node's head must not be taken for the present."""
         seen, at = self._seen
         now = time.monotonic()
         if head < seen and now - at < SEEN_HEAD_SEC:

@@ -2,8 +2,8 @@
 
 Every share that enters or leaves the operator is an item: `submit`, `request`, `foreign_in`, `foreign_out`; so are each
 `claim` of its withdrawals and each `rebase` with the operator's shares just before it. What is stored is proved
-(`apps.protocols.proof`). What nodes say against it is a doubt first, and a verdict only when it was seen again at later
-horizons and no node says otherwise.
+(`apps.protocols.proof`). Where nodes contradict it, that is a doubt first. It becomes a verdict, which callers are told,
+only when it was seen again at later horizons and no node says otherwise.
 """
 
 import time
@@ -31,9 +31,9 @@ from apps.protocols.recorded import remember
 BLOCKS_PER_STEP = 500
 # A catch-up that takes longer goes on at the next call; what is stored stays.
 SCAN_BUDGET_SEC = 5.0
-# A doubt becomes a verdict once it was seen at so many horizons, each later than the last.
+# A doubt becomes a verdict once it was seen at this many horizons, each later than the last.
 SEEN_BEFORE_BELIEVED = 3
-ROUNDS = 2  # so often each node is asked for a range before its answers count as a disagreement
+ROUNDS = 2  # how often each node is asked for a range before its answers count as a disagreement
 
 log = structlog.get_logger(__name__)
 
@@ -49,8 +49,8 @@ class History:
     def page(self, after: tuple[int, int], limit: int, kinds: tuple[str, ...] | None = None) -> Page:
         """Items after a (block, log index), and the horizon up to which the history is complete.
 
-        Raises `ChainReorganized` when a block that was read has left the chain, `HistoryIncomplete` when the node's logs
-        are, for longer than a moment.
+        Raises `ChainReorganized` when a block that was read has left the chain, and `HistoryIncomplete` when no node's
+        logs can be proved, both only once the doubt has become a verdict.
         """
         horizon = self.scan()
         place = tuple_(ShareEvent.block_number, ShareEvent.log_index)
@@ -79,7 +79,8 @@ class History:
     def scan(self) -> Block:
         """Read what was not read yet of the blocks up to the horizon; returns the block up to which all is stored.
 
-        Raises as `page` does."""
+        Raises as `page` does.
+        """
         give_up = time.monotonic() + SCAN_BUDGET_SEC
         horizon = self.chain.horizon()
         cursor = self._cursor(horizon)
@@ -124,7 +125,7 @@ class History:
             self._cleared()
 
     def cursor(self) -> ScanCursor | None:
-        """How far it is read; None before the first look."""
+        """How far the chain is read; None before anything was."""
         with transaction(self.sessions) as session:
             return session.scalars(select(ScanCursor)).one_or_none()
 
@@ -150,9 +151,10 @@ class History:
 
     def read(self, known: Block, shares: int | None, end: int, said: int = 0) -> Proved:
         """A range, proved by the first node that can: each is asked twice before its answers count as a disagreement.
+
         `said`: a difference of shares in it that is about to be accepted, beside those that are.
 
-        Raises `Unproved`, `RangeRefused`, or what it means that no node answers.
+        Raises `Unproved`, `RangeRefused`, or `ChainUnavailable` where no node answers.
         """
         doubt: Unproved | None = None
         refused: RangeRefused | None = None
@@ -189,7 +191,7 @@ class History:
             return sum(rows)
 
     def _step(self, known: Block, shares: int | None, horizon: int) -> Proved:
-        """The next range that a node answers: narrower where it refuses."""
+        """The next range, proved; narrower where the nodes refuse so many blocks."""
         while True:
             end = min(horizon, known.number + self._width)
             try:

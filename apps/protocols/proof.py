@@ -4,10 +4,9 @@ A node's answer to a log query proves nothing about absence: its index may lag, 
 behind one address may answer. So a range is believed only when all of this holds:
 
 - the headers of its blocks are one chain, from the block that was read last to the range's end, each log in one of them;
-- every block whose bloom may hold one of these logs is read again by its receipts, all of them, and they decide. A bloom has no
-  false negatives, comes with the header, and must be the very one that the logs of the receipts make; these are numbered
-  without a gap. A header with
-  transactions and an empty bloom proves nothing and counts as one that may;
+- every block whose bloom may hold one of these logs is read again by its receipts, all of them, and they decide. A bloom
+  has no false negatives, comes with the header, and must be the very one that the logs of the receipts make; these are
+  numbered without a gap. A header with transactions and an empty bloom proves nothing, so its block is read, too;
 - the share flows found are the difference of the operator's shares at both ends, each read at its block's hash. Where the
   node keeps no state as old as the range's end, the sum is carried on and checked at the next end that it does keep. Shares
   that came or went without a log count as ops have said (`ShareDifference`).
@@ -87,7 +86,7 @@ def _read(chain: Chain, endpoint: Endpoint, known: Block, known_shares: int | No
         queue=topic_of(chain.queue.address),
     )
     before, after = shares[known.number], shares[last.number]
-    assert before is not None  # `_shares` takes no refusal for it
+    assert before is not None  # for this block `_shares` raises where the node keeps no state
     moved = sum(flow.moved for flow in flows) + accepted
     if after is None:
         after = before + moved  # checked at the end of the next range whose state the node keeps
@@ -197,7 +196,7 @@ def _of(query: Query, receipts: Iterable[Any]) -> list[Any]:
 
 
 def _compare(shown: Mapping[str, Sequence[Any]], found: Mapping[str, Sequence[Any]]) -> None:
-    """The receipts decide; what a log query left out is only worth a warning, what it made up is not believed."""
+    """Receipts decide: a log that the query left out is only warned of; one that it made up raises `Unproved`."""
     for name, logs in shown.items():
         there = {classify.place(one): (one["topics"], one["data"]) for one in found[name]}
         for one in logs:
@@ -216,8 +215,10 @@ def _shares(
     headers: Sequence[Any],
     rebased_in: Sequence[int],
 ) -> dict[int, int | None]:
-    """The operator's shares at `known`, at the end, and at the block before each rebase; None where the node keeps no
-    state that old: then the sum of the logs stands in for it, which is checked against the next state that there is."""
+    """The operator's shares at `known`, at the end, and at the block before each rebase.
+
+    None where the node keeps no state that old; the sum of the logs then stands in for it, and is checked against the next
+    state that the node keeps."""
     blocks = {known.number: known, **{integer(header["number"]): read_block(header) for header in headers}}
     last = integer(headers[-1]["number"])
     found: dict[int, int | None] = {} if known_shares is None else {known.number: known_shares}

@@ -168,12 +168,6 @@ class IdPageSchema(PageQuerySchema):
     after = cursor_field(UUID_TEXT)
 
 
-class UserPageSchema(PageQuerySchema):
-    """A list in the order of users, whose cursor is one of them."""
-
-    after = cursor_field(USER_ID)
-
-
 # Shapes of lists differ in their items; a service that has shapes uses `cut`.
 def page(items: Sequence[Mapping[str, Any]], limit: int, cursor: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
     """Shape a list: fetch ``limit + 1`` rows and give them all here; the surplus row only says that there is more."""

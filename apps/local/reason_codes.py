@@ -25,10 +25,6 @@ REQUESTS_AND_BATCHES = {
         "Custody is a contract that does not take the ETH of a claim; it is tried again, each time later.",
         "Let custody take plain ETH; it then goes on by itself.",
     ),
-    "drift": (
-        "A reconciliation found that books and chain differ; the detail names the lines.",
-        "See it in `GET /v1/reconciliations`.",
-    ),
     "daily_cap": ("The relayer's `MAX_VALUE_PER_DAY_WEI` leaves no room for it today.", BY_ITSELF),
     "lost_to_slashing": ("A slashing left less than can be requested; the rest is staked again.", "Nothing."),
     "operator_underfunded": (

@@ -35,11 +35,11 @@ LIBRARIES = [
     # Celery
     "abstract", "imports", "task_default_queue", "task_routes", "beat_scheduler", "SteadyScheduler", "install_default_entries",
     "_value_",
-    # Read by comparing whole tuples
+    # compared with the rest of its tuple
     "reversal",
 ]  # fmt: skip
-# Only tests use them, and they belong where they are: name and reason.
-ALIVE = {
+# Only tests use them, and they belong where they are.
+FOR_TESTS = {
     "pause_queue": "the oracle's buttons: a test presses what an outage of Lido would",
     "resume_queue": "the same",
     "set_bunker": "the same",
@@ -57,8 +57,8 @@ _FIELDS = ("models.py", "schemas.py", "base.py", "row.py", "lease.py")
 
 def main() -> int:
     found = list(unused())
-    dead = [item for item in found if item.name not in ALIVE]
-    stale = sorted(set(ALIVE) - {item.name for item in found})
+    dead = [item for item in found if item.name not in FOR_TESTS]
+    stale = sorted(set(FOR_TESTS) - {item.name for item in found})
     for item in dead:
         sys.stderr.write(f"{item.filename.relative_to(ROOT)}:{item.first_lineno}: {item.message}\n")
     for name in stale:

@@ -5,8 +5,6 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from graphlib import CycleError, TopologicalSorter
-from itertools import pairwise
 from pathlib import Path
 
 from apps.local.programs import ROOT
@@ -86,20 +84,15 @@ def imports(source: str) -> Iterator[str]:
 
 
 def layers(uses: Mapping[str, set[str]]) -> list[list[str]]:
-    """Rooms by how far above the ground they stand; those that use each other stand on one floor."""
-    left = {room: set(others) for room, others in uses.items()}
-    while True:
-        try:
-            list(TopologicalSorter(left).static_order())
-            break
-        except CycleError as error:  # between these rooms the direction says nothing: cut where it closes
-            cycle = error.args[1]
-            for one, other in pairwise(cycle):
-                left[other].discard(one)
-                left[one].discard(other)
+    """Rooms by how far above the ground they stand; rooms of one service that use each other stand on one floor."""
+    reached = {room: set(others) for room, others in uses.items()}
+    for _ in reached:
+        for others in reached.values():
+            others |= {far for other in others for far in reached[other]}
     height: dict[str, int] = {}
-    for room in TopologicalSorter(left).static_order():
-        height[room] = 1 + max((height[other] for other in left.get(room, ())), default=-1)
+    for room in sorted(reached, key=lambda room: len(reached[room] | {room})):
+        below = [height[other] for other in reached[room] if room not in reached[other]]
+        height[room] = 1 + max(below, default=-1)
     found: list[list[str]] = [[] for _ in range(max(height.values()) + 1)]
     for room in sorted(height):
         found[height[room]].append(room)

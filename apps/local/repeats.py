@@ -50,9 +50,11 @@ def _bodies(source: str) -> Iterator[list[tuple[int, str]]]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in {tokenize.NAME, tokenize.OP, tokenize.NUMBER, tokenize.STRING}:
             words[token.start[0]].append(_blotted(token))
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef):
-            lines = range(node.body[0].lineno, (node.end_lineno or 0) + 1)
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    inner = {node for outer in functions for node in ast.walk(outer) if node is not outer}
+    for function in functions:
+        if function not in inner:
+            lines = range(function.body[0].lineno, (function.end_lineno or 0) + 1)
             yield [(line, " ".join(words[line])) for line in lines if line in words and not _is_thin(words[line])]
 
 

@@ -76,7 +76,7 @@ def codes_said(source: str) -> set[str]:
         found |= {
             value.value
             for value in values
-            if isinstance(value, ast.Constant) and re.fullmatch("[a-z_]+", str(value.value))
+            if isinstance(value, ast.Constant) and isinstance(value.value, str) and re.fullmatch("[a-z_]+", value.value)
         }
     return found
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 
-def _connect() -> object:
+def _connect() -> None:
     with socket.socket() as opened:
-        return opened.connect(("127.0.0.1", 9))
+        opened.connect(("127.0.0.1", 9))
 
 
 def _connect_ex() -> object:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from apps.clients.base import CallFailed, CallRefused
 from apps.common.database import transaction
 from apps.common.errors import NotFound
+from apps.common.shapes import dump
 from apps.common.wire import integer_cursor, page
 from apps.pool.context import PoolContext
 from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, Limits, relayer_limits
@@ -57,8 +58,8 @@ class PoolReads:
         return {
             "pool_id": pool_id,
             "user_id": user_id,
-            "balance": self.context.ledger.balance(pool_id, user_id),
-            "position": self.context.rewards.position(pool_id, user_id),
+            "balance": dump(self.context.ledger.balance(pool_id, user_id)),
+            "position": dump(self.context.rewards.position(pool_id, user_id)),
             "requests": self.requests(limit=50, after=None, pool_id=pool_id, user_id=user_id)["items"],
         }
 
@@ -66,12 +67,12 @@ class PoolReads:
         """Limits now, and the expected time with its reason. The protocol's state is read fresh."""
         state = self.context.protocols.state()
         settings = self.context.settings
-        limit = state["stake_limit"]
+        limit = state.stake_limit
         limits = relayer_limits(self.context.relayer).with_state(state) if kind == "stake" else Limits()
         cap = limits.of_a_stake()
         if kind == "stake":
-            paused = state["switches"]["staking_paused"] or state["switches"]["stopped"]
-            allowed = limit["current_wei"] is None or amount_wei <= int(limit["current_wei"])
+            paused = state.switches.staking_paused or state.switches.stopped
+            allowed = limit.current_wei is None or amount_wei <= limit.current_wei
             code, detail = "batching", "Waits for its batch, then for the chain to confirm it."
             if paused:
                 code, detail = (
@@ -89,7 +90,7 @@ class PoolReads:
             minimum, maximum = 1, None if cap is None else str(cap.wei)
         else:
             code, detail = "withdrawal_queue", "The protocol pays in its own order, usually within days."
-            if state["switches"]["queue_paused"] or state["switches"]["stopped"]:
+            if state.switches.queue_paused or state.switches.stopped:
                 code, detail = "queue_paused", "The withdrawal queue is paused; the request would wait."
             if amount_wei > MAX_UNSTAKE_WEI:
                 code, detail = "unstake_above_limit", TOO_MUCH_TO_UNSTAKE
@@ -99,7 +100,9 @@ class PoolReads:
             "amount_wei": str(amount_wei),
             "minimum_wei": str(minimum),
             "maximum_wei": maximum,
-            "current_limit_wei": limit["current_wei"] if kind == "stake" else None,
+            "current_limit_wei": (
+                str(limit.current_wei) if kind == "stake" and limit.current_wei is not None else None
+            ),
             "expected_sec": seconds_,
             "reason": {"code": code, "detail": detail},
         }

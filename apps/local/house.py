@@ -24,7 +24,6 @@ LARGER = {
     "apps/pool/walk/resolutions.py": 325,
     "apps/pool/walk/booking.py": 303,
     "apps/pool/walk/resolve.py": 301,
-    "apps/rewards/service.py": 311,
     # Tests: a world, or a table of cases, that would be harder to follow in two files.
     "tests/integration/world/test_world_ways_out.py": 627,
     "tests/integration/world/test_world_nodes_complete.py": 381,

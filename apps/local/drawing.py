@@ -57,7 +57,7 @@ def rooms() -> tuple[dict[str, set[str]], dict[str, tuple[int, int]]]:
             source = path.read_text()
             files, lines = sizes.get(room, (0, 0))
             sizes[room] = files + 1, lines + len(source.splitlines())
-            uses[room] |= {other for other in map(room_of, imports(source)) if other not in {None, room}}  # type: ignore[misc]
+            uses[room] |= {other for other in map(room_of, imports(source)) if other not in {None, room}}
     return uses, sizes
 
 

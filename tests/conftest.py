@@ -1,23 +1,59 @@
-"""Real parts for every tier: one PostgreSQL a session, a database of its own for every test that asks."""
+"""Real parts for every tier: one PostgreSQL a process, a database of its own for every test that asks."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from migrations import runner
+from tests.support import tally
 from tests.support.postgres import Server, start_postgres
 
 TIERS = ("unit", "property", "integration", "crash", "browser")
+ROOT = Path(__file__).parent
+# What mostly waits, or takes long, is begun first: the short ones then fill the gaps, and no process ends late.
+FIRST = ("tests/browser", "tests/integration/life", "tests/integration/world/web", "tests/integration/flows")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test's tier is the folder it lies in."""
-    root = Path(__file__).parent
+    """A test's tier is the folder it lies in; what takes long comes first."""
     for item in items:
-        tier = item.path.relative_to(root).parts[0]
+        tier = item.path.relative_to(ROOT).parts[0]
         assert tier in TIERS, f"{item.path} lies in no tier"
         item.add_marker(getattr(pytest.mark, tier))
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from tests.support.side_by_side import ByModule  # only where pytest-xdist is asked for
+
+    return ByModule(config, log)
+
+
+# ---- what was started, told at the end ----
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker hands its counts to the process that prints."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["started"] = dict(tally.STARTED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    tally.STARTED.update(Counter(getattr(node, "workeroutput", {}).get("started", {})))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    started = ", ".join(f"{number} {what}" for what, number in sorted(tally.STARTED.items()))
+    terminalreporter.write_line(f"Started: {started or 'nothing'}.")
+
+
+# ---- databases ----
 
 
 @pytest.fixture(scope="session")

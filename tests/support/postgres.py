@@ -10,8 +10,9 @@ import psycopg2
 from psycopg2 import sql
 
 from apps.local import postgres as local
-from apps.local.ports import any_free_port
 from apps.local.postgres import Postgres, unprivileged_account
+from tests.support import tally
+from tests.support.ports import free_port
 from tests.support.scratch import scratch
 
 
@@ -27,6 +28,7 @@ class Server:
 
     def create(self, prefix: str, template: str = "template1") -> str:
         """Make a database and return its URL."""
+        tally.count("databases")
         self._made += 1
         name = f"{prefix}_{self._made}"
         connection = psycopg2.connect(self.url("postgres"), connect_timeout=10)
@@ -43,8 +45,9 @@ class Server:
 def start_postgres(*, durable: bool = False) -> Iterator[Server]:
     """Start a server. `durable` is for measurements: tests throw the data away, and only a crash of the machine would
     need the syncs."""
+    tally.count("database servers")
     with scratch(on_disk=durable) as directory:
-        postgres = Postgres(directory / "postgres", any_free_port(), "test")
+        postgres = Postgres(directory / "postgres", free_port(), "test")
         postgres.prepare()
         account = unprivileged_account()
         process = subprocess.Popen(

@@ -1,5 +1,6 @@
 """Real parts for every tier: one PostgreSQL a process, a database of its own for every test that asks."""
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         assert tier in TIERS, f"{item.path} lies in no tier"
         item.add_marker(getattr(pytest.mark, tier))
     items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays to the end: the garbage collector need not walk it again at every turn."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -69,14 +77,42 @@ def migrated_templates() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def make_database(postgres: Server, migrated_templates: dict[str, str]) -> Callable[[str], str]:
-    """``make_database(service)`` returns the URL of a fresh, migrated database."""
+def made_databases() -> list[str]:
+    """URLs of the databases that were made, in order."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def make_database(
+    postgres: Server, migrated_templates: dict[str, str], made_databases: list[str]
+) -> Callable[[str], str]:
+    """``make_database(service)`` returns the URL of a fresh, migrated database.
+
+    One made by a test, or by a fixture of a single test, is gone when that test has ended.
+    """
 
     def make(service: str) -> str:
         if service not in migrated_templates:
             url = postgres.create(f"template_{service}")
             runner.upgrade(service, url)
             migrated_templates[service] = url.rsplit("/", 1)[1]
-        return postgres.create(service, template=migrated_templates[service])
+        url = postgres.create(service, template=migrated_templates[service])
+        made_databases.append(url)
+        return url
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def drop_databases(request: pytest.FixtureRequest, made_databases: list[str]) -> Iterator[None]:
+    """Drop what was made after this. It is set up after every fixture of a wider scope and ends as the test's last.
+
+    The servers keep their data in memory: a run's thousand databases together would fill it.
+    """
+    before = len(made_databases)
+    yield
+    if len(made_databases) > before:
+        server: Server = request.getfixturevalue("postgres")
+        for url in made_databases[before:]:
+            server.drop(url)
+        del made_databases[before:]

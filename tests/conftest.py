@@ -10,6 +10,7 @@ import pytest
 from migrations import runner
 from tests.support import tally
 from tests.support.postgres import Server, start_postgres
+from tests.support.side_by_side import make_scheduler
 
 TIERS = ("unit", "property", "integration", "crash", "browser")
 ROOT = Path(__file__).parent
@@ -35,9 +36,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    from tests.support.side_by_side import ByModule  # only where pytest-xdist is asked for
-
-    return ByModule(config, log)
+    return make_scheduler(config, log)
 
 
 # ---- what was started, told at the end ----

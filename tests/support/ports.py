@@ -15,7 +15,7 @@ def free_port() -> int:
     return _block.next()
 
 
-class _Block:
+class Block:
     """The block is ours as long as we listen on its first port, and no other process can take it meanwhile."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class _Block:
         raise AssertionError(f"all {BLOCK} ports of a block are in use")
 
 
-_block = _Block()
+_block = Block()
 
 
 def _first_free_block() -> tuple[socket.socket, int]:

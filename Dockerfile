@@ -10,14 +10,13 @@ RUN groupadd --gid 10001 staking && useradd --uid 10001 --gid staking --no-creat
 
 WORKDIR /app
 
-# The locked third-party packages first: they change less often than the source.
+# The locked third-party packages first: they change less often than the source. Those of production alone: the container
+# that holds keys has no test runner, no database and no desk tool in it.
 COPY requirements.lock ./
-RUN pip install -r requirements.lock
+RUN pip install --require-hashes -r requirements.lock
 
+# The source tree is what runs: migrations and `.env` files are found beside their modules.
 COPY . .
-RUN pip install --no-deps .
-
-# The source tree, not the installed copy, is what runs: migrations and `.env` files are found beside their modules.
 ENV PYTHONPATH=/app
 
 USER staking

@@ -6,13 +6,15 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 SETUP := $(VENV)/.installed apps/devnet/node_modules/.installed
+# What the image holds; what the local stack needs besides; what tests and checks need besides.
+LOCKS := requirements.lock requirements-desk.lock requirements-dev.lock
 NAME ?= stack
 # Processes that run tests side by side. They mostly wait for servers, so two cores bear three.
 WORKERS ?= 3
 export STAKING_HOME ?= $(CURDIR)/.staking
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test prove bench lint format migrate migrate-down schema docs contracts clean
+.PHONY: help setup demo up down status test prove bench lint coverage format migrate migrate-down schema docs additions lock contracts clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,12 +42,17 @@ prove: $(SETUP) ## Run the long proofs (crash matrices, long histories, lives un
 bench: $(SETUP) ## Measure a subject: NAME=stack (the default), or another module of tests/bench
 	$(PY) -m tests.bench.$(NAME)
 
-lint: $(SETUP) ## Check style, types, import rules and generated pages
+lint: $(SETUP) ## Check style, types, import rules, dead code, the house's measures and generated pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(PY) -m apps.local.dead_code
 	$(PY) -m apps.local.generated --check
+
+coverage: $(SETUP) ## Run unit and property tests and hold the share of lines that they reach against its floor
+	$(PY) -m coverage run -m pytest -m "not prove" tests/unit tests/property
+	$(PY) -m coverage report
 
 format: $(SETUP) ## Format the code
 	$(BIN)/ruff check --fix .
@@ -62,6 +69,12 @@ schema: docs
 docs: $(SETUP) ## Write docs/schema.md and docs/errors.md from the code
 	$(PY) -m apps.local.generated
 
+additions: $(SETUP) ## List what services promise beyond tests/unit/contract/before; read the difference before you commit it
+	$(PY) -m tests.support.contract --additions
+
+lock: ## Pin the newest releases that setup.cfg allows, a lock file each group; needs uv
+	.ci/lock
+
 contracts: $(SETUP) ## Compile the devnet's contracts again
 	cd apps/devnet && node compile.js
 
@@ -69,11 +82,11 @@ clean: ## Remove the environment and the local stack's data (stops it first)
 	-test -x $(BIN)/staking && $(BIN)/staking down
 	rm -rf $(VENV) apps/devnet/node_modules $(STAKING_HOME)
 
-$(VENV)/.installed: requirements.lock setup.cfg pyproject.toml
+$(VENV)/.installed: $(LOCKS) setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing. Install it, or name one: make PYTHON=/path/to/python3"; exit 1; }
 	@"$(PYTHON)" -m venv $(VENV) || \
 		{ echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes $(LOCKS:%=-r %)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -6,11 +6,11 @@ The relayer's own app (``relayer.tasks``) shares the delivery settings; beat onl
 from pathlib import Path
 
 from apps.common.celery_settings import delivery_settings
-from apps.common.settings import BaseSettings, SettingsReader
+from apps.common.settings import SettingsReader
 
 # Worker and beat belong to the pool and read its file: ``apps/pool/.env``; a real environment variable wins.
 _reader = SettingsReader("celery", Path(__file__).parent / "apps" / "pool")
-globals().update(delivery_settings(BaseSettings.read_broker(_reader)))
+globals().update(delivery_settings(_reader.broker_url()))
 
 imports = ("tasks.entry",)
 task_default_queue = "pool"

@@ -3,11 +3,9 @@
 Migrations that have run must not change, so a change here is a new constant, not an edit.
 """
 
-# The code is the guard's own, by which a service's start-up proof knows it (`apps.common.append_only`).
-CREATE = (
-    "CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION "
-    "'% of % is refused: it is kept for ever, unchanged', TG_OP, TG_TABLE_NAME USING ERRCODE = 'AO001'; END $$"
-)
+from migrations.sql_files import function
+
+CREATE = function("refuse_change", "0001")
 DROP = "DROP FUNCTION refuse_change()"
 
 

@@ -1,7 +1,6 @@
 """The relayer: the only holder of keys. Signs what its policy allows, broadcasts it, and follows it to its end."""
 
 from functools import partial
-from typing import Any
 
 from flask import Flask, request
 
@@ -9,10 +8,9 @@ from apps.common.celery_settings import HintPublisher, broker_answers
 from apps.common.database import make_engine, make_sessions
 from apps.common.service_app import build_app
 from apps.ethereum.abilities import Abilities
-from relayer.api.operations import RelayerOperations
 from relayer.api.routes import blueprint
 from relayer.api.service import RelayerService
-from relayer.chain.snapshot import look_at_chain
+from relayer.chain.snapshot import read_chain
 from relayer.context import RelayerContext, make_context
 from relayer.settings import RelayerSettings, load_settings
 from relayer.waker import Waker
@@ -22,7 +20,7 @@ FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
 
 
 def create_app(settings: RelayerSettings | None = None) -> Flask:
-    """Build the web app. It lists the signers' addresses, but it neither signs nor sends: the pump does."""
+    """Build the web app. It lists the signers' addresses, but it neither signs nor sends: the worker's pump does."""
     settings = settings or load_settings()
     context = make_context(settings, make_sessions(make_engine(settings.database_url)))
     hints = HintPublisher(settings.broker_url)
@@ -44,18 +42,17 @@ def create_app(settings: RelayerSettings | None = None) -> Flask:
     wake = Waker(partial(hints.send, "relayer.tasks.pump", queue="relayer"))
     writer = make_engine(settings.database_url, autocommit=True)
     app.extensions["service"] = RelayerService(context, writer, wake)
-    app.extensions["operations"] = RelayerOperations(context, wake)
     return app
 
 
 def _from_loopback() -> bool:
-    """Whether the caller is this machine. Behind a proxy every caller looks like it, so forwarded calls are not."""
+    """Whether the call comes from this machine. A forwarded one does not: behind a proxy every caller has its address."""
     if any(name in request.headers for name in FORWARDED):
         return False
     return (request.remote_addr or "").startswith(LOOPBACK)
 
 
-def _chain_status(context: RelayerContext, abilities: Abilities) -> dict[str, Any]:
-    """Whether a tick can look at the chain: the very look of a tick, with nothing under way."""
-    look = look_at_chain(context, ())
-    return {"chain_id": context.settings.chain_id, "block_number": look.head, "nodes": abilities.all()}
+def _chain_status(context: RelayerContext, abilities: Abilities) -> dict[str, object]:
+    """Whether a tick can read the chain: reads it as a tick does, for no messages."""
+    snapshot = read_chain(context, ())
+    return {"chain_id": context.settings.chain_id, "block_number": snapshot.head, "nodes": abilities.all()}

@@ -16,8 +16,9 @@ class RelayerContext:
     endpoints: Endpoints
     rules: Rules
     protocol: ProtocolAddresses
-    # Of each sender whose line is longer than one tick looks at: how far the last tick looked (`lifecycle.candidates`).
-    looked_at: dict[str, int] = field(default_factory=dict)
+    # Where a sender's line is longer than one tick considers: the `seq` up to which the last tick went, see
+    # `relayer.lifecycle.candidates`.
+    considered: dict[str, int] = field(default_factory=dict)
 
 
 def make_context(settings: RelayerSettings, sessions: Sessions) -> RelayerContext:

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps.common.errors import NotConfigured
-from apps.common.settings import SAMPLE_INTERNAL_KEY, BaseSettings, SettingsReader, compose_database_url
+from apps.common.settings import SAMPLE_INTERNAL_KEY, SettingsReader, compose_database_url
 from apps.common.wei import ETHER, GWEI
-from apps.ethereum.horizon import checksum_setting
-from relayer.signing.gas import MAX_GAS_LIMIT
+from apps.ethereum.addresses import checksum_setting
+from apps.ethereum.constants import MAX_GAS, TRANSFER_GAS
 from relayer.signing.signers import Web3Signer, parse_keys, read_keystores
 from relayer.signing.transactions import Keyring, Signer
 
@@ -50,7 +50,7 @@ def load_settings() -> RelayerSettings:
         http_port=reader.integer("HTTP_PORT", 8082, minimum=1),
         http_bind_address=reader.bind_address(),
         database_url=_database_url(reader),
-        broker_url=BaseSettings.read_broker(reader),
+        broker_url=reader.broker_url(),
         rpc_urls=reader.urls("RPC_URL"),
         chain_id=reader.integer("CHAIN_ID", minimum=1),
         keyring=_keyring(reader),
@@ -58,7 +58,7 @@ def load_settings() -> RelayerSettings:
         confirmations=max(1, reader.integer("CONFIRMATIONS", 2) or 1),
         money_horizon=reader.choice("MONEY_HORIZON", ("", "finalized", "depth"), "") or None,
         # EIP-7825 caps a transaction's gas; an older file may hold more.
-        gas_limit=min(MAX_GAS_LIMIT, reader.integer("GAS_LIMIT", 1_000_000, minimum=21_000) or 0),
+        gas_limit=min(MAX_GAS, reader.integer("GAS_LIMIT", 1_000_000, minimum=TRANSFER_GAS) or 0),
         fallback_tip_wei=reader.wei("FALLBACK_GAS_TIP_CAP_WEI", GWEI),
         custody_address=reader.optional_text("CUSTODY_ETH_ADDRESS"),
         operator_address=reader.optional_text("RELAYER_OPERATOR_ADDRESS"),
@@ -80,11 +80,11 @@ def load_settings() -> RelayerSettings:
 
 def load_broker_url() -> str:
     """Only the broker's URL: what the Celery app needs before anything else is read."""
-    return BaseSettings.read_broker(_reader())
+    return _reader().broker_url()
 
 
 def load_database_url() -> str:
-    """Only the database's URL, for migrations: they have no business with keys."""
+    """Only the database's URL, for migrations: they are given no keys."""
     reader = _reader()
     url = _database_url(reader)
     reader.finish()

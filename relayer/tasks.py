@@ -1,7 +1,7 @@
 """The relayer's worker: ``celery -A relayer.tasks:celery worker -Q relayer -c 1``.
 
-A hint says nothing but "look": the pump works on what authenticated calls wrote, so a lost, forged or repeated hint is
-at worst an early look.
+A hint only wakes the pump, which works on what authenticated calls wrote. So a lost hint costs the time until the next one,
+and a forged or repeated one is at worst an early tick.
 """
 
 import time
@@ -20,11 +20,12 @@ from apps.common.logging import configure_logging
 from relayer.context import RelayerContext, make_context
 from relayer.lifecycle.pump import pump_once
 from relayer.settings import load_settings
-from relayer.store.models import OPEN, Heartbeat, Message
+from relayer.store.models import Heartbeat, Message
+from relayer.store.states import UNFINISHED
 
 # Each ended message wakes the flow that waits for it; beyond this many at once the pool's sweep is quicker.
 MAX_HINTS = 10
-SAME_NEWS_SEC = 0.2
+MIN_IDLE_SEC = 0.2  # a tick this soon after the last one is skipped unless something was asked for meanwhile
 MARK_SEC = 5.0
 
 celery = Celery("relayer", set_as_current=False, task_cls=HintTask)
@@ -33,12 +34,12 @@ celery.config_from_object("relayer.celeryconfig")
 
 @celery.task(name="relayer.tasks.pump")
 def pump() -> None:
-    """One tick over everything due, see `relayer.lifecycle.pump`; nothing where the last one has just seen it all."""
+    """One tick over everything due, see `relayer.lifecycle.pump`; skipped where the last one has just done it all."""
     context, hints, last = _collaborators()
-    news = _news(context)
-    if news == last.news and time.monotonic() - last.at < SAME_NEWS_SEC:
+    watermark = _work_watermark(context)
+    if watermark == last.watermark and time.monotonic() - last.at < MIN_IDLE_SEC:
         return
-    last.news, last.at = news, time.monotonic()
+    last.watermark, last.at = watermark, time.monotonic()
     tick = pump_once(context, on_ended=lambda message_ids: _wake_flows(hints, message_ids))
     if tick.ran and last.at >= last.mark_at:
         last.mark_at = last.at + MARK_SEC
@@ -47,21 +48,24 @@ def pump() -> None:
 
 @dataclass
 class _LastTick:
-    news: object = None
+    watermark: object = None
     at: float = 0.0
     mark_at: float = 0.0
 
 
-def _news(context: RelayerContext) -> object:
-    """What callers have asked for, cheaply: read before a tick, so that nothing that comes during it is missed. A burst
-    of posts leaves as many hints; without this each would be a look at the chain."""
+def _work_watermark(context: RelayerContext) -> object:
+    """Newest (seq, updated_at) of the messages that are not final. If it equals the last tick's, a tick within
+    MIN_IDLE_SEC of that one is skipped: a burst of posts leaves as many hints, and each would read the chain.
+
+    It is read before the tick, so that what is posted during the tick changes it.
+    """
     with transaction(context.sessions) as session:
-        query = select(func.max(Message.seq), func.max(Message.updated_at)).where(Message.status.in_(("queued", *OPEN)))
+        query = select(func.max(Message.seq), func.max(Message.updated_at)).where(Message.status.in_(UNFINISHED))
         return tuple(session.execute(query).one())
 
 
 def _leave_heartbeat(context: RelayerContext) -> None:
-    """The sign that hints of beat arrive and ticks run to their end; its age is what ops are alarmed by."""
+    """The sign that beat's hints arrive and ticks run to their end; an alert fires when it is too old."""
     mark = insert(Heartbeat).values(name="relayer_pump")
     mark = mark.on_conflict_do_update(index_elements=["name"], set_={"beaten_at": func.clock_timestamp()})
     with transaction(context.sessions) as session:
@@ -69,13 +73,13 @@ def _leave_heartbeat(context: RelayerContext) -> None:
 
 
 def _wake_flows(hints: HintPublisher, message_ids: list[str]) -> None:
-    """Wake the flows of the pool that wait for these, at once; a lost hint costs what their polling takes."""
+    """Wake the flows of the pool that wait for these messages; where a hint is lost, the flow finds the end by polling."""
     crashpoint("relayer.hinting")
     for message_id in message_ids[:MAX_HINTS]:
         failures = hints.failures
         hints.send("tasks.batches.transaction_ended", message_id, queue="pool")
         if hints.failures != failures:
-            return  # a broker that is gone costs a second per hint
+            return  # each hint to a broker that is gone costs a second
     if len(message_ids) > MAX_HINTS:
         hints.send("tasks.sweep.wake", queue="pool")
 

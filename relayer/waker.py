@@ -8,8 +8,8 @@ INTERVAL_SEC = 0.05
 
 
 class Waker:
-    """Called after each commit. Every call is followed by a hint that was published after it; a process that dies
-    before costs what the next beat takes."""
+    """Called after each commit. Every call is followed by a hint that is published after it; where the process dies before,
+    the next beat wakes the worker."""
 
     def __init__(self, publish: Callable[[], None]) -> None:
         self._publish = publish

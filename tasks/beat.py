@@ -21,7 +21,7 @@ TICK_SEC = 1.0
 
 
 class SteadyScheduler(Scheduler):
-    """Every schedule is due at start and then each interval. Two beats at once are harmless, see `apps.pool.schedules`."""
+    """Every schedule is due at start and then each interval. Two beats at once are harmless, see `apps.flow.schedule`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._due_at: dict[str, float] = {}

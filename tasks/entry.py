@@ -6,13 +6,15 @@ so that two beats at once do one firing.
 
 from functools import lru_cache
 
+import celeryconfig
 from apps.common.logging import configure_logging
+from apps.flow.hints import publisher
+from apps.flow.schedule import fires as first_to_fire
 from apps.pool import sweep
 from apps.pool.context import PoolContext, make_context
 from apps.pool.flows import batches, batching, requests, withdrawal_claim
-from apps.pool.hints import pool_hints
+from apps.pool.models import ScheduleFire
 from apps.pool.reconcile.run import reconcile
-from apps.pool.schedules import fires
 from apps.pool.settings import load_settings
 from apps.pool.walk.run import walk_pool
 from tasks import celery
@@ -23,7 +25,7 @@ def worker_context() -> PoolContext:
     """The context of this worker process, made at first use: after the fork, so that no socket is shared."""
     configure_logging("worker")
     settings = load_settings()
-    return make_context(settings, pool_hints(settings.broker_url))
+    return make_context(settings, publisher(settings.broker_url, "pool"))
 
 
 @celery.task(name="tasks.sweep.wake")
@@ -83,3 +85,11 @@ def reconcile_default_pool(schedule: str | None = None) -> str | None:
     """Reconcile the default pool; returns the verdict, or None when the lane was busy or a service did not answer."""
     context = worker_context()
     return reconcile(context, context.settings.pool_id) if fires(context, schedule) else None
+
+
+def fires(context: PoolContext, schedule: str | None) -> bool:
+    """Whether this firing of a schedule is the first; a hint, which names none, always runs."""
+    if schedule is None:
+        return True
+    interval_sec = float(str(celeryconfig.beat_schedule[schedule]["schedule"]))
+    return first_to_fire(context.sessions, ScheduleFire, schedule, interval_sec)

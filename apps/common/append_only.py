@@ -1,4 +1,4 @@
-"""The proof that the database refuses to change what was written, whoever asks: tried at every start, not assumed.
+"""The proof that the database refuses to change what was written, its owner included: tried at every start, not assumed.
 
 Triggers can be switched off by a table's owner, lost in a restore, or made to sleep; then a log proves nothing.
 """
@@ -17,8 +17,8 @@ from apps.common.wire import new_id
 
 log = structlog.get_logger(__name__)
 
-# TRUNCATE asks for the whole table before the guard can refuse. It asks briefly, so that nobody queues behind it; where
-# others write without a pause, the catalogue says whether the guard stands.
+# TRUNCATE asks for the whole table before the guard can refuse. It asks briefly, so that no writer queues behind it; where
+# other sessions write without a pause, the catalogue says whether the guard stands.
 _TRUNCATE_TRIES = 5
 _TRUNCATE_WAIT_MS = 50
 _GUARD_STANDS = text(
@@ -43,14 +43,15 @@ class NotAppendOnly(Exception):
 @dataclass(frozen=True)
 class Attempt:
     """A change that must be refused. `prepare` makes a row to attack, where a guard looks at rows; both may name
-    ``:probe``, an id that nobody else has."""
+    ``:probe``, an id that no other row has."""
 
     statement: str
     prepare: str | None = None
 
 
 class Proof:
-    """Had once per process, before anything is written.
+    """Tries each forbidden statement and requires the database to refuse it. Call `require` before the first write; the
+    statements run once per process.
 
     `kept` maps each table that must not change to one of its columns, to try with; `more` are attempts of other kinds,
     and `not_emptied` further tables that must not be truncated.
@@ -97,10 +98,10 @@ class Proof:
                 self._had = True
 
     def _prove(self) -> None:
-        """Try to change history as this very role, in transactions that are rolled back.
+        """Try each forbidden change with the service's own database role, in transactions that are rolled back.
 
         Every attempt is also made under ``session_replication_role = replica``, where ordinary triggers and foreign
-        keys sleep, as far as the role may set that.
+        keys do not fire, where the role is allowed to set it.
         """
         accepted = []
         for replica in (False, True):
@@ -155,7 +156,8 @@ class Proof:
 
 
 def _become_replica(connection: Connection) -> None:
-    """As far as this role may; one that may not cannot attack that way."""
+    """Switch off ordinary triggers and foreign keys for the transaction. A role without the right to do so goes on with them
+    in force: it could not attack this way either."""
     attempt = connection.begin_nested()
     try:
         connection.execute(text("SET LOCAL session_replication_role = replica"))

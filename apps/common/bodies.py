@@ -16,6 +16,9 @@ from flask import Request
 
 from apps.common.errors import InvalidInput, InvalidJson, TooLarge, UnsupportedMediaType
 
+# What its values may be is said by the schema that reads it next.
+JsonObject = dict[str, Any]
+
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 32
 # The largest batch there is has 10,000 items of six fields. More would cost minutes of a schema's time, in which the
@@ -25,13 +28,12 @@ MAX_VALUES = 100_000
 
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[]{},"))
 _ALL_SQUARE = bytes.maketrans(b"{}", b"[]")
-_LONG_NUMBER = re.compile(
-    rb"[0-9]{81}"
-)  # 2^256 has 78 digits; thousands would be refused by Python as an error of ours
+# 2^256 has 78 digits. Python refuses to parse some thousands, with an error that would be answered with a 500.
+_LONG_NUMBER = re.compile(rb"[0-9]{81}")
 _UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 
 
-def read_body(request: Request) -> dict[str, Any]:
+def read_body(request: Request) -> JsonObject:
     """The body, an empty object where there is none. Raises `InvalidJson`, `InvalidInput`, `TooLarge`,
     `UnsupportedMediaType`."""
     raw = request.get_data(cache=True)
@@ -45,7 +47,7 @@ def read_body(request: Request) -> dict[str, Any]:
     return body
 
 
-def parse_object(raw: bytes) -> dict[str, Any]:
+def parse_object(raw: bytes) -> JsonObject:
     """Parse a strict JSON object."""
     outside = _outside_strings(raw)
     structure = outside.translate(None, delete=_NOT_STRUCTURE)
@@ -68,7 +70,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 
 def _outside_strings(raw: bytes) -> bytes:
-    """What stands outside strings, as far as the bytes are JSON at all; what is not, the parser refuses."""
+    """The bytes outside strings. Right for bytes that are JSON; the parser refuses all others afterwards."""
     if b"\\" in raw:
         raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     return b"".join(raw.split(b'"')[::2])
@@ -84,7 +86,7 @@ def _deeper_than(brackets: bytes, depth: int) -> bool:
     return bool(brackets)
 
 
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: Sequence[tuple[str, Any]]) -> JsonObject:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
@@ -106,7 +108,7 @@ def _no_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_no_constant)
 
 
-def _refuse_unstorable(body: dict[str, Any]) -> None:
+def _refuse_unstorable(body: JsonObject) -> None:
     """JSON can say what no text of a database can hold: a NUL, or half of a surrogate pair."""
     names = [name for name, text in _texts(body, "") if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text)]
     if names:

@@ -5,7 +5,6 @@ these settings; each has its reason beside it.
 """
 
 import threading
-from typing import Any
 
 import structlog
 from celery import Celery
@@ -13,14 +12,16 @@ from kombu import Connection
 
 log = structlog.get_logger(__name__)
 
+REQUEST_ID_HEADER = "request_id"
+
 # A task that runs longer than the visibility timeout is delivered a second time while it still runs. Hard limit below
-# it; the lease of a row outlives neither, and makes a second copy harmless.
+# it, and no row's lease is longer; the lease's token makes a second copy harmless.
 SOFT_TIME_LIMIT_SEC = 90
 TIME_LIMIT_SEC = 110
 VISIBILITY_TIMEOUT_SEC = 120
 
 
-def delivery_settings(broker_url: str) -> dict[str, Any]:
+def delivery_settings(broker_url: str) -> dict[str, object]:
     """Settings of both Celery apps."""
     return {
         "broker_url": broker_url,
@@ -31,7 +32,7 @@ def delivery_settings(broker_url: str) -> dict[str, Any]:
         "accept_content": ["json"],  # an open broker must not become code execution
         "task_ignore_result": True,  # results live in rows; a result backend is a second way to fail
         "task_acks_late": True,
-        "task_reject_on_worker_lost": False,  # True redelivers a poison message for ever; the sweep retries, with a cap
+        "task_reject_on_worker_lost": False,  # True would redeliver a deadly message without end; the sweep has a cap
         "task_acks_on_failure": True,
         "task_acks_on_timeout": True,
         "worker_prefetch_multiplier": 1,  # a prefetched message's visibility clock runs while it waits
@@ -48,8 +49,8 @@ def delivery_settings(broker_url: str) -> dict[str, Any]:
     }
 
 
-def transport_options() -> dict[str, Any]:
-    """Without these timeouts a publish into a frozen Redis blocks for ever, and a lost worker's message waits 100 s."""
+def transport_options() -> dict[str, object]:
+    """Without these timeouts a publish into a frozen Redis never returns, and a lost worker's message waits 100 s."""
     return {
         "visibility_timeout": VISIBILITY_TIMEOUT_SEC,
         "socket_timeout": 2,
@@ -79,10 +80,13 @@ class HintPublisher:
         self.failures = 0
 
     def send(self, task: str, row_id: str | None = None, *, queue: str) -> None:
-        """Send `task` with at most one id to `queue`; never raises."""
+        """Send `task` with at most one id to `queue`, and with the id of the HTTP request or task that sends it, for the
+        log (`apps.common.hint_task`); never raises."""
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        headers = {REQUEST_ID_HEADER: request_id} if request_id else None
         try:
             self._celery().send_task(
-                task, args=[row_id] if row_id else [], queue=queue, retry=False, ignore_result=True
+                task, args=[row_id] if row_id else [], queue=queue, headers=headers, retry=False, ignore_result=True
             )
         except Exception as error:  # noqa: BLE001  # whatever is wrong with the broker, the money step has committed
             self.failures += 1

@@ -12,12 +12,12 @@ from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.orm import Session, sessionmaker
 
 # Their order matters: waiting for a lock ends before the statement does, and both before a client gives up. A
-# transaction idle for 10 s means somebody holds row locks over a network call, which is a defect: better ended.
+# transaction idle for 10 s holds row locks over a network call, which is a defect: better ended.
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 20_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
-# A server whose machine is gone answers nothing, not even that it is gone: without these a call to it waits for hours.
-# A server that takes no writes is none: while the old one is read-only, each new connection looks for its successor.
+# A server whose machine has failed does not even close the connection: without these a call to it waits for hours.
+# `target_session_attrs`: during a failover the old server is read-only, so that each new connection tries the next host.
 LINE = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -26,11 +26,11 @@ LINE = {
     "tcp_user_timeout": STATEMENT_TIMEOUT_MS + 5_000,
     "target_session_attrs": "read-write",
 }
-# A connection that says one of these speaks to a server that has left its place: read-only now, shut down or crashed.
-# It is thrown away with all that were made before it; else each of them would fail once more, or for ever.
+# SQLSTATEs of a connection whose server no longer serves: it is read-only now, was shut down or has crashed.
+# It is thrown away with all that were made before it; else each of them would fail once more, or at every use.
 _READ_ONLY = "25006"
 _SERVER_LEFT = (_READ_ONLY, "57P01", "57P02", "57P03", "57P05", "25P03")
-# The same statement may succeed later: lines, resources, operators (a shutdown, a time-out), deadlocks, the system.
+# The same statement may succeed later: connection, resource, operator intervention, deadlock and system errors.
 _TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 _TRANSIENT = (*_SERVER_LEFT, "55P03")
 
@@ -85,9 +85,7 @@ def transaction(sessions: Sessions) -> Iterator[Session]:
         yield session
 
 
-def run_statement(
-    engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]
-) -> tuple[Any, ...] | None:  # fmt: skip
+def run_statement(engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> tuple[Any, ...] | None:
     """Run one statement of an autocommit engine, its transaction included; returns its first row.
 
     A connection that was lost meanwhile, or leads to a server that has become read-only, is no answer: the statement
@@ -135,10 +133,8 @@ def schema_revision(sessions: Sessions) -> str | None:
         return session.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _run_statement(
-    engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]
-) -> tuple[Any, ...] | None:  # fmt: skip
-    """By the driver itself: half of a small statement's time in Python would else be spent on describing it."""
+def _run_statement(engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Uses psycopg2 directly. SQLAlchemy's result metadata costs about half the Python time of a one-row statement."""
     try:
         connection = engine.raw_connection()
     except psycopg2.Error as error:
@@ -159,13 +155,13 @@ def _run_statement(
 
 
 def _named(engine: Engine, sql: str, error: psycopg2.Error, *, lost: bool) -> DBAPIError:
-    """A driver's error as it is everywhere else, so that whoever answers callers knows it."""
+    """A driver's error as SQLAlchemy would raise it, so that the error handlers know it."""
     found = DBAPIError.instance(sql, None, error, psycopg2.Error, connection_invalidated=lost, dialect=engine.dialect)
     assert isinstance(found, DBAPIError)  # of a driver's error nothing else is made
     return found
 
 
 def _throw_away(context: ExceptionContext) -> None:
-    """Let go of every connection made before this one failed, where its server has left its place."""
+    """Drop every connection made before this one failed, where the failure says that the server no longer serves."""
     if getattr(context.original_exception, "pgcode", None) in _SERVER_LEFT:
         context.is_disconnect = True

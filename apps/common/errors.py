@@ -199,9 +199,9 @@ def error_catalogue() -> list[type[ServiceError]]:
     return sorted(found.values(), key=lambda cls: (cls.status, cls.code))
 
 
-def problem(error: ServiceError) -> dict[str, Any]:
+def problem(error: ServiceError) -> dict[str, object]:
     """The problem document of an error, without headers."""
-    body: dict[str, Any] = {
+    body: dict[str, object] = {
         "type": f"urn:staking:error:{error.code}",
         "title": error.title,
         "status": error.status,
@@ -227,7 +227,7 @@ def problem_response(error: ServiceError) -> Response:
 
 
 def register_error_handlers(app: Flask) -> None:
-    """Translate every exception that leaves a view; strangers' texts, SQL and stack traces stay in the log."""
+    """Translate every exception that leaves a view; texts of other programs, SQL and stack traces stay in the log."""
 
     @app.errorhandler(ServiceError)
     def handle_service_error(error: ServiceError) -> Response:
@@ -273,12 +273,13 @@ def _from_http(error: HTTPException) -> ServiceError:
     if error.code == 422:
         return InvalidInput(errors=_flatten(data.get("messages") or data.get("errors") or {}))
     code = error.code or 500
-    # Whatever else a caller is told, such as a range that a file has not, is the caller's fault, never ours.
+    # Every other HTTP error below 500, such as a range that a file does not have, is the caller's.
     return _BY_STATUS.get(code, BadRequest if 400 <= code < 500 else ServiceError)()
 
 
 def _shortened(errors: FieldErrors) -> dict[str, list[str]]:
-    """A caller who errs ten thousand times is told of the first; the names are the caller's, of any length."""
+    """The first `MAX_FIELDS` faults, their names cut to `MAX_NAME`: a caller may send ten thousand, with names of any
+    length."""
     return {name[:MAX_NAME]: texts[:MAX_FIELDS] for name, texts in islice(errors.items(), MAX_FIELDS)}
 
 

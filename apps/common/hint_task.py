@@ -7,22 +7,34 @@ from celery import Task
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 
+from apps.common.celery_settings import REQUEST_ID_HEADER
 from apps.common.database import is_transient
+from apps.common.wire import MESSAGE_ID, new_id, request_id_of
 
 log = structlog.get_logger(__name__)
 
 
 class HintTask(Task[Any, Any]):
-    """Ends with one line where the database is away: the row keeps its state, its lease runs out, and the sweep hints
-    again. A trace for each hint would bury what matters."""
+    """Binds to every log line of a task its name and id, the row's id that the hint names, and the id of the HTTP request
+    that the hint was sent for, or a new one; `apps.clients.base` passes that on to other services.
+
+    Where the database is away the task ends with one line: the row keeps its state, its lease runs out, and the sweep
+    hints again. A stack trace for each hint would bury what matters.
+    """
 
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().__call__(*args, **kwargs)
-        except (DBAPIError, NoFreeConnection) as error:
-            if not is_transient(error):
-                raise
-            log.warning("database_unavailable", task=self.name, kind=type(error).__name__)
-            return None
+        given = (self.request.headers or {}).get(REQUEST_ID_HEADER)
+        bound = {"task": self.name, "task_id": self.request.id, "request_id": request_id_of(given) or new_id()}
+        # Whatever reaches the broker can send a hint, so only text that can be an id goes into the log.
+        if args and isinstance(args[0], str) and MESSAGE_ID.fullmatch(args[0]):
+            bound["row_id"] = args[0]
+        with structlog.contextvars.bound_contextvars(**bound):
+            try:
+                return super().__call__(*args, **kwargs)
+            except (DBAPIError, NoFreeConnection) as error:
+                if not is_transient(error):
+                    raise
+                log.warning("database_unavailable", kind=type(error).__name__)
+                return None

@@ -1,7 +1,8 @@
 """One ``message_id``, one effect: the key row is written in the same transaction as the effect.
 
-Used by the services whose replay is byte-identical (ledger, rewards, protocols). Pool and relayer keep the
-message_id on the resource itself, since their replay is the resource as it stands now; they share `differing_fields`.
+Used by rewards and protocols, whose replay is byte-identical. The ledger's replay is, too, but is made again from what
+it posted, so its keys are its own (`apps.ledger.posting`). Pool and relayer keep the message_id on the resource, since
+their replay is the resource as it stands now. All of them share `differing_fields` and `raise_reused`.
 """
 
 import json
@@ -11,7 +12,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from flask import Response
-from sqlalchemy import DateTime, SmallInteger, Text, func, select, text, update
+from sqlalchemy import DateTime, Row, SmallInteger, Text, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -30,7 +31,7 @@ class MessageKeyMixin:
 
     message_id: Mapped[str] = mapped_column(Text, primary_key=True)
     endpoint: Mapped[str] = mapped_column(Text)
-    request: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    request: Mapped[dict[str, Any]] = mapped_column(JSONB)  # the canonical body: each endpoint has fields of its own
     status: Mapped[int | None] = mapped_column(SmallInteger)
     response: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
@@ -71,12 +72,12 @@ def run_once(
     """Do `work` once for `message_id` and return its answer, or the stored one.
 
     A `Conflict` out of `work` is a business refusal: its effect is rolled back and the refusal is stored (sticky). Any
-    other exception stores nothing, so that the call can be repeated. A twin that is still running is waited for, up to
-    the lock timeout. Raises `MessageIdReused`, `InProgress`.
+    other exception stores nothing, so that the call can be repeated. Another call with the same message_id that is
+    still running is waited for, up to the lock timeout. Raises `MessageIdReused`, `InProgress`.
     """
     fresh = {message_id: dict(request)}
     with transaction(sessions) as session:
-        known = _claim(session, keys, endpoint, fresh)
+        known = _register(session, keys, endpoint, fresh)
         if known:
             row = known[message_id]
             _refuse_differences(fresh[message_id], row, endpoint)
@@ -91,7 +92,7 @@ def run_once(
     return Answer(status, body, replayed=False)
 
 
-def claim_batch(
+def register_batch(
     session: Session,
     keys: type[DeclarativeBase],
     *,
@@ -106,7 +107,7 @@ def claim_batch(
     rolls back, so no id is used up.
     """
     in_order = {message_id: dict(items[message_id]) for message_id in sorted(items)}
-    known = _claim(session, keys, endpoint, in_order, answer)
+    known = _register(session, keys, endpoint, in_order, answer)
     for message_id, row in known.items():
         _refuse_differences(dict(items[message_id]), row, endpoint, message_id=message_id)
         if row.status is not None and row.status >= 400:
@@ -157,14 +158,15 @@ _INSERT_KEYS = text(
 )
 
 
-def _claim(
+def _register(
     session: Session,
     keys: type[DeclarativeBase],
     endpoint: str,
-    requests: Mapping[str, dict[str, Any]],
+    requests: Mapping[str, Mapping[str, Any]],
     answer: str | None = None,
-) -> dict[str, Any]:
-    """Insert the key rows, as one statement; return the rows that were there before. Waits for concurrent twins."""
+) -> dict[str, Row[Any]]:
+    """Insert the key rows, as one statement; return the rows that were there before. Waits for calls with
+    the same message_ids that are still running."""
     values = {
         "endpoint": endpoint,
         "status": None if answer is None else 201,
@@ -186,18 +188,12 @@ def _claim(
     return {row.message_id: row for row in found}
 
 
-def _refuse_differences(given: dict[str, Any], row: Any, endpoint: str, message_id: str | None = None) -> None:
+def _refuse_differences(given: Mapping[str, Any], row: Row[Any], endpoint: str, message_id: str | None = None) -> None:
     fields = differing_fields(given, row.request)
     if row.endpoint != endpoint:
         fields = ["endpoint", *fields]
     if fields:
         raise_reused(fields, message_id)
-
-
-class StoredRefusal(Conflict):
-    """An item of this batch was refused before, and a refusal is final for its message_id."""
-
-    code = "stored_refusal"
 
 
 def _raise_stored(response: str | None) -> NoReturn:
@@ -206,4 +202,4 @@ def _raise_stored(response: str | None) -> NoReturn:
     for cls in Conflict.__subclasses__():
         if cls.code == body.get("code"):
             raise cls(body.get("detail"), errors=body.get("errors"))
-    raise StoredRefusal(body.get("detail"))
+    raise Conflict(body.get("detail"))

@@ -1,6 +1,5 @@
 """What every web service is: a Flask app with its API, errors, auth, status, metrics, request ids and documentation."""
 
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,11 +16,12 @@ from apps.common.database import Sessions, database_answers, schema_revision
 from apps.common.errors import InvalidInput, NotFound, ServiceError, Unavailable, register_error_handlers
 from apps.common.logging import configure_logging
 from apps.common.metrics import register_metrics
+from apps.common.shapes import DigitsField
 from apps.common.wei import WeiField
-from apps.common.wire import new_id
+from apps.common.wire import TimeField, new_id, request_id_of
 
 SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
-# Anybody may ask for the status, and a check may wait for a node: most threads must stay free for calls.
+# The status page needs no key, and a check may wait for a node: most threads must stay free for calls.
 MAX_LOOKERS = 2
 
 log = structlog.get_logger(__name__)
@@ -66,7 +66,7 @@ def build_app(
     _register_status(app, service, sessions, dict(checks or {}), status_path or f"/status/{service}")
     app.add_url_rule("/docs/assets/<path:filename>", "docs_assets", _docs_asset)
     api = Api(app)
-    api.ma_plugin.converter.add_attribute_function(_document_wei)
+    api.ma_plugin.converter.add_attribute_function(_document_text)
     for blueprint in blueprints:
         api.register_blueprint(blueprint)
     register_error_handlers(app)
@@ -76,8 +76,7 @@ def build_app(
 def _register_request_ids(app: Flask) -> None:
     @app.before_request
     def take_request_id() -> None:
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", given) else new_id()
+        g.request_id = request_id_of(request.headers.get("X-Request-Id")) or new_id()
         structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
     @app.after_request
@@ -89,8 +88,8 @@ def _register_request_ids(app: Flask) -> None:
 
 
 def _refuse_odd_addresses(app: Flask) -> None:
-    """What no endpoint takes, said here once: a NUL, which no statement can hold; a parameter that is given twice or that
-    the endpoint does not know, for whoever sent it meant something by it."""
+    """Refuse what no endpoint takes: a NUL, which no statement can hold; a query parameter that is given twice or that the
+    endpoint does not know, since its caller expects an effect of it."""
 
     @app.before_request
     def check_address() -> None:
@@ -112,7 +111,8 @@ def _refuse_odd_addresses(app: Flask) -> None:
 
 
 def _take_body(app: Flask) -> None:
-    """Read the body, once, for whoever looks at it later; an endpoint that takes none is given none."""
+    """Read the body once and keep it in `g.body`, where the parser finds it; refuse a body that the endpoint does not
+    take."""
 
     @app.before_request
     def take_body() -> None:
@@ -124,25 +124,24 @@ def _take_body(app: Flask) -> None:
 
 
 def _register_status(app: Flask, service: str, sessions: Sessions, checks: dict[str, Check], path: str) -> None:
-    def run(check: Check) -> dict[str, Any]:
+    def run(check: Check) -> dict[str, object]:
         try:
             found = check()
         except Exception as error:  # noqa: BLE001  # a status page reports whatever is wrong
             log.warning("status_check_failed", kind=type(error).__name__)
-            said = (
-                {"detail": error.detail} if isinstance(error, ServiceError) else {}
-            )  # made to be told; others are not
-            return {"ok": False, "error": type(error).__name__, **said}
+            # The detail of a `ServiceError` is meant for callers; what another exception says may hold secrets.
+            detail = {"detail": error.detail} if isinstance(error, ServiceError) else {}
+            return {"ok": False, "error": type(error).__name__, **detail}
         if isinstance(found, bool) or found is None:
             return {"ok": bool(found)}
         return {"ok": True, "value": found}
 
     lookers = threading.BoundedSemaphore(MAX_LOOKERS)
-    last: list[tuple[dict[str, Any], int]] = []
+    last: list[tuple[dict[str, object], int]] = []
 
     @app.get(path)
     def status() -> tuple[Response, int]:
-        """Where enough others are looking already, what the last of them found."""
+        """Run the checks; while `MAX_LOOKERS` other requests run them, answer what was found last."""
         if not lookers.acquire(blocking=False):
             if not last:
                 raise Unavailable("Others are asking already, and nothing is known yet; ask again.")
@@ -164,7 +163,12 @@ def _docs_asset(filename: str) -> Response:
     return send_from_directory(SWAGGER_UI, filename)
 
 
-def _document_wei(_converter: Any, field: Any, **_kwargs: Any) -> dict[str, Any]:
+def _document_text(_converter: Any, field: Any, **_kwargs: Any) -> dict[str, object]:
+    """What OpenAPI says of a field whose value is text on the wire and something else in Python."""
     if isinstance(field, WeiField):
         return {"type": "string", "format": "wei", "pattern": "^-?(0|[1-9][0-9]{0,77})$"}
+    if isinstance(field, DigitsField):
+        return {"type": "string", "pattern": "^-?[0-9]+$"}
+    if isinstance(field, TimeField):
+        return {"type": ["string", "null"] if field.allow_none else "string", "format": "date-time"}
     return {}

@@ -105,6 +105,10 @@ class SettingsReader:
 
         return self._read(name, parse, "eth_native")
 
+    def broker_url(self) -> str:
+        """``CELERY_BROKER_URL``: read by what publishes hints or takes them."""
+        return self.text("CELERY_BROKER_URL", "redis://127.0.0.1:6379/0")
+
     def bind_address(self) -> str:
         """``HTTP_BIND_ADDRESS``: where the web server listens; this machine alone unless said otherwise."""
 
@@ -150,7 +154,7 @@ class SettingsReader:
             raw = self._raw(name)
         except OSError as error:
             self.fault(f"{name}_FILE", f"names a file that cannot be read ({error.strerror})")
-            return None  # type: ignore[return-value]  # finish() raises before anybody reads it
+            return None  # type: ignore[return-value]  # finish() raises before the settings are used
         if raw is None or raw == "":
             if default is _REQUIRED:
                 self.fault(name, "is missing")
@@ -191,7 +195,7 @@ def compose_database_url(host: str, port: int, user: str, password: str, name: s
 def require_address(name: str, value: str | None) -> str:
     """Return a usable address, checksummed by the caller, or raise `NotConfigured` naming the setting.
 
-    Sample files carry placeholders; a service whose address nobody uses yet must still start.
+    Sample files carry placeholders; a service must start also while an address that it will need is not set.
     """
     if not value or not _ADDRESS.fullmatch(value) or int(value, 16) == 0:
         raise NotConfigured(f"{name} holds no usable address; set it to a 0x address of 40 hex digits.")
@@ -206,10 +210,5 @@ class BaseSettings:
     http_port: int
     internal_keys: tuple[str, ...]
     database_url: str
-    broker_url: str
     pool_id: str
     http_bind_address: str = field(default="127.0.0.1", kw_only=True)
-
-    @staticmethod
-    def read_broker(reader: SettingsReader) -> str:
-        return reader.text("CELERY_BROKER_URL", "redis://127.0.0.1:6379/0")

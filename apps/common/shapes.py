@@ -66,6 +66,17 @@ def given(field: Callable[..., ma.fields.Field[Any]], **options: Any) -> Any:
     return dataclasses.field(metadata=metadata)
 
 
+def several(shape: type[Any], most: int) -> Any:
+    """A dataclass field of a body: a list of 1 to `most` of a shape, each refusing unknown fields."""
+    nested = ma.fields.Nested(schema_of(shape, wire.BodySchema))
+    return given(ma.fields.List, cls_or_instance=nested, required=True, validate=ma.validate.Length(1, most))
+
+
+def described(text: str, **more: Any) -> Any:
+    """A dataclass field of an answer, with a description for OpenAPI, and `more` that OpenAPI knows, such as ``enum``."""
+    return dataclasses.field(metadata={"metadata": {"description": text, **more}})
+
+
 def schema_of(shape: type[Any], base: type[ma.Schema] | None = None) -> type[ma.Schema]:
     """The marshmallow schema of a shape. With `BodySchema` or `QuerySchema` as `base` it refuses unknown fields; without
     one it leaves them out, as a newer service may say more than its caller knows."""
@@ -81,7 +92,7 @@ def load(shape: type[T], data: Any) -> T:
     return found
 
 
-def dump(value: Any) -> dict[str, Any]:
+def dump(value: Any) -> dict[str, Any]:  # JSON: text, numbers, lists and objects, as the shape says
     """The JSON of a shape."""
     made: dict[str, Any] = _instance(type(value)).dump(value)
     return made

@@ -13,7 +13,7 @@ from waitress.task import ErrorTask
 
 from apps.common.errors import BadRequest, HeadersTooLarge, LengthRequired, ServiceError, TooLarge, problem
 
-# Longer than any pause between two calls of a flow: a caller's kept connection seldom meets a closed door.
+# Longer than any pause between two calls of a flow, so that a caller's kept connection is seldom closed before its next call.
 KEEP_ALIVE_SEC = 65.0
 # From a request's first byte (of a new connection: from its opening) to its last.
 REQUEST_SEC = 20.0
@@ -27,7 +27,7 @@ _BY_CODE: dict[int, type[ServiceError]] = {413: TooLarge, 431: HeadersTooLarge, 
 
 
 class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
-    """Waitress' parser, whose every refusal is one of the house's errors, and which lets no exception escape."""
+    """Waitress' parser, whose every refusal is one of `apps.common.errors`, and which lets no exception escape."""
 
     error: Any = None
     refusal: ServiceError | None = None
@@ -46,7 +46,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
             raise ParsingError("transfer encoding") from error
         except ValueError as error:  # a length of ten thousand digits, an address that is no URL
             raise ParsingError("header") from error
-        # Nobody needs chunks for a JSON object whose length is known; and HTTP/1.0 has none, so that there they would
+        # No caller needs chunks for a JSON object whose length is known; and HTTP/1.0 has none, so that there they would
         # be read as the next request.
         if self.chunked or "TRANSFER_ENCODING" in self.headers:
             self.refusal = LengthRequired()
@@ -71,7 +71,7 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
 class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     """Methods are called by the event loop's thread, but for `service`, which a worker's thread runs."""
 
-    request: Any = None  # that is not complete yet
+    request: Any = None  # the one that is being read
     parser_class = Parser
     error_task_class = RefusalTask
 
@@ -90,7 +90,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         return not self.requests
 
     def at_rest(self) -> bool:
-        """Whether it owes its caller nothing, not even the rest of an answer."""
+        """Whether no request is under way and no answer is left to send."""
         return not self.requests and not self.total_outbufs_len
 
     def half_sent(self) -> bool:
@@ -107,7 +107,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         return "kept" if self._answered else "silent"
 
     def place_in_line(self) -> tuple[bool, float]:
-        """Who is closed first where there are too many: unfinished requests before kept connections, the oldest first."""
+        """The order in which connections are closed when there are too many: unfinished requests before kept connections, the
+        oldest first."""
         return (self.state() == "kept", self._since)
 
     def overdue(self, now: float) -> bool:

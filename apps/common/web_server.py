@@ -1,9 +1,10 @@
 """The web server of every service: one process, 8 threads, and an event loop that reads whole requests first.
 
-A thread is taken when a request is complete, and given back when its answer is made. So whoever sends slowly, sends half,
-sends nothing or does not read holds a connection for a while, never a thread; what may be held is bounded here.
-Waitress does the HTTP; this module adds the limits that it has not: on a whole request's time, on answers not read, on
-connections and bytes held by strangers, and what is refused is a problem document like every other.
+A thread is taken when a request is complete, and given back when its answer is made. So a caller that sends slowly, sends
+half a request, sends nothing or does not read its answer holds a connection for a while, never a thread. How many
+connections and bytes such callers may hold is limited here.
+Waitress does the HTTP; this module adds limits that it lacks: on the time of a whole request, on answers that are not
+read, and on connections and bytes held. What is refused is answered with a problem document like every other refusal.
 """
 
 import logging
@@ -36,7 +37,7 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 STOP_SEC = 12.0
 ACCEPTED_AT_ONCE = 64
 
-# How often the log says how many were thrown out: strangers come by the thousand.
+# How often the log says how many connections were closed: a line for each would flood it under attack.
 TELL_SEC = 60.0
 
 Settings = TypeVar("Settings")
@@ -58,7 +59,7 @@ def run_service(load_settings: Callable[[], Settings], create_app: Callable[[Set
 
 def make_server(app: WSGIApplication, host: str, port: int) -> "Server":
     """A server that listens already; `run` serves."""
-    # Every connection may be a stranger's, and thousands of lines about them help nobody.
+    # Waitress would log a line for each connection, callers without a key included.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     adjustments = Adjustments(
         host=host,
@@ -98,8 +99,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         """Serve until `stop`; then let what is under way end, for as long as there is time."""
         while self._stopping is None or self._still_busy(self._stopping):
             self._look_after(time.monotonic())
-            # Between two looks at the sockets: a number that is closed and given away while events are handed out would
-            # bring a newcomer the end of whoever had it before.
+            # Between two rounds of events: were a socket closed during one, a new connection could be given its number
+            # and receive the event that was meant for the old one.
             if len(self.active_channels) >= MAX_CONNECTIONS:
                 self._close_longest_waiting(MAX_CONNECTIONS // 20)
             wasyncore.loop(timeout=1.0, use_poll=True, map=self._map, count=1)
@@ -112,7 +113,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self.pull_trigger()
 
     def stop_on_signal(self, number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)  # whoever asks twice does not want to wait
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
         self.stop()
 
     def readable(self) -> bool:
@@ -155,7 +156,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self._thrown_out.clear()
 
     def _close_longest_waiting(self, number: int, *, holding: bool = False) -> int:
-        """Close connections that wait for their caller, strangers' unfinished requests before kept connections."""
+        """Close connections that wait for their caller, those with unfinished requests before idle kept ones."""
         idle = [channel for channel in self._channels() if channel.idle() and (channel.held or not holding)]
         for channel in sorted(idle, key=Channel.place_in_line)[:number]:
             self._thrown_out["no_room"] += 1

@@ -7,13 +7,11 @@ money here.
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, NewType
+from typing import Any
 
 import marshmallow as ma
 from sqlalchemy import Dialect
 from sqlalchemy.types import TypeDecorator, UserDefinedType
-
-Wei = NewType("Wei", int)
 
 ETHER = 10**18
 GWEI = 10**9

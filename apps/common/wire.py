@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar, overload
 from uuid import UUID
 
 import marshmallow as ma
@@ -11,19 +11,22 @@ import uuid_utils
 
 from apps.common.errors import InvalidInput
 
-# Ids travel in paths, and no URL can carry "." or "..": whoever reads one takes them away with what stands before them.
+T = TypeVar("T")
+
+# Ids travel in paths, and no URL can carry "." or "..": what resolves a URL removes them, with the segment before them.
 _NO_DOTS = r"(?!\.{1,2}\Z)"
 MESSAGE_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._:@-]{1,200}", re.ASCII)
 USER_ID = re.compile(_NO_DOTS + r"(?!@)[A-Za-z0-9._:|+=@-]{1,128}", re.ASCII)
 POOL_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 MESSAGE_ID_RULE = "Must be 1 to 200 characters out of A-Z a-z 0-9 . _ : @ -, but not . or .."
 USER_ID_RULE = "Must be 1 to 128 characters out of A-Z a-z 0-9 . _ : | + = @ -, not starting with @, and not . or .."
 POOL_ID_RULE = "Must be 1 to 64 characters out of A-Z a-z 0-9 . _ -, but not . or .."
 NOT_A_CURSOR = "Not a cursor of this list; take the value of `next`."
 MAX_BLOCK = 2**53
 
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 MAX_LIMIT = 200
 DEFAULT_LIMIT = 50
 
@@ -38,15 +41,21 @@ def new_id(after: str | None = None) -> str:
     return made if after is None or made > after else str(UUID(int=UUID(after).int + 1))
 
 
+def request_id_of(text: object) -> str | None:
+    """A request id that a caller gave, if it is one."""
+    return text if isinstance(text, str) and REQUEST_ID.fullmatch(text) else None
+
+
+@overload
+def format_time(moment: datetime) -> str: ...
+@overload
+def format_time(moment: None) -> None: ...
+@overload
+def format_time(moment: datetime | None) -> str | None: ...
 def format_time(moment: datetime | None) -> str | None:
-    """RFC 3339 in UTC with ``Z`` and microseconds."""
+    """RFC 3339 in UTC with ``Z`` and microseconds; None for None."""
     if moment is None:
         return None
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def time_text(moment: datetime) -> str:
-    """`format_time` of a moment that is certainly there."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -131,45 +140,52 @@ class QuerySchema(ma.Schema):
         unknown = ma.RAISE
 
 
-def cursor_field(regex: re.Pattern[str]) -> ma.fields.String:
+def cursor_field(regex: re.Pattern[str], **options: Any) -> ma.fields.String:
     """``?after=``: a value that an answer may have given, and no other."""
-    return ma.fields.String(load_default=None, validate=_pattern(regex, NOT_A_CURSOR))
+    return ma.fields.String(**{"load_default": None, **options}, validate=_pattern(regex, NOT_A_CURSOR))
+
+
+def limit_field(**options: Any) -> ma.fields.Integer:
+    """``?limit=``: how many items a page has at most."""
+    return WholeField(**{"load_default": DEFAULT_LIMIT, **options}, validate=ma.validate.Range(1, MAX_LIMIT))
 
 
 class PageQuerySchema(QuerySchema):
     """``?limit=``; what ``?after=`` may be is said by the list."""
 
-    limit = WholeField(load_default=DEFAULT_LIMIT, validate=ma.validate.Range(1, MAX_LIMIT))
+    limit = limit_field()
 
 
 class NumberPageSchema(PageQuerySchema):
     """A list whose cursor is a number: of a row, a block, a sequence."""
 
-    after = cursor_field(_NUMBER)
+    after = cursor_field(NUMBER)
 
 
 class IdPageSchema(PageQuerySchema):
     """A list, newest first, whose cursor is an id."""
 
-    after = cursor_field(_UUID)
+    after = cursor_field(UUID_TEXT)
 
 
-class UserPageSchema(PageQuerySchema):
-    """A list in the order of users, whose cursor is one of them."""
-
-    after = cursor_field(USER_ID)
-
-
+# Shapes of lists differ in their items; a service that has shapes uses `cut`.
 def page(items: Sequence[Mapping[str, Any]], limit: int, cursor: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
     """Shape a list: fetch ``limit + 1`` rows and give them all here; the surplus row only says that there is more."""
     shown = list(items[:limit])
     return {"items": shown, "next": cursor(shown[-1]) if len(items) > limit else None}
 
 
+def cut(items: Sequence[T], limit: int, cursor: Callable[[T], str]) -> tuple[list[T], str | None]:
+    """The items of a page and the cursor of the next one, None at the end. Fetch ``limit + 1`` rows and give them all
+    here; the surplus one only says that there is more."""
+    shown = list(items[:limit])
+    return shown, cursor(shown[-1]) if len(items) > limit else None
+
+
 def integer_cursor(after: str | None) -> int:
     """Read a cursor that is a number; 0 where there is none."""
     if after is None:
         return 0
-    if not _NUMBER.fullmatch(after):
+    if not NUMBER.fullmatch(after):
         raise InvalidInput(errors={"after": [NOT_A_CURSOR]})
     return int(after)

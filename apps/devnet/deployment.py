@@ -1,6 +1,7 @@
 """Deploy the devnet's contracts to a development node."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from web3 import HTTPProvider, Web3
 from web3.contract import Contract
 from web3.types import RPCEndpoint
 
+from apps.common.wei import ETHER
+
 ARTIFACTS = Path(__file__).parent / "artifacts"
-ETHER = 10**18
 RICH_WEI = 10_000_000 * ETHER
 BOOTSTRAP_WEI = 100_000 * ETHER
 # The share rate starts above one and is no round number, so that rounding dust happens from the first stake on.
@@ -21,7 +23,7 @@ STAKE_LIMIT_GROWTH_BLOCKS = 6_400
 
 @dataclass(frozen=True)
 class Deployment:
-    """Addresses of one deployment; `owner` presses the oracle's buttons, `stranger` holds the bootstrap stake."""
+    """Addresses of one deployment. `owner` acts as oracle and governance; `stranger`, another user, holds the bootstrap stake."""
 
     chain_id: int
     steth: str
@@ -30,11 +32,13 @@ class Deployment:
     owner: str
     stranger: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, int | str]:
+        """The JSON by which other processes find the deployment."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Deployment":
+    def from_dict(cls, values: Mapping[str, Any]) -> "Deployment":
+        """From what `to_dict` made."""
         return cls(**values)
 
 
@@ -42,7 +46,7 @@ def connect(rpc_url: str) -> Web3:
     return Web3(HTTPProvider(rpc_url, request_kwargs={"timeout": 30}, exception_retry_configuration=None))
 
 
-def artifact(name: str) -> dict[str, Any]:
+def artifact(name: str) -> dict[str, Any]:  # a compiler's output, of which only a part is used
     """ABI and bytecode of a contract, as committed."""
     loaded: dict[str, Any] = json.loads((ARTIFACTS / f"{name}.json").read_text())
     return loaded
@@ -66,8 +70,8 @@ def deploy(
 ) -> Deployment:
     """Deploy Lido, the withdrawal queue and the locator from the node's last unlocked accounts.
 
-    The first accounts stay untouched, for whoever plays a user. A second call makes a second protocol at new addresses.
-    `holder` gets the bootstrap stake and the protocol's fees: the stranger, unless somebody is named.
+    The first accounts stay untouched, for callers that need users. A second call makes a second protocol at new addresses.
+    `holder` gets the bootstrap stake and the protocol's fees; the stranger where it is None.
     """
     web3 = connect(rpc_url)
     accounts = list(web3.eth.accounts)

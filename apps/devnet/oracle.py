@@ -1,4 +1,4 @@
-"""The buttons of the desk's oracle and of the protocol's governance, as functions."""
+"""What Lido's oracle and governance do on the real chain, as functions that act on a local deployment."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,9 @@ from web3 import Web3
 from web3.logs import DISCARD
 from web3.types import RPCEndpoint
 
-from apps.devnet.deployment import ETHER, Deployment, connect, contract_at, set_balance, transact
+from apps.common.wei import ETHER
+from apps.devnet.deployment import Deployment, connect, contract_at, set_balance, transact
+from apps.ethereum.constants import RAY, ZERO_ADDRESS
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Report:
 
 
 class Oracle:
-    """Reports, finalization, pauses, limits and strangers, for one deployment."""
+    """Reports, finalization, pauses and limits of one deployment, and another user of it, the stranger."""
 
     def __init__(self, rpc_url: str, deployment: Deployment) -> None:
         self.web3: Web3 = connect(rpc_url)
@@ -93,20 +95,19 @@ class Oracle:
         self._owner(self.lido.functions.setFee(basis_points))
 
     def stranger_submit(self, amount_wei: int) -> str:
-        """Somebody else stakes beside us; returns the transaction's hash."""
+        """The stranger stakes; returns the transaction's hash."""
         stranger = self.deployment.stranger
         self.fund(stranger, amount_wei)
-        zero = "0x" + "00" * 20
-        receipt = transact(self.web3, self.lido.functions.submit(zero), stranger, amount_wei)
+        receipt = transact(self.web3, self.lido.functions.submit(ZERO_ADDRESS), stranger, amount_wei)
         return Web3.to_hex(receipt["transactionHash"])
 
     def stranger_transfer(self, to: str, amount_wei: int) -> str:
-        """Somebody sends stETH of theirs."""
+        """The stranger sends stETH; returns the transaction's hash."""
         call = self.lido.functions.transfer(Web3.to_checksum_address(to), amount_wei)
         return Web3.to_hex(transact(self.web3, call, self.deployment.stranger)["transactionHash"])
 
     def stranger_request(self, amount_wei: int) -> int:
-        """Somebody else withdraws beside us; returns the id of their NFT."""
+        """The stranger requests a withdrawal; returns the id of its NFT."""
         stranger = self.deployment.stranger
         queue = Web3.to_checksum_address(self.deployment.withdrawal_queue)
         transact(self.web3, self.lido.functions.approve(queue, amount_wei), stranger)
@@ -135,7 +136,7 @@ class Oracle:
     def _share_rate(self) -> int:
         """Wei of ether for 10^27 shares, as a report passes it to the queue."""
         ether, shares = self.lido.functions.getTotalPooledEther().call(), self.lido.functions.getTotalShares().call()
-        return int(ether) * 10**27 // int(shares)
+        return int(ether) * RAY // int(shares)
 
     def _needed_for(self, last: int, reward_wei: int) -> int:
         """ETH that must come from validators so that the buffer can pay the withdrawals up to an id."""

@@ -1,4 +1,4 @@
-"""One place for the chain: JSON-RPC batches with failover, the money horizon, and what nodes say in which words.
+"""The one chain package: JSON-RPC with failover, the money horizon, Lido's ABI, reverts, addresses and constants.
 
-Used by protocols, relayer and devnet; knows no service.
+Used by protocols, relayer and devnet; the pool takes its constants from here. It knows no service.
 """

@@ -1,21 +1,26 @@
-"""What a node can and cannot do, found out by asking: for the status pages, which `staking doctor` reads."""
+"""What a node can and cannot do, found out by asking: for the status pages, which `staking doctor` reads.
+
+An entry is a ``dict[str, Any]``, as it goes into the free JSON of a status page: a node that does not answer has fewer
+names in it than one that does.
+"""
 
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from apps.ethereum.constants import ZERO_ADDRESS
 from apps.ethereum.endpoints import Endpoints
-from apps.ethereum.jsonrpc import MAX_BATCH, Endpoint, RpcError, Unanswered
+from apps.ethereum.jsonrpc import Endpoint, RpcError, Unanswered
+from apps.ethereum.limits import MAX_BATCH
 
 ASKED_AGAIN_SEC = 60.0
-NOBODY = "0x" + "00" * 20
 # How far back state is looked for; a node that still has it at the last is taken to keep all.
 DEPTHS = (64, 128, 1_000, 10_000, 100_000)
 
 
 class Abilities:
-    """Asked at most once a minute per process: status pages are looked at every few seconds."""
+    """Asks each node at most once a minute per process: monitoring reads status pages every few seconds."""
 
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
@@ -44,7 +49,7 @@ def look_at(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def lacks(entry: Mapping[str, Any]) -> list[str]:
-    """In words, what an entry says that a node cannot do."""
+    """What a node cannot do, by its entry; one sentence for people each."""
     if not entry["answers"]:
         return ["does not answer"]
     said = []
@@ -80,7 +85,10 @@ def _found(endpoint: Endpoint) -> dict[str, Any]:
     receipts, *states = endpoint.batch(
         [
             ("eth_getBlockReceipts", [last]),
-            *(("eth_getBalance", [NOBODY, {"blockHash": block["hash"], "requireCanonical": True}]) for block in shown),
+            *(
+                ("eth_getBalance", [ZERO_ADDRESS, {"blockHash": block["hash"], "requireCanonical": True}])
+                for block in shown
+            ),
         ]
     )
     kept = [int(block["number"], 16) for block, state in zip(shown, states, strict=True) if isinstance(state, str)]

@@ -1,6 +1,7 @@
-"""All configured nodes, in order of preference: who is asked, who rests, and what is said when none can answer.
+"""All configured nodes, in order of preference: which is asked, which rests, and what is said when none can answer.
 
-All reads of one look at the chain go to one endpoint; mixing two backends makes a receipt vanish that was never gone.
+All reads that must fit together go to one endpoint. Mixed from two backends, one of which lags, they would show a receipt
+in one read and not in the next, though it never left the chain.
 """
 
 import math
@@ -42,16 +43,16 @@ class NodeLacks(ChainUnavailable):
 
 
 class Behind(Unanswered):
-    """The node answers as of an older block, or of another one, than was seen before. The text may be told."""
+    """The node answers as of an older block, or of another one, than was seen before. Callers may be shown the text."""
 
 
 class Absent(Unanswered):
-    """The node has nothing under this name, and answers well otherwise. The text may be told."""
+    """The node has nothing under this name, and answers well otherwise. Callers may be shown the text."""
 
 
 class Endpoints:
-    """One that did not answer is resting for a while: it is asked after all others, so that it holds nobody up. The last
-    one never rests: when no endpoint answers, all are asked.
+    """The nodes of one setting. One that did not answer rests for a while: it is asked after all others, so that its
+    timeout delays no call. When all of them rest, all are asked.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Endpoints:
         self._rests_until = dict.fromkeys(self.all, 0.0)
 
     def first(self, look: Callable[[Endpoint], T]) -> T:
-        """Run a whole look at the chain on the first endpoint that carries it through.
+        """Run `look`, a whole set of reads, on the first endpoint that carries it through.
 
         Raises `ChainUnavailable`: `NodeRateLimited` where one only asks for time, `NodeLacks` where one answers and
         names what it lacks. Raises `NotFound` where those that answer have nothing under the name asked for.
@@ -98,7 +99,7 @@ class Endpoints:
         return tuple(rested) or self.all
 
     def out(self, endpoint: Endpoint) -> bool:
-        """Whether it has been silent so often that nobody waits for its word."""
+        """Whether it has been silent so often that no agreement of nodes waits for it."""
         return self._failures[endpoint] >= OUT_AFTER_FAILURES
 
     def failed(self, endpoint: Endpoint) -> None:
@@ -111,8 +112,8 @@ class Endpoints:
 
 
 def sum_up(said: Sequence[tuple[Endpoint, Exception]]) -> ServiceError:
-    """What to tell where no endpoint carried it through. A node's own words may hold anything: only their class goes
-    out."""
+    """The error to raise where no endpoint carried it through. A node's own text may hold anything, a key among them, so
+    only its class goes out."""
     absent = [error for _, error in said if isinstance(error, Absent)]
     if absent:
         return NotFound(str(absent[0]))

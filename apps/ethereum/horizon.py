@@ -1,18 +1,10 @@
-"""The only shared import of web3 besides ABIs: addresses, and blocks the books may act on."""
+"""The money horizon: the highest block that counts as irreversible, below which the books may act.
 
-from web3 import Web3
-
-from apps.common.errors import NotConfigured
-from apps.common.settings import require_address
-from apps.ethereum.endpoints import ChainUnavailable
+It is the chain's ``finalized`` block on known public chains, and CONFIRMATIONS deep elsewhere; MONEY_HORIZON overrides.
+"""
 
 # Chains with a `finalized` tag worth waiting for; elsewhere depth decides (a development node finalizes nothing real).
 PUBLIC_CHAINS = frozenset({1, 560048, 17000, 11155111})
-
-
-def checksum_setting(name: str, value: str | None) -> str:
-    """A setting's address, checksummed; `NotConfigured` names the setting when it is a placeholder."""
-    return Web3.to_checksum_address(require_address(name, value))
 
 
 def needs_finalized(chain_id: int, mode: str | None) -> bool:
@@ -21,10 +13,11 @@ def needs_finalized(chain_id: int, mode: str | None) -> bool:
     return (mode or ("finalized" if chain_id in PUBLIC_CHAINS else "depth")) == "finalized"
 
 
+def depth_horizon(confirmations: int, head: int) -> int:
+    """The horizon by depth. Depth N means that N blocks stand on top of or at the block: head - N + 1. Never below 0."""
+    return max(0, head - confirmations + 1)
+
+
 def horizon_tag(chain_id: int, confirmations: int, mode: str | None, head: int) -> str:
-    """The block parameter of the highest block that the books may act on. Depth N means that N blocks stand on top of or
-    at the block: head - N + 1. Never below 0."""
-    return "finalized" if needs_finalized(chain_id, mode) else hex(max(0, head - confirmations + 1))
-
-
-__all__ = ["ChainUnavailable", "NotConfigured", "checksum_setting", "horizon_tag", "needs_finalized"]
+    """The block parameter of the horizon for JSON-RPC, where the chain's newest block is `head`."""
+    return "finalized" if needs_finalized(chain_id, mode) else hex(depth_horizon(confirmations, head))

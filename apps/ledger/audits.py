@@ -1,25 +1,26 @@
 """Audits: the books recomputed from movements, and every reference looked up; a difference is a row, there must be none.
 
-The schema refuses a balance that is not the sum of its movements. An audit does not trust it: keys and triggers may have
-been switched off by whoever had the power to.
+The schema refuses a balance that is not the sum of its movements. An audit does not trust it: a database owner can switch
+keys and triggers off.
 """
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import asdict
 
-from sqlalchemy import select, text
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from apps.clients.shapes.common import Audit as AuditShape
+from apps.clients.shapes.common import Difference
 from apps.common.database import Sessions, transaction
 from apps.common.wei import exact_int
-from apps.common.wire import new_id, page, time_text
+from apps.common.wire import new_id
 from apps.ledger.kinds import BUCKETS, KINDS
 from apps.ledger.models import Audit, SystemCheckpoint
-from apps.ledger.movements import account_sums, one_snapshot, settled_newest, system_sums_since
-
-Difference = dict[str, str]
+from apps.ledger.movements import settled_newest
+from apps.ledger.sums import account_sums, one_snapshot, system_sums_since
 
 _BALANCES = text(
     """
@@ -106,7 +107,7 @@ _REFERENCES = text(
 )
 
 
-def run_audit(sessions: Sessions, pool_id: str) -> dict[str, Any]:
+def run_audit(sessions: Sessions, pool_id: str) -> AuditShape:
     """Recompute a pool's books in one snapshot, store and return the audit.
 
     One without differences also stores what the system accounts hold, so that their sums start from there.
@@ -114,30 +115,25 @@ def run_audit(sessions: Sessions, pool_id: str) -> dict[str, Any]:
     through = settled_newest(sessions)
     with transaction(sessions) as session:
         one_snapshot(session)
-        # A whole history is read: the limit that guards ordinary statements would end the audit of a large one.
+        # The audit reads a whole history, which may take longer than the limit of ordinary statements.
         session.execute(text("SET LOCAL statement_timeout = '10min'"))
         differences = list(_differences(session, pool_id))
-        audit = Audit(id=new_id(), ok=not differences, differences=differences)
+        audit = Audit(id=new_id(), ok=not differences, differences=[asdict(each) for each in differences])
         session.add(audit)
         session.flush()
         session.refresh(audit)
         checkpoint = _checkpoint(session, pool_id, through) if audit.ok else []
     if checkpoint:
-        # Two audits at once may have come to the same id, and then to the same sums. Not in the snapshot's transaction:
-        # there, a row that came meanwhile would be a conflict.
+        # Two audits at once may have come to the same id, and then to the same sums. This is a transaction of its own: in
+        # the snapshot's, a row that another audit inserted meanwhile would be a conflict.
         with transaction(sessions) as session:
             session.execute(insert(SystemCheckpoint).values(checkpoint).on_conflict_do_nothing())
-    return _render(audit)
+    return audit_shape(audit)
 
 
-def list_audits(sessions: Sessions, limit: int, after: str | None) -> dict[str, Any]:
-    """Audits, newest first."""
-    query = select(Audit).order_by(Audit.id.desc()).limit(limit + 1)
-    if after is not None:
-        query = query.where(Audit.id < after)
-    with transaction(sessions) as session:
-        rows = session.scalars(query).all()
-    return page([_render(row) for row in rows], limit, lambda item: str(item["id"]))
+def audit_shape(row: Audit) -> AuditShape:
+    """An audit as it is answered."""
+    return AuditShape(row.id, row.ok, [Difference(**each) for each in row.differences], row.created_at)
 
 
 def _differences(session: Session, pool_id: str) -> Iterator[Difference]:
@@ -155,7 +151,7 @@ def _differences(session: Session, pool_id: str) -> Iterator[Difference]:
         yield _difference(f"pool:{pool_id}", "sum_wei", 0, sum(told.values()))
 
 
-def _checkpoint(session: Session, pool_id: str, through: int) -> list[dict[str, Any]]:
+def _checkpoint(session: Session, pool_id: str, through: int) -> list[dict[str, str | int]]:
     later = system_sums_since(session, pool_id, through)
     everything = system_sums_since(session, pool_id, 0)
     return [
@@ -165,8 +161,4 @@ def _checkpoint(session: Session, pool_id: str, through: int) -> list[dict[str, 
 
 
 def _difference(subject: str, field: str, expected: int, found: int) -> Difference:
-    return {"subject": subject, "field": field, "expected": str(expected), "found": str(found)}
-
-
-def _render(row: Audit) -> dict[str, Any]:
-    return {"id": row.id, "ok": row.ok, "differences": row.differences, "created_at": time_text(row.created_at)}
+    return Difference(subject, field, str(expected), str(found))

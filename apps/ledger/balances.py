@@ -11,43 +11,44 @@ from typing import Any
 from sqlalchemy import Row, literal_column, select, text
 from sqlalchemy.orm import Session
 
-from apps.common.database import Sessions, transaction
+from apps.clients.shapes.ledger import Balance as BalanceShape
 from apps.common.wei import exact_int
-from apps.common.wire import page, time_text
 from apps.ledger.kinds import BUCKETS
 from apps.ledger.models import Balance, Movement
 
 _AFTER = tuple(f"{name}_wei" for name in BUCKETS)
 
 
-def read_balance(sessions: Sessions, pool_id: str, user_id: str, at: datetime | None) -> dict[str, Any]:
-    """A user's balance now, or as of a time that has come. An unknown user has zeros."""
-    with transaction(sessions) as session:
-        row = _find(session, pool_id, user_id)
-        if at is None:
-            return _shape(pool_id, user_id, row, row.last_movement_id, row.as_of)
-        moment = min(at, row.now)
-        if row.last_movement_id is None or row.busy:
-            _wait_for_postings(session, pool_id, user_id)
-        then = session.execute(
-            select(Movement.id, *(getattr(Movement, name) for name in _AFTER))
-            .where(Movement.pool_id == pool_id, Movement.user_id == user_id, Movement.created_at <= moment)
-            .order_by(Movement.id.desc())
-            .limit(1)
-        ).one_or_none()
+def now(session: Session, pool_id: str, user_id: str) -> BalanceShape:
+    """A user's balance now; zeros for an unknown user."""
+    row = _find(session, pool_id, user_id)
+    return _shape(pool_id, user_id, row, row.last_movement_id, row.as_of)
+
+
+def as_of(session: Session, pool_id: str, user_id: str, at: datetime) -> BalanceShape:
+    """A user's balance as of a time, or of now where that is earlier. May wait for postings that are under way."""
+    row = _find(session, pool_id, user_id)
+    moment = min(at, row.now)
+    if row.last_movement_id is None or row.busy:
+        _wait_for_postings(session, pool_id, user_id)
+    then = session.execute(
+        select(Movement.id, *(getattr(Movement, name) for name in _AFTER))
+        .where(Movement.pool_id == pool_id, Movement.user_id == user_id, Movement.created_at <= moment)
+        .order_by(Movement.id.desc())
+        .limit(1)
+    ).one_or_none()
     return _shape(pool_id, user_id, then, then.id if then else None, moment)
 
 
-def list_balances(sessions: Sessions, pool_id: str, limit: int, after: str | None) -> dict[str, Any]:
-    """Every user's balance, ordered by user_id."""
-    with transaction(sessions) as session:
-        rows = session.execute(_LIST, {"pool_id": pool_id, "after": after or "", "limit": limit + 1}).all()
-    items = [_shape(pool_id, row.user_id, row, row.last_movement_id, row.as_of) for row in rows]
-    return page(items, limit, lambda item: str(item["user_id"]))
+def by_user(session: Session, pool_id: str, after: str, limit: int) -> list[BalanceShape]:
+    """Balances of the pool's users whose ids follow `after`, in their order."""
+    rows = session.execute(_LIST, {"pool_id": pool_id, "after": after, "limit": limit}).all()
+    return [_shape(pool_id, row.user_id, row, row.last_movement_id, row.as_of) for row in rows]
 
 
-# `xmax` names who changes or locks the row, if anybody: while somebody does, the row speaks for its last movement's
-# time only. `now` is taken before the row is looked at, and whoever comes later draws a later time.
+# `xmax` is not zero while another transaction changes or locks the row: what it may commit is not seen yet, so the
+# answer is true only as of the row's last movement. `now` is taken before the row is read; a posting that locks the row
+# afterwards draws a later time.
 _ROW = """
     b.available_wei, b.reserved_wei, b.staked_wei, b.unstaking_wei, b.last_movement_id, b.xmax <> '0' AS busy,
     statement_timestamp() AS now,
@@ -75,15 +76,19 @@ def _wait_for_postings(session: Session, pool_id: str, user_id: str) -> None:
         .with_for_update(read=True)
     ).one_or_none()
     if locked is None:
-        # No row to wait at: the first movement may be under way, and its maker holds this lock shared.
+        # There is no row to wait for: the first movement may be under way, and its transaction holds this lock shared.
         session.execute(text("SELECT settle_new_balances()"))
 
 
-def _shape(pool_id: str, user_id: str, row: Any | None, last: int | None, as_of: datetime) -> dict[str, Any]:
-    return {
-        "pool_id": pool_id,
-        "user_id": user_id,
-        **{name: str(exact_int(getattr(row, name, None) or 0)) for name in _AFTER},
-        "last_movement_id": last,
-        "as_of": time_text(as_of),
-    }
+def _shape(pool_id: str, user_id: str, row: Any | None, last: int | None, as_of: datetime) -> BalanceShape:
+    wei = {name: exact_int(getattr(row, name, None) or 0) for name in _AFTER}
+    return BalanceShape(
+        pool_id,
+        user_id,
+        available_wei=wei["available_wei"],
+        reserved_wei=wei["reserved_wei"],
+        staked_wei=wei["staked_wei"],
+        unstaking_wei=wei["unstaking_wei"],
+        last_movement_id=last,
+        as_of=as_of,
+    )

@@ -55,7 +55,7 @@ KINDS: dict[str, Kind] = {
     "manual_submit": Kind("@gas", "@fees"),  # the company's ETH, staked by hand
     "manual_claim": Kind("@lido", "@gas"),  # ETH of a withdrawal that no request made
     "company_claim": Kind("@fees", "@gas"),  # ETH of the company's own withdrawal
-    "eth_lost": Kind("@gas", "@custody"),  # a claim that paid somebody else
+    "eth_lost": Kind("@gas", "@custody"),  # a claim whose ETH went to another address than custody
     "fees_lost": Kind("@fees", "@lido"),  # stETH gone, borne by the company's fees
     "steth_lost": Kind(LOSSES, "@lido"),  # stETH gone, owed by the company
     "steth_found": Kind("@lido", "@fees"),

@@ -6,7 +6,6 @@ Lock order, everywhere: message keys (sorted), movements about to be reversed (b
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -160,5 +159,5 @@ class Audit(Base):
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
     ok: Mapped[bool] = mapped_column(Boolean)
-    differences: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    differences: Mapped[list[dict[str, str]]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())

@@ -1,122 +1,117 @@
 """HTTP face of the ledger: parse and answer, nothing else."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any
+from flask import Response, current_app, g
 
-from flask import Response, current_app, g, jsonify
-
+from apps.clients.shapes.common import Audit, AuditPage, IdPageQuery, PoolQuery
+from apps.clients.shapes.ledger import (
+    EXPORT_TYPES,
+    Balance,
+    BalancePage,
+    BalanceQuery,
+    BalancesQuery,
+    BatchAnswer,
+    ExportQuery,
+    Movement,
+    MovementPage,
+    MovementsQuery,
+    NewAudit,
+    NewMovement,
+    NewMovementBatch,
+    Totals,
+)
 from apps.common.api import Blueprint
-from apps.common.errors import TooManyRequests
 from apps.common.idempotency import REPLAY_HEADER
-from apps.common.wire import check_user_id
-from apps.ledger import audits, balances, movements, schemas
-from apps.ledger.posting import NewMovement
+from apps.common.shapes import schema_of
+from apps.common.wire import BodySchema, QuerySchema, check_user_id
+from apps.ledger.reads import LedgerReads
 from apps.ledger.service import LedgerService
 
 blueprint = Blueprint("ledger", __name__, url_prefix="/v1", description="Money movements and balances.")
 
 
 @blueprint.post("/movements")
-@blueprint.arguments(schemas.NewMovementSchema)
-@blueprint.response(201, schemas.MovementSchema)
-def post_movement(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(NewMovement, BodySchema))
+@blueprint.response(201, schema_of(Movement))
+@blueprint.alt_response(200, schema=schema_of(Movement), description="A replay.")
+def post_movement(body: NewMovement) -> Response:
     """Post one movement, once per message_id."""
-    return _service().post(_new(body), g.request_id).response()
+    return _service().post(body, g.request_id).response()
 
 
 @blueprint.post("/movements/batch")
-@blueprint.arguments(schemas.BatchSchema)
-@blueprint.response(201, schemas.BatchAnswerSchema)
-def post_batch(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(NewMovementBatch, BodySchema))
+@blueprint.response(201, schema_of(BatchAnswer))
+@blueprint.alt_response(200, schema=schema_of(BatchAnswer), description="All of them were known.")
+def post_batch(body: NewMovementBatch) -> BatchAnswer | tuple[BatchAnswer, int, dict[str, str]]:
     """Post up to 10,000 movements, all or nothing."""
-    answer, replayed = _service().post_batch([_new(item) for item in body["movements"]])
-    response = jsonify(answer)
-    response.status_code = 200 if replayed else 201
-    if replayed:
-        response.headers[REPLAY_HEADER] = "true"
-    return response
+    answer = _service().post_batch(body.movements)
+    return answer if answer.posted else (answer, 200, {REPLAY_HEADER: "true"})
 
 
 @blueprint.get("/movements")
-@blueprint.arguments(schemas.MovementsQuerySchema, location="query")
-@blueprint.response(200, schemas.MovementPageSchema)
-def list_movements(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(MovementsQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(MovementPage))
+def list_movements(query: MovementsQuery) -> MovementPage:
     """Movements in order, by user, kind or time."""
-    return jsonify(movements.list_movements(_service().sessions, **{**query, "pool_id": _pool_id(query)}))
+    return _reads().movements(query)
 
 
 @blueprint.get("/movements/<path:message_id>")
-@blueprint.response(200, schemas.MovementSchema)
-def get_movement(message_id: str) -> Response:
+@blueprint.response(200, schema_of(Movement))
+def get_movement(message_id: str) -> Movement:
     """The movement of a message_id."""
-    return jsonify(movements.find_movement(_service().sessions, message_id))
+    return _reads().movement(message_id)
 
 
 @blueprint.get("/exports/movements")
-@blueprint.arguments(schemas.ExportQuerySchema, location="query")
-@blueprint.response(200)
-def export_movements(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(ExportQuery, QuerySchema), location="query")
+@blueprint.response(200, {"type": "string"}, content_type="text/plain", description="A movement a line.")
+def export_movements(query: ExportQuery) -> Response:
     """All movements up to now, streamed: NDJSON, a movement a line, or CSV with a header."""
-    if not _service().exports.acquire(blocking=False):
-        raise TooManyRequests("Other exports are under way; ask again when one has ended.", retry_after=5)
-    slot = ExitStack()  # given back at the last line, or when the caller has gone before it
-    slot.callback(_service().exports.release)
-    lines = movements.export_movements(
-        _service().sessions,
-        pool_id=_pool_id(query),
-        user_id=query["user_id"],
-        kind=query["kind"],
-        layout=query["format"],
-    )
-    response = Response(_holding(slot, lines), content_type=schemas.EXPORT_TYPES[query["format"]])
-    response.call_on_close(slot.close)
+    export = _reads().export(query)
+    response = Response(export.lines, content_type=EXPORT_TYPES[query.format])
+    response.call_on_close(export.close)
     return response
 
 
 @blueprint.get("/balances")
-@blueprint.arguments(schemas.BalancesQuerySchema, location="query")
-@blueprint.response(200)
-def list_balances(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(BalancesQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(BalancePage))
+def list_balances(query: BalancesQuery) -> BalancePage:
     """Every user's balance, ordered by user_id."""
-    return jsonify(balances.list_balances(_service().sessions, _pool_id(query), query["limit"], query["after"]))
+    return _reads().balances(query)
 
 
 @blueprint.get("/balances/<user_id>")
-@blueprint.arguments(schemas.BalanceQuerySchema, location="query")
-@blueprint.response(200, schemas.BalanceSchema)
-def get_balance(query: dict[str, Any], user_id: str) -> Response:
+@blueprint.arguments(schema_of(BalanceQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(Balance))
+def get_balance(query: BalanceQuery, user_id: str) -> Balance:
     """A user's balance, now or as of a time; an unknown user has zeros."""
-    return jsonify(balances.read_balance(_service().sessions, _pool_id(query), check_user_id(user_id), query["at"]))
+    return _reads().balance(query, check_user_id(user_id))
 
 
 @blueprint.get("/totals")
-@blueprint.arguments(schemas.PoolQuerySchema, location="query")
-@blueprint.response(200)
-def get_totals(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(PoolQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(Totals))
+def get_totals(query: PoolQuery) -> Totals:
     """Sums over a pool, system accounts included."""
-    return jsonify(movements.totals(_service().sessions, _pool_id(query)))
+    return _reads().totals(query.pool_id)
 
 
 @blueprint.post("/audits")
-@blueprint.arguments(schemas.AuditSchema)
-@blueprint.response(201, schemas.AuditAnswerSchema)
-def post_audit(body: dict[str, Any]) -> tuple[Response, int]:
+@blueprint.arguments(schema_of(NewAudit, BodySchema))
+@blueprint.response(201, schema_of(Audit))
+def post_audit(body: NewAudit) -> Audit:
     """Recompute every balance from movements, and report each difference."""
-    return jsonify(audits.run_audit(_service().sessions, _pool_id(body))), 201
+    return _service().audit(body.pool_id)
 
 
 @blueprint.get("/audits")
-@blueprint.arguments(schemas.AuditsQuerySchema, location="query")
-@blueprint.response(200)
-def list_audits(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(IdPageQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(AuditPage))
+def list_audits(query: IdPageQuery) -> AuditPage:
     """Audits, newest first."""
-    return jsonify(audits.list_audits(_service().sessions, query["limit"], query["after"]))
-
-
-def _holding(slot: ExitStack, lines: Iterator[str]) -> Iterator[str]:
-    with slot:
-        yield from lines
+    return _reads().audits(query)
 
 
 def _service() -> LedgerService:
@@ -124,16 +119,6 @@ def _service() -> LedgerService:
     return service
 
 
-def _pool_id(given: dict[str, Any]) -> str:
-    return str(given.get("pool_id") or current_app.extensions["settings"].pool_id)
-
-
-def _new(body: dict[str, Any]) -> NewMovement:
-    return NewMovement(
-        message_id=body["message_id"],
-        kind=body["kind"],
-        pool_id=_pool_id(body),
-        user_id=body["user_id"],
-        amount_wei=body["amount_wei"],
-        reference=body["reference"],
-    )
+def _reads() -> LedgerReads:
+    reads: LedgerReads = current_app.extensions["reads"]
+    return reads

@@ -1,14 +1,11 @@
 """Settings of the ledger."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from apps.common.settings import BaseSettings, SettingsReader
 
-
-@dataclass(frozen=True)
-class LedgerSettings(BaseSettings):
-    pass
+# The ledger reads what every web service reads, and nothing more.
+LedgerSettings = BaseSettings
 
 
 def load_settings() -> LedgerSettings:
@@ -21,7 +18,6 @@ def load_settings() -> LedgerSettings:
         http_bind_address=reader.bind_address(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
-        broker_url=BaseSettings.read_broker(reader),
         pool_id=reader.pool_id(),
     )
     reader.finish()

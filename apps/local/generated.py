@@ -12,13 +12,18 @@ from sqlalchemy.schema import Column
 from apps.common.errors import ServiceError, error_catalogue
 from apps.local import reason_codes
 from apps.local.programs import ROOT
+from apps.local.states_page import states_page
 
 DOCS = ROOT / "docs"
 SERVICES = ("ledger", "protocols", "rewards", "pool", "relayer")
 
 
 def main(arguments: list[str]) -> int:
-    pages = {DOCS / "schema.md": schema_page(), DOCS / "errors.md": errors_page()}
+    pages = {
+        DOCS / "schema.md": schema_page(),
+        DOCS / "errors.md": errors_page(),
+        DOCS / "states.md": states_page(),
+    }
     if "--check" in arguments:
         stale = [path.name for path, text in pages.items() if not path.exists() or path.read_text() != text]
         if stale:

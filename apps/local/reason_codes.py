@@ -12,9 +12,8 @@ REQUESTS_AND_BATCHES = {
     "batches_paused": ("A drift was found and `PAUSE_BATCHES_ON_DRIFT` is set.", "Explain the drift, then resume."),
     "books_behind": ("Ledger and reward index disagree about a user.", "See the reconciliation, then retry."),
     "bunker": ("Lido is in bunker mode after a loss, and pays withdrawals later than usual.", BY_ITSELF),
-    "cancelled_by_user": ("The request was cancelled while it was queued.", "Nothing."),
     "conflict": (
-        "Somebody else used the signing key.",
+        "Another sender used the signing key's nonce.",
         "Find out what that transaction did; then resolve the walk with it, or release the batch.",
     ),
     "loss_ahead": ("Lido lost ETH in a block that the books have not reached: it is booked first.", BY_ITSELF),

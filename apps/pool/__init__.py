@@ -4,8 +4,8 @@ from flask import Flask
 
 from apps.common.celery_settings import broker_answers
 from apps.common.service_app import build_app
+from apps.flow.hints import publisher
 from apps.pool.context import make_context
-from apps.pool.hints import pool_hints
 from apps.pool.routes import blueprint
 from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings, load_settings
@@ -13,7 +13,7 @@ from apps.pool.settings import PoolSettings, load_settings
 
 def create_app(settings: PoolSettings | None = None) -> Flask:
     settings = settings or load_settings()
-    context = make_context(settings, pool_hints(settings.broker_url))
+    context = make_context(settings, publisher(settings.broker_url, "pool"))
     app = build_app(
         "pool",
         blueprints=[blueprint],

@@ -1,6 +1,5 @@
 """What the pool's service and flows work with; built once per process, from settings."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from apps.clients.ledger import LedgerClient
@@ -8,9 +7,8 @@ from apps.clients.protocols import ProtocolsClient
 from apps.clients.relayer import RelayerClient
 from apps.clients.rewards import RewardsClient
 from apps.common.database import Sessions, make_engine, make_sessions
+from apps.flow.hints import Publish
 from apps.pool.settings import PoolSettings
-
-Publish = Callable[[str, str | None], None]
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,17 @@
-"""Tables of the pool database: requests, batches, the walk, and what their flows need.
+"""Tables of the pool database: requests, batches, and what their flows need; the walk's are in `apps.pool.walk.models`.
 
-A flow is a row: `FlowMixin` carries the lease, the attempts and the time of its next run. Lock order everywhere:
-walk, then batches, then requests (by id), then withdrawals, then the feed counter last.
+A request, a batch and the walk are flows (`apps.flow`). Lock order everywhere: walk, then batches, then requests (by id),
+then withdrawals, then the feed counter last.
 """
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
-    DateTime,
+    Double,
     ForeignKey,
-    Identity,
     Index,
     Integer,
     Text,
@@ -23,59 +21,74 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-from apps.common.database import new_metadata
 from apps.common.wei import SignedWeiColumn, WeiColumn
+from apps.flow.row import FlowMixin, LaneMixin, Reason, ScheduleFireMixin
+from apps.pool.base import JSON_OR_NULL, TIME, Base, FlowEvent
+from apps.pool.walk.models import WHOLE_BLOCK, CompanyWithdrawal, ProtocolMetric, Resolution, RewardCut, Walk
 
-TIME = DateTime(timezone=True)
-JSON_OR_NULL = JSONB(none_as_null=True)
-
-# A log index above any: a walk whose cursor stands there has booked the whole block.
-WHOLE_BLOCK = 10**9
-
-
-class Base(DeclarativeBase):
-    metadata = new_metadata()
-
-
-class FlowMixin:
-    """Lease, attempts and next run of a flow row. All times are the database's."""
-
-    status: Mapped[str] = mapped_column(Text)
-    reason: Mapped[dict[str, Any] | None] = mapped_column(JSON_OR_NULL)
-    context: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
-    flow_version: Mapped[int] = mapped_column(Integer, server_default=text("1"))
-    next_run_at: Mapped[datetime | None] = mapped_column(TIME)
-    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    last_error: Mapped[str | None] = mapped_column(Text)
-    lease_token: Mapped[str | None] = mapped_column(Text)
-    lease_until: Mapped[datetime | None] = mapped_column(TIME)
-    hinted_at: Mapped[datetime | None] = mapped_column(TIME)
-    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
-    updated_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
+__all__ = [
+    "WHOLE_BLOCK",
+    "Base",
+    "Batch",
+    "BatchElement",
+    "BatchTransaction",
+    "CompanyWithdrawal",
+    "FeedCounter",
+    "FlowEvent",
+    "ProtocolMetric",
+    "Request",
+    "RequestEvent",
+    "Resolution",
+    "RewardCut",
+    "ScheduleFire",
+    "UnsignedTransaction",
+    "UserLane",
+    "Walk",
+    "Withdrawal",
+    "parked_batches_of",
+    "requests_of",
+]
 
 
 class Batch(FlowMixin, Base):
-    """Requests that share one on-chain transaction (stake, unstake), or NFTs claimed together (claim)."""
+    """Requests that share one on-chain transaction (stake, unstake), or NFTs claimed together (claim).
 
+    Of a stake: `funded` once the operator holds the ETH, of which `reused_wei` had come for batches that came to nothing.
+    Of an unstake: the number of its present `settlement`, and how many wei the operator's stETH is short of its requests.
+    """
+
+    subject = "batch"
+    history = FlowEvent
     __tablename__ = "batches"
     __table_args__ = (
         Index("ix_batches_due", "next_run_at", postgresql_where=text("next_run_at IS NOT NULL")),
         Index("ix_batches_open", "pool_id", "kind", postgresql_where=text("status NOT IN ('completed', 'failed')")),
     )
 
-    id: Mapped[str] = mapped_column(Text, primary_key=True)
     kind: Mapped[str] = mapped_column(Text)
     pool_id: Mapped[str] = mapped_column(Text)
     amount_wei: Mapped[int] = mapped_column(WeiColumn)
     request_count: Mapped[int] = mapped_column(Integer)
     try_number: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    funded: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    reused_wei: Mapped[int | None] = mapped_column(WeiColumn)
+    settlement: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    short_wei: Mapped[int] = mapped_column(WeiColumn, server_default=text("0"))
 
 
 class Request(FlowMixin, Base):
-    """What a user asked for, from POST to its end."""
+    """What a user asked for, from POST to its end.
 
+    `reservation` numbers the tries to set an unstake's wei aside. A requeued request counts its `requeues`, and goes into
+    batches of `at_most` members where a larger one was refused. `hold_*`: since when (seconds of the database's clock)
+    the room of a limit is kept for it, how much is, and how much the last look left; see `flows.fitting`.
+    `expected_at`: when Lido probably pays, an estimate that nothing is decided by.
+    """
+
+    subject = "request"
+    history = FlowEvent
     __tablename__ = "requests"
     __table_args__ = (
         Index("ix_requests_due", "next_run_at", postgresql_where=text("next_run_at IS NOT NULL")),
@@ -84,9 +97,8 @@ class Request(FlowMixin, Base):
         Index("ix_requests_batch", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
     )
 
-    id: Mapped[str] = mapped_column(Text, primary_key=True)
     message_id: Mapped[str] = mapped_column(Text, unique=True)
-    body: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    body: Mapped[dict[str, str | None]] = mapped_column(JSONB)
     kind: Mapped[str] = mapped_column(Text)
     pool_id: Mapped[str] = mapped_column(Text)
     user_id: Mapped[str] = mapped_column(Text)
@@ -96,6 +108,13 @@ class Request(FlowMixin, Base):
     queued_at: Mapped[datetime | None] = mapped_column(TIME)
     eligible_at: Mapped[datetime | None] = mapped_column(TIME)
     intent: Mapped[str | None] = mapped_column(Text)
+    reservation: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    requeues: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    at_most: Mapped[int | None] = mapped_column(Integer)
+    hold_since: Mapped[float | None] = mapped_column(Double)
+    hold_aside: Mapped[int | None] = mapped_column(WeiColumn)
+    hold_left: Mapped[int | None] = mapped_column(WeiColumn)
+    expected_at: Mapped[datetime | None] = mapped_column(TIME)
 
 
 class RequestEvent(Base):
@@ -107,7 +126,7 @@ class RequestEvent(Base):
     sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     request_id: Mapped[str] = mapped_column(ForeignKey("requests.id"))
     status: Mapped[str] = mapped_column(Text)
-    reason: Mapped[dict[str, Any] | None] = mapped_column(JSON_OR_NULL)
+    reason: Mapped[Reason | None] = mapped_column(JSON_OR_NULL)
     amount_wei: Mapped[int | None] = mapped_column(WeiColumn)
     settled_wei: Mapped[int | None] = mapped_column(SignedWeiColumn)
     batch_id: Mapped[str | None] = mapped_column(Text)
@@ -123,22 +142,6 @@ class FeedCounter(Base):
     last_sequence: Mapped[int] = mapped_column(BigInteger)
 
 
-class FlowEvent(Base):
-    """History of every run of every flow: what Temporal's event history was. Immutable."""
-
-    __tablename__ = "flow_events"
-    __table_args__ = (Index("ix_flow_events_subject", "subject", "subject_id", "id"),)
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    subject: Mapped[str] = mapped_column(Text)
-    subject_id: Mapped[str] = mapped_column(Text)
-    type: Mapped[str] = mapped_column(Text)
-    status: Mapped[str] = mapped_column(Text)
-    attempt: Mapped[int] = mapped_column(Integer)
-    detail: Mapped[dict[str, Any] | None] = mapped_column(JSON_OR_NULL)
-    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
-
-
 class BatchTransaction(Base):
     """A transaction that a batch gave to the relayer, by its message_id."""
 
@@ -151,6 +154,34 @@ class BatchTransaction(Base):
     status: Mapped[str] = mapped_column(Text)
     tx_hash: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
+
+
+class UnsignedTransaction(Base):
+    """A transaction that a batch asks for, stored before it is sent and never built again: under the same message_id the
+    relayer would refuse other calldata. Immutable."""
+
+    __tablename__ = "unsigned_transactions"
+    __table_args__ = (Index("ix_unsigned_transactions_batch", "batch_id"),)
+
+    message_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"))
+    from_address: Mapped[str] = mapped_column(Text)
+    to_address: Mapped[str] = mapped_column(Text)
+    data: Mapped[str] = mapped_column(Text)
+    value_wei: Mapped[int] = mapped_column(WeiColumn)
+    gas_limit: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
+
+
+class BatchElement(Base):
+    """One withdrawal that an unstake batch asks Lido for, at its place in the call, and whose it is. Immutable."""
+
+    __tablename__ = "batch_elements"
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    request_id: Mapped[str] = mapped_column(ForeignKey("requests.id"))
+    amount_wei: Mapped[int] = mapped_column(WeiColumn)
 
 
 class Withdrawal(Base):
@@ -180,121 +211,19 @@ class Withdrawal(Base):
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
 
 
-class Walk(FlowMixin, Base):
-    """The one serial lane of a pool through its chain history: where it stands, and the sums it has met so far."""
-
-    __tablename__ = "walks"
-
-    id: Mapped[str] = mapped_column(Text, primary_key=True, comment="pool_id")
-    cursor_block: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    cursor_log_index: Mapped[int] = mapped_column(BigInteger, server_default=text("-1"))
-    cursor_block_hash: Mapped[str | None] = mapped_column(Text)
-    operator_shares: Mapped[int] = mapped_column(WeiColumn, server_default=text("0"))
-    submitted_wei: Mapped[int] = mapped_column(WeiColumn, server_default=text("0"))
-    requested_wei: Mapped[int] = mapped_column(WeiColumn, server_default=text("0"))
-    rewards_wei: Mapped[int] = mapped_column(SignedWeiColumn, server_default=text("0"))
-    donated_wei: Mapped[int] = mapped_column(WeiColumn, server_default=text("0"))
-    dust_wei: Mapped[int] = mapped_column(SignedWeiColumn, server_default=text("0"))
-    operations_since_dust: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    reward_event_id: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    gas_cursor: Mapped[str | None] = mapped_column(Text)
-    reconciliation_wanted: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
-    batches_paused: Mapped[dict[str, Any] | None] = mapped_column(JSON_OR_NULL)
-    halt: Mapped[dict[str, Any] | None] = mapped_column(JSON_OR_NULL)
-
-
-class Resolution(Base):
-    """What ops said about a halted walk or a parked batch: who, why, on what evidence, and what the halt was.
-
-    Only its decision changes afterwards: ``proposed`` (a second person is asked for), ``approved``, ``rejected``, and
-    ``applied`` once the walk or the batch has acted on it. Never deleted.
-    """
-
-    __tablename__ = "resolutions"
-    __table_args__ = (Index("ix_resolutions_pool", "pool_id", "status"),)
-
-    id: Mapped[str] = mapped_column(Text, primary_key=True)
-    message_id: Mapped[str] = mapped_column(Text, unique=True)
-    body: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    pool_id: Mapped[str] = mapped_column(Text)
-    action: Mapped[str] = mapped_column(Text)
-    halt: Mapped[dict[str, Any] | None] = mapped_column(JSON_OR_NULL)
-    tx_hash: Mapped[str | None] = mapped_column(Text)
-    block_number: Mapped[int | None] = mapped_column(BigInteger)
-    log_index: Mapped[int | None] = mapped_column(BigInteger)
-    batch_id: Mapped[str | None] = mapped_column(ForeignKey("batches.id"))
-    account: Mapped[str | None] = mapped_column(Text)
-    effect: Mapped[str | None] = mapped_column(Text)
-    gas_cost_wei: Mapped[int | None] = mapped_column(WeiColumn)
-    by: Mapped[str] = mapped_column(Text)
-    why: Mapped[str] = mapped_column(Text)
-    evidence: Mapped[str | None] = mapped_column(Text)
-    status: Mapped[str] = mapped_column(Text)
-    decided_by: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
-    decided_at: Mapped[datetime | None] = mapped_column(TIME)
-    applied_at: Mapped[datetime | None] = mapped_column(TIME)
-
-
-class CompanyWithdrawal(Base):
-    """A withdrawal NFT that the company asked for by hand: no request's, paid into the company's float."""
-
-    __tablename__ = "company_withdrawals"
-
-    withdrawal_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    pool_id: Mapped[str] = mapped_column(Text)
-    resolution_id: Mapped[str] = mapped_column(ForeignKey("resolutions.id"))
-    amount_wei: Mapped[int] = mapped_column(WeiColumn)
-    shares: Mapped[int] = mapped_column(WeiColumn)
-    paid_wei: Mapped[int | None] = mapped_column(WeiColumn)
-    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
-
-
-class RewardCut(Base):
-    """A loss that a user's staked wei could not bear, taken off a queued unstake; decided once per reward event."""
-
-    __tablename__ = "reward_cuts"
-
-    event_message_id: Mapped[str] = mapped_column(Text, primary_key=True)
-    request_id: Mapped[str] = mapped_column(ForeignKey("requests.id"), primary_key=True)
-    amount_wei: Mapped[int] = mapped_column(WeiColumn)
-
-
-class ProtocolMetric(Base):
-    """Snapshot of the protocol at a walked block."""
-
-    __tablename__ = "protocol_metrics"
-
-    pool_id: Mapped[str] = mapped_column(Text, primary_key=True)
-    block_number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    block_hash: Mapped[str] = mapped_column(Text)
-    total_pooled_ether_wei: Mapped[int] = mapped_column(WeiColumn)
-    total_shares: Mapped[int] = mapped_column(WeiColumn)
-    share_rate: Mapped[int] = mapped_column(WeiColumn)
-    delta_wei: Mapped[int | None] = mapped_column(SignedWeiColumn)
-    reward_wei: Mapped[int] = mapped_column(SignedWeiColumn)
-    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
-
-
-class UserLane(Base):
-    """At most one money step per (pool, user) at a time; a lane whose time is up is free again."""
+class UserLane(LaneMixin, Base):
+    """At most one money step for each (pool, user) at a time, the members of a batch included."""
 
     __tablename__ = "user_lanes"
 
-    pool_id: Mapped[str] = mapped_column(Text, primary_key=True)
-    user_id: Mapped[str] = mapped_column(Text, primary_key=True)
-    holder: Mapped[str] = mapped_column(Text)
-    held_until: Mapped[datetime] = mapped_column(TIME)
+    scope: Mapped[str] = mapped_column("pool_id", Text, primary_key=True)
+    name: Mapped[str] = mapped_column("user_id", Text, primary_key=True)
 
 
-class ScheduleFire(Base):
+class ScheduleFire(ScheduleFireMixin, Base):
     """One firing of a schedule: two beats at once insert one row."""
 
     __tablename__ = "schedule_fires"
-
-    schedule: Mapped[str] = mapped_column(Text, primary_key=True)
-    fire_at: Mapped[datetime] = mapped_column(TIME, primary_key=True)
-    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
 
 
 def requests_of(batch: Batch) -> ColumnElement[bool]:

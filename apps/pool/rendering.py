@@ -8,10 +8,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from apps.common.wire import format_time, time_text
+from apps.common.wire import format_time
 from apps.pool.models import Batch, BatchTransaction, Request, RequestEvent, Withdrawal
-
-TERMINAL = frozenset({"completed", "rejected", "cancelled", "failed"})
+from apps.pool.states import REQUEST_TERMINAL, RequestStatus
 
 # What happens next, by (kind, status); `due_at` is known only where a timer decides.
 NEXT_STEPS = {
@@ -77,8 +76,8 @@ def render_batch(row: Batch, transactions: list[dict[str, Any]]) -> dict[str, An
         "request_count": row.request_count,
         "amount_wei": str(row.amount_wei),
         "transactions": transactions,
-        "created_at": time_text(row.created_at),
-        "updated_at": time_text(row.updated_at),
+        "created_at": format_time(row.created_at),
+        "updated_at": format_time(row.updated_at),
     }
 
 
@@ -98,7 +97,7 @@ def render_event(event: RequestEvent, request: dict[str, Any]) -> dict[str, Any]
         "timeline": request["timeline"][: position + 1],
         "updated_at": format_time(event.created_at),
     }
-    if event.status in TERMINAL:
+    if event.status in REQUEST_TERMINAL:
         then["next"] = None
     return {
         "sequence": event.sequence,
@@ -138,14 +137,14 @@ def _request(
         "timeline": [
             {"status": event.status, "at": format_time(event.created_at), "reason": event.reason} for event in events
         ],
-        "created_at": time_text(row.created_at),
-        "updated_at": time_text(row.updated_at),
+        "created_at": format_time(row.created_at),
+        "updated_at": format_time(row.updated_at),
     }
 
 
 def _next(row: Request, withdrawals: list[Withdrawal], max_wait_sec: float) -> dict[str, Any] | None:
     step = NEXT_STEPS.get((row.kind, row.status))
-    if row.status == "queued" and row.intent == "cancel":
+    if row.status == RequestStatus.QUEUED and row.intent is not None:
         step = "cancel"
     if step is None:
         return None
@@ -158,7 +157,7 @@ def _next(row: Request, withdrawals: list[Withdrawal], max_wait_sec: float) -> d
     if step == "finalize" and again:  # it is final, and its claim failed
         return {"step": "pay", "due_at": format_time(min(again))}
     if step == "finalize":  # Lido's to do; an estimate
-        return {"step": step, "due_at": row.context.get("expected_at")}
+        return {"step": step, "due_at": format_time(row.expected_at)}
     return {"step": step, "due_at": format_time(due)}
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -12,24 +12,26 @@ from apps.common.database import transaction
 from apps.common.errors import InvalidInput, NotFound
 from apps.common.idempotency import differing_fields, raise_reused
 from apps.common.wire import new_id
+from apps.flow.lease import flow_event, held_from_the_start
+from apps.flow.runner import unpark
 from apps.pool.context import PoolContext
 from apps.pool.errors import REJECTIONS, NotCancellable, NotRetryable, RequestRejected
 from apps.pool.feed import record_events
-from apps.pool.flows.leases import flow_event, new_lease, seconds
 from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap
-from apps.pool.flows.reserving import run_request
+from apps.pool.flows.members import unpark_members
+from apps.pool.flows.requests import run_request
 from apps.pool.models import (
     Batch,
     Request,
     Resolution,
     Walk,
     parked_batches_of,
-    requests_of,
 )
 from apps.pool.reads import PoolReads
+from apps.pool.states import FIRST_STATUS, BatchStatus, RequestKind, RequestStatus, ResolutionStatus
 from apps.pool.walk.resolutions import Resolutions
 
-FIRST_STATUS = {"stake": "reserving", "unstake": "reserving", "reward_claim": "settling"}
+CANCEL = "cancel"
 STAKE_LIMIT_CACHE_SEC = 30.0
 
 
@@ -56,8 +58,7 @@ class PoolService:
             self._refuse_above_limit(int(body["amount_wei"]))
         if kind == "unstake" and isinstance(amount, int) and amount > MAX_UNSTAKE_WEI and not self._known(message_id):
             raise InvalidInput(errors={"amount_wei": [TOO_MUCH_TO_UNSTAKE]})
-        lease = new_lease()
-        row = self._insert(kind, message_id, body, canonical, lease)
+        row = self._insert(kind, message_id, body, canonical)
         if row is None:
             return self._replay(message_id, canonical), True
         run_request(self.context, row)
@@ -65,21 +66,19 @@ class PoolService:
 
     def cancel(self, request_id: str) -> dict[str, Any]:
         """Ask for a queued request to be undone and try at once; all is moved back, or the flow goes on trying."""
-        lease = new_lease()
         with transaction(self.context.sessions) as session:
             row = session.scalar(select(Request).where(Request.id == request_id).with_for_update())
             if row is None:
                 raise NotFound("There is no request with this id.")
-            if row.status == "cancelled":
+            if row.status == RequestStatus.CANCELLED:
                 return self.reads.render(session, [row])[0]
-            if row.status != "queued":
+            if row.status != RequestStatus.QUEUED:
                 raise NotCancellable(f"The request is {row.status}; only a queued one can be cancelled.")
-            already = row.intent == "cancel"
+            already = row.intent == CANCEL
             if not already:
-                row.intent = "cancel"
-                row.next_run_at = func.now()
-                row.lease_token, row.lease_until = lease, func.now() + seconds(self.context.settings.lease_sec)
-                row.attempts = 1
+                row.intent = CANCEL
+                for name, value in held_from_the_start(self.context.settings.lease_sec).items():
+                    setattr(row, name, value)
                 session.add(flow_event(row, "cancel_requested", row.status, None))
                 session.flush()
                 session.refresh(row)
@@ -93,19 +92,19 @@ class PoolService:
             row = session.scalar(select(Request).where(Request.id == request_id))
             if row is None:
                 raise NotFound("There is no request with this id.")
-            if row.status != "needs_attention":
+            if row.status != RequestStatus.NEEDS_ATTENTION:
                 raise NotRetryable(f"The request is {row.status}; only one in needs_attention can be retried.")
             parked = session.scalars(
-                select(Batch).where(Batch.status == "needs_attention", parked_batches_of(row)).with_for_update()
+                select(Batch)
+                .where(Batch.status == BatchStatus.NEEDS_ATTENTION, parked_batches_of(row))
+                .with_for_update()
             ).all()
             if parked:
                 for batch in parked:
                     self._retry_batch(session, batch)
             else:
                 row = session.scalars(select(Request).where(Request.id == request_id).with_for_update()).one()
-                row.status = str(row.context.get("parked_status", FIRST_STATUS[row.kind]))
-                row.reason, row.attempts, row.next_run_at = None, 0, func.now()
-                session.add(flow_event(row, "retried", row.status, None))
+                unpark(session, row, FIRST_STATUS[RequestKind(row.kind)])
                 record_events(session, [row.id])
         self.context.publish("tasks.sweep.wake", None)
         return self.reads.request(request_id)
@@ -120,9 +119,7 @@ class PoolService:
         with transaction(self.context.sessions) as session:
             return session.scalar(select(Request.id).where(Request.message_id == message_id)) is not None
 
-    def _insert(
-        self, kind: str, message_id: str, body: Mapping[str, Any], canonical: dict[str, Any], lease: str
-    ) -> Request | None:
+    def _insert(self, kind: str, message_id: str, body: Mapping[str, Any], canonical: dict[str, Any]) -> Request | None:
         amount = body.get("amount_wei")
         statement = (
             insert(Request)
@@ -134,11 +131,8 @@ class PoolService:
                 pool_id=body["pool_id"],
                 user_id=body["user_id"],
                 amount_wei=amount if isinstance(amount, int) else None,
-                status=FIRST_STATUS[kind],
-                attempts=1,
-                next_run_at=func.now(),
-                lease_token=lease,
-                lease_until=func.now() + seconds(self.context.settings.lease_sec),
+                status=FIRST_STATUS[RequestKind(kind)],
+                **held_from_the_start(self.context.settings.lease_sec),
             )
             .on_conflict_do_nothing(index_elements=["message_id"])
             .returning(Request)
@@ -167,23 +161,16 @@ class PoolService:
 
     def _retry_batch(self, session: Session, batch: Batch) -> None:
         adopted = select(Resolution.id).where(
-            Resolution.batch_id == batch.id, Resolution.action == "adopt_as_batch", Resolution.status == "applied"
+            Resolution.batch_id == batch.id,
+            Resolution.action == "adopt_as_batch",
+            Resolution.status == ResolutionStatus.APPLIED,
         )
         if session.scalar(adopted.limit(1)) is not None:
             # Its transaction was sent by hand: tried again, the batch would send its own beside it.
             raise NotRetryable("A transaction sent by hand was adopted as this batch's; the walk completes it.")
-        status = str(batch.context.get("parked_status", "batched"))
-        batch.status, batch.reason, batch.attempts, batch.next_run_at = status, None, 0, func.now()
-        session.add(flow_event(batch, "retried", status, None))
-        changed = session.scalars(
-            update(Request)
-            .where(requests_of(batch), Request.status == "needs_attention")
-            .values(
-                status="claiming" if batch.kind == "claim" else status, reason=None, updated_at=func.clock_timestamp()
-            )
-            .returning(Request.id)
-        ).all()
-        record_events(session, changed)
+        unpark(session, batch, BatchStatus.BATCHED)
+        session.flush()
+        unpark_members(session, batch, batch.status)
 
     def _refuse_above_limit(self, amount_wei: int) -> None:
         """Refuse what could never be submitted; an unknown limit refuses nothing, the batch waits instead."""
@@ -198,7 +185,7 @@ class PoolService:
 
 
 def _raise_if_rejected(row: Request) -> None:
-    if row.status == "rejected":
+    if row.status == RequestStatus.REJECTED:
         why = row.reason or {}
         error = REJECTIONS.get(str(why.get("code")), RequestRejected)
         raise error(why.get("detail"), pool_request_id=row.id)

@@ -9,6 +9,7 @@ from apps.common.wei import ETHER
 
 @dataclass(frozen=True)
 class PoolSettings(BaseSettings):
+    broker_url: str
     ledger_url: str
     rewards_url: str
     protocols_url: str
@@ -43,7 +44,7 @@ def load_settings() -> PoolSettings:
         http_bind_address=reader.bind_address(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
-        broker_url=BaseSettings.read_broker(reader),
+        broker_url=reader.broker_url(),
         pool_id=reader.pool_id(),
         ledger_url=reader.url("LEDGER_BASE_URL", "http://127.0.0.1:8101"),
         rewards_url=reader.url("REWARDS_BASE_URL", "http://127.0.0.1:8103"),

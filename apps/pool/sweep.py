@@ -1,19 +1,16 @@
-"""The sweep: wakes whatever nobody woke, and whatever a dead worker left leased. It makes the flows certain, not
-fast."""
+"""The pool's sweep: which of its rows are flows, and what else a clock that stepped back has put off."""
 
-from typing import Any
+from sqlalchemy import func, or_, update
+from sqlalchemy.orm import Session
 
-from sqlalchemy import func, or_, select, update
-
-from apps.common.database import transaction
+from apps.flow import sweep
+from apps.flow.row import FlowMixin
+from apps.flow.schedule import mark_sweep, no_later_than
 from apps.pool.context import PoolContext
-from apps.pool.flows.leases import seconds
-from apps.pool.models import Batch, Request, Walk
-from apps.pool.schedules import mark_sweep
+from apps.pool.models import Batch, Request, ScheduleFire, UserLane, Walk
+from apps.pool.states import RequestStatus
 
-HINT_AGAIN_SEC = 5.0
-MAX_HINTS = 200
-_TASKS: dict[Any, str] = {
+FLOWS: dict[type[FlowMixin], str] = {
     Request: "tasks.requests.advance",
     Batch: "tasks.batches.advance",
     Walk: "tasks.walk.run_pool",
@@ -21,33 +18,23 @@ _TASKS: dict[Any, str] = {
 
 
 def wake(context: PoolContext) -> int:
-    """Publish a hint for each due row that has none under way; returns how many.
+    """Leave the sweep's heartbeat and hint at every due row; returns how many."""
 
-    The throttle is per row: without it a backlog that workers have not reached yet is hinted again every second.
-    """
-    hints: list[tuple[str, str]] = []
-    with transaction(context.sessions) as session:
-        mark_sweep(session, context.settings.lease_sec)
-        for model, task in _TASKS.items():
-            due = (
-                select(model.id)
-                .where(
-                    model.next_run_at <= func.now(),
-                    or_(model.lease_until.is_(None), model.lease_until < func.now()),
-                    or_(model.hinted_at.is_(None), model.hinted_at < func.now() - seconds(HINT_AGAIN_SEC)),
-                )
-                .order_by(model.next_run_at)
-                .limit(MAX_HINTS)
-                .with_for_update(skip_locked=True)
-            )
-            found = session.scalars(
-                update(model)
-                .where(model.id.in_(due.scalar_subquery()))
-                .values(hinted_at=func.now())
-                .returning(model.id),
-                execution_options={"synchronize_session": False},
-            )
-            hints.extend((task, row_id) for row_id in found)
-    for task, row_id in hints:
-        context.publish(task, row_id)
-    return len(hints)
+    def before(session: Session) -> None:
+        if mark_sweep(session, ScheduleFire, list(FLOWS), UserLane, context.settings.lease_sec):
+            _bring_back_queued(session)
+
+    return sweep.wake(context.sessions, context.publish, FLOWS, before)
+
+
+def _bring_back_queued(session: Session) -> None:
+    """Queued requests wait by times of their own: when they came, and from when on they may be batched."""
+    late = or_(Request.eligible_at > func.now(), Request.queued_at > func.now())
+    changes = {
+        "eligible_at": no_later_than(Request.eligible_at, func.now()),
+        "queued_at": no_later_than(Request.queued_at, func.now()),
+    }
+    session.execute(
+        update(Request).where(Request.status == RequestStatus.QUEUED, late).values(**changes),
+        execution_options={"synchronize_session": False},
+    )

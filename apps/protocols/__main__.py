@@ -10,7 +10,7 @@ from apps.protocols.settings import ProtocolsSettings, load_settings
 def start(settings: ProtocolsSettings) -> Flask:
     """The app, which says at once in its log whether the addresses set are one protocol's."""
     app = create_app(settings)
-    app.extensions["service"].addresses.at_start()
+    app.extensions["addresses"].at_start()
     return app
 
 

@@ -1,27 +1,28 @@
-"""Whether the settings name one protocol on the chain that is meant: looked at when the service starts, then until right.
+"""Whether the settings name one protocol on the chain that is meant. Checked at start, and then until it is so.
 
 A stETH of one deployment beside the queue of another would take deposits that can never be withdrawn, so nothing is
-read or built before this holds. Where the protocol names a locator, that decides.
+read or built before this holds. Where the protocol has a locator, the addresses in it decide.
 """
 
 from typing import Any
 
 import structlog
-from web3 import Web3
 
 from apps.common.errors import NotConfigured, ServiceError
 from apps.ethereum.abilities import Abilities
-from apps.ethereum.horizon import ChainUnavailable
+from apps.ethereum.addresses import checksummed
+from apps.ethereum.contracts import LIDO, LOCATOR, Contract
+from apps.ethereum.endpoints import ChainUnavailable
 from apps.ethereum.jsonrpc import RpcError, Unanswered
-from apps.protocols.chain import Block, Call, Chain
-from apps.protocols.events import TOPICS
-from apps.protocols.lido_abi import LOCATOR
+from apps.ethereum.logs import integer
+from apps.protocols.calls import Call
+from apps.protocols.chain import Block, Chain
 
 log = structlog.get_logger(__name__)
 
 
 class AddressCheck:
-    """Remembers that the settings were found right; while they are not, every use looks again."""
+    """Remembers that the settings were found right; until then every request checks again."""
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
@@ -29,8 +30,8 @@ class AddressCheck:
         self._abilities = Abilities(chain.endpoints)
 
     def at_start(self) -> None:
-        """Look once and say in the log what was found. The service starts either way: its status page tells, and what
-        needs the chain answers 503 until a later look finds it right."""
+        """Check once and log what was found. The service starts either way: its status page tells what is wrong, and
+        endpoints that need the chain answer 503 until a later check succeeds."""
         try:
             self.require()
         except NotConfigured as error:
@@ -46,9 +47,9 @@ class AddressCheck:
             check_settings(self.chain)
             self._right = True
 
-    def status(self) -> dict[str, Any]:
-        """For the status page: looks anew, since a node may be replaced by another chain's at any time."""
-        self._right = False  # until this look finds it so: a node that was down may come back as another chain's
+    def status(self) -> dict[str, Any]:  # a status page is free JSON
+        """For the status page: checks anew, since a node may be replaced by another chain's at any time."""
+        self._right = False  # until this check finds it so: a node that was down may come back as another chain's
         self.require()
         self._next_calls()
         nodes = self._abilities.all()
@@ -56,14 +57,11 @@ class AddressCheck:
 
     def _next_calls(self) -> None:
         """One small call of each kind that the next request makes: state at a block's hash, the horizon, logs, receipts.
-        A node that lacks one of them, or a provider that holds all back, is told here and not by the first user."""
+        A node that lacks one of them, or a provider that holds all back, shows here first."""
         block = self.chain.block(self.chain.horizon())
-        steth = self.chain.steth.address
+        steth, topic = self.chain.steth.address, LIDO.events["TokenRebased"].topic
         self.chain.batch(
-            [
-                Call("eth_getBalance", [steth, block.pin], ("wei",)),
-                self.chain.logs([steth], [TOPICS["TokenRebased"]], block.number, block.number),
-            ]
+            [self.chain.balance(steth, block), self.chain.logs([steth], [topic], block.number, block.number)]
         )
 
 
@@ -84,7 +82,7 @@ def _check_chain_ids(chain: Chain) -> None:
     found: set[int] = set()
     for endpoint in chain.endpoints.all:
         try:
-            found.add(int(endpoint.call("eth_chainId", []), 16))
+            found.add(integer(endpoint.call("eth_chainId", [])))
         except (Unanswered, RpcError, TypeError, ValueError):
             continue  # a node that is down is no reason: the next one answers
     if not found:
@@ -98,18 +96,16 @@ def _check_chain_ids(chain: Chain) -> None:
 
 def _check_locator(chain: Chain, block: Block) -> None:
     """Where stETH names a locator, it must name this stETH and this queue; without one there is nothing to compare."""
-    answer = chain.batch([chain.call(chain.steth, "getLidoLocator", [], block, "address", optional=True)])[0]
+    answer = chain.batch([chain.call(chain.steth, "getLidoLocator", [], block, optional=True)])[0]
     if answer is None or int(answer, 16) == 0:
         return
-    locator = chain.web3.eth.contract(address=Web3.to_checksum_address(answer), abi=LOCATOR)
+    locator = Contract(checksummed(answer), LOCATOR)
     lido, queue = chain.batch(
-        [chain.call(locator, name, [], block, "address", optional=True) for name in ("lido", "withdrawalQueue")]
+        [chain.call(locator, name, [], block, optional=True) for name in ("lido", "withdrawalQueue")]
     )
     for name, found, ours in (
         ("LIDO_STETH_ADDRESS", lido, chain.steth.address),
         ("LIDO_WITHDRAWAL_QUEUE_ADDRESS", queue, chain.queue.address),
     ):
-        if found is not None and int(found, 16) != 0 and Web3.to_checksum_address(found) != ours:
-            raise NotConfigured(
-                f"{name} is {ours}, and the protocol's locator names {Web3.to_checksum_address(found)}."
-            )
+        if found is not None and int(found, 16) != 0 and checksummed(found) != ours:
+            raise NotConfigured(f"{name} is {ours}, and the protocol's locator names {checksummed(found)}.")

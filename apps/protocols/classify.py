@@ -7,10 +7,18 @@ say; in which order a version of the protocol emits them, or what it emits in be
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from apps.protocols.events import integer, words
+from apps.clients.shapes.history import RebaseTotals
+from apps.ethereum.contracts import LIDO, QUEUE
+from apps.ethereum.logs import integer
+from apps.protocols.items import Item
+
+_SUBMITTED, _TRANSFER, _TRANSFER_SHARES, _TOKEN_REBASED = (
+    LIDO.events[name] for name in ("Submitted", "Transfer", "TransferShares", "TokenRebased")
+)
+_REQUESTED, _CLAIMED = QUEUE.events["WithdrawalRequested"], QUEUE.events["WithdrawalClaimed"]
 
 ZERO_TOPIC = "0x" + "0" * 64
-REQUESTOR = 2  # the topic of WithdrawalRequested that names who paid the stETH; the owner of the NFT is another
+REQUESTOR = 2  # the topic of WithdrawalRequested that names who paid the stETH; the NFT's owner is another topic
 
 
 def flows(
@@ -21,77 +29,75 @@ def flows(
     *,
     me: str,
     queue: str,
-) -> list[dict[str, Any]]:
-    """Rows for the operator's share transfers, in chain order.
+) -> list[Item]:
+    """Items of the operator's share transfers, in chain order.
 
-    A transfer that moves nothing makes no row: one to itself, or of 0 shares. Anybody may send the latter in the
-    operator's name, as `transferFrom(operator, anybody, 0)` asks for no allowance; it must neither halt the walk nor be
-    taken for the shares of a request. Only where 0 shares belong to the operator's own submit do they make a row.
+    A transfer that moves nothing makes no item: one to itself, or of 0 shares. Any sender can make the latter in the
+    operator's name, as `transferFrom(operator, …, 0)` asks for no allowance; it must neither halt the walk nor be taken
+    for the shares of a request. Only where 0 shares belong to the operator's own submit do they make an item.
 
-    All logs given name the operator; `me` and `queue` are topics. A request that somebody else paid for in the operator's
-    name is not the operator's. A request of the operator's shares in somebody else's name has no log among `requested`,
-    so it shows as shares that left.
+    All logs given name the operator; `me` and `queue` are topics. A request that another address paid for in the
+    operator's name is not the operator's. A request of the operator's shares in another owner's name has no log among
+    `requested`, so it shows as shares that left.
     """
     moves = [log for log in _unique(shares) if _parties(log)[0] != _parties(log)[1]]
     stakes = _same_order([log for log in moves if _parties(log) == (ZERO_TOPIC, me)], _unique(submitted))
     own = [log for log in _unique(requested) if log["topics"][REQUESTOR].lower() == me]
     requests = _requests([log for log in moves if _parties(log) == (me, queue) and _moves_shares(log)], own)
     values = _values(moves, _unique(transfers))
-    return [_row(log, stakes, requests, values, me) for log in moves if _moves_shares(log) or place(log) in stakes]
+    return [_move(log, stakes, requests, values, me) for log in moves if _moves_shares(log) or place(log) in stakes]
 
 
-def rebase(log: Any, operator_shares: int) -> dict[str, Any]:
+def rebase(log: Any, operator_shares: int) -> Item:
     """A TokenRebased with its reward: S * post ether // post shares - S * pre ether // pre shares, signed.
 
     This is how Lido's own rewards backend computes a holder's reward; ether delta alone is wrong in size and sign.
     """
-    elapsed, pre_shares, pre_ether, post_shares, post_ether, _fee_shares = words(log)
+    elapsed, pre_shares, pre_ether, post_shares, post_ether, _fee_shares = _TOKEN_REBASED.read(log)
+    totals = RebaseTotals(
+        time_elapsed_sec=elapsed,
+        pre_total_shares=pre_shares,
+        pre_total_ether_wei=pre_ether,
+        post_total_shares=post_shares,
+        post_total_ether_wei=post_ether,
+        operator_shares=operator_shares,
+    )
     reward = operator_shares * post_ether // post_shares - operator_shares * pre_ether // pre_shares
-    totals = {
-        "time_elapsed_sec": elapsed,
-        "pre_total_shares": str(pre_shares),
-        "pre_total_ether_wei": str(pre_ether),
-        "post_total_shares": str(post_shares),
-        "post_total_ether_wei": str(post_ether),
-        "operator_shares": str(operator_shares),
-    }
-    return {**base(log), "kind": "rebase", "shares": None, "reward_wei": reward, "rebase": totals}
+    return _item(log, "rebase", reward_wei=reward, rebase=totals)
 
 
-def claim(log: Any) -> dict[str, Any]:
-    return {**base(log), "kind": "claim", "amount_wei": words(log)[0], "withdrawal_id": integer(log["topics"][1])}
-
-
-def base(log: Any) -> dict[str, Any]:
-    return {
-        "block_number": integer(log["blockNumber"]),
-        "log_index": integer(log["logIndex"]),
-        "block_hash": log["blockHash"],
-        "tx_hash": log["transactionHash"],
-    }
+def claim(log: Any) -> Item:
+    """A WithdrawalClaimed of the operator's."""
+    return _item(log, "claim", amount_wei=_CLAIMED.read(log)[0], withdrawal_id=integer(log["topics"][1]))
 
 
 def place(log: Any) -> tuple[int, int]:
+    """Block and index of a log: items are in this order."""
     return integer(log["blockNumber"]), integer(log["logIndex"])
 
 
-def _row(
+def _move(
     log: Any,
     stakes: Mapping[tuple[int, int], Any],
     requests: Mapping[tuple[int, int], Any],
     values: Mapping[tuple[int, int], int],
     me: str,
-) -> dict[str, Any]:
-    row = {**base(log), "shares": words(log)[0]}
-    at = place(log)
+) -> Item:
+    at, shares = place(log), _shares(log)
     if at in stakes:
-        return {**row, "kind": "submit", "amount_wei": words(stakes[at])[0]}
+        return _item(log, "submit", shares=shares, amount_wei=_SUBMITTED.read(stakes[at])[0])
     if at in requests:
         request = requests[at]
         withdrawal_id = integer(request["topics"][1])
-        return {**row, "kind": "request", "amount_wei": words(request)[0], "withdrawal_id": withdrawal_id}
+        amount_wei = _REQUESTED.read(request)[0]
+        return _item(log, "request", shares=shares, amount_wei=amount_wei, withdrawal_id=withdrawal_id)
     kind = "foreign_in" if _parties(log)[1] == me else "foreign_out"
-    return {**row, "kind": kind, "amount_wei": values.get(at, 0)}
+    return _item(log, kind, shares=shares, amount_wei=values.get(at, 0))
+
+
+def _item(log: Any, kind: str, **rest: Any) -> Item:
+    block_number, log_index = place(log)
+    return Item(block_number, log_index, log["blockHash"], log["transactionHash"], kind, **rest)
 
 
 def _requests(moves: list[Any], requested: list[Any]) -> dict[tuple[int, int], Any]:
@@ -101,14 +107,14 @@ def _requests(moves: list[Any], requested: list[Any]) -> dict[tuple[int, int], A
         by_transaction.setdefault(move["transactionHash"], []).append(move)
     found: dict[tuple[int, int], Any] = {}
     for request in requested:
-        shares = words(request)[1]
+        shares = _REQUESTED.read(request)[1]
         before = [
             move
             for move in by_transaction.get(request["transactionHash"], [])
             if place(move) < place(request) and place(move) not in found
         ]
         if before:
-            found[place(max(before, key=lambda move: (words(move)[0] == shares, place(move))))] = request
+            found[place(max(before, key=lambda move: (_shares(move) == shares, place(move))))] = request
     return found
 
 
@@ -132,7 +138,7 @@ def _values(moves: list[Any], transfers: list[Any]) -> dict[tuple[int, int], int
     for move in moves:
         queue = waiting.get((move["transactionHash"], *_parties(move)))
         if queue:
-            found[place(move)] = words(queue.pop(0))[0]
+            found[place(move)] = _TRANSFER.read(queue.pop(0))[0]
     return found
 
 
@@ -145,7 +151,11 @@ def _by_parties(logs: Iterable[Any]) -> dict[tuple[str, str, str], list[Any]]:
 
 
 def _moves_shares(log: Any) -> bool:
-    return words(log)[0] != 0
+    return _shares(log) != 0
+
+
+def _shares(log: Any) -> int:
+    return int(_TRANSFER_SHARES.read(log)[0])
 
 
 def _parties(log: Any) -> tuple[str, str]:

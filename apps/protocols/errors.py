@@ -64,7 +64,7 @@ class WithdrawalClaimed(Conflict):
 
 
 class WithdrawalNotOwned(Conflict):
-    """A withdrawal belongs to somebody else; `errors.withdrawal_ids` names it."""
+    """A withdrawal belongs to another owner than the operator; `errors.withdrawal_ids` names it."""
 
     code = "withdrawal_not_owned"
 

@@ -2,46 +2,38 @@
 
 Every share that enters or leaves the operator is an item: `submit`, `request`, `foreign_in`, `foreign_out`; so are each
 `claim` of its withdrawals and each `rebase` with the operator's shares just before it. What is stored is proved
-(`apps.protocols.proof`). What nodes say against it is a doubt first, and a verdict only when it was seen again at later
-horizons and no node says otherwise.
+(`apps.protocols.proof`). Where nodes contradict it, that is a doubt first. It becomes a verdict, which callers are told,
+only when it was seen again at later horizons and no node says otherwise.
 """
 
-import re
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from sqlalchemy import delete, insert, select, tuple_
+from sqlalchemy import insert, select, tuple_
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.orm import Session
 
+from apps.clients.shapes.history import History as Page
+from apps.clients.shapes.history import Horizon, Rebase
 from apps.common.database import Sessions, transaction
-from apps.common.errors import InvalidInput, NotFound, ServiceError
-from apps.common.wei import exact_int
+from apps.common.errors import NotFound, ServiceError
 from apps.ethereum.endpoints import ChainUnavailable, sum_up
 from apps.ethereum.horizon import PUBLIC_CHAINS
 from apps.ethereum.jsonrpc import RpcError, Unanswered
 from apps.protocols.chain import Block, Chain
 from apps.protocols.errors import ChainReorganized, HistoryIncomplete
+from apps.protocols.items import shown, shown_rebase, stored
 from apps.protocols.models import ScanCursor, ScannedBlock, ShareDifference, ShareEvent
 from apps.protocols.proof import Proved, RangeRefused, Unproved, read_range
+from apps.protocols.recorded import remember
 
-# Of an item, or of a walk that has all of a block (the largest index) or nothing of it (-1).
-CURSOR = re.compile(r"(?:0|[1-9][0-9]{0,15}):(?:-1|0|[1-9][0-9]{0,9})", re.ASCII)
-# In reading order, which JSONB does not keep.
-REBASE_TOTALS = (
-    "time_elapsed_sec", "pre_total_shares", "pre_total_ether_wei", "post_total_shares", "post_total_ether_wei",
-    "operator_shares",
-)  # fmt: skip
 # Each block of a range is looked at by its header, so a step is no wider than a few batches.
 BLOCKS_PER_STEP = 500
 # A catch-up that takes longer goes on at the next call; what is stored stays.
 SCAN_BUDGET_SEC = 5.0
-# A doubt becomes a verdict once it was seen at so many horizons, each later than the last.
+# A doubt becomes a verdict once it was seen at this many horizons, each later than the last.
 SEEN_BEFORE_BELIEVED = 3
-HASHES_KEPT = 10_000
-ROUNDS = 2  # so often each node is asked for a range before its answers count as a disagreement
+ROUNDS = 2  # how often each node is asked for a range before its answers count as a disagreement
 
 log = structlog.get_logger(__name__)
 
@@ -54,11 +46,11 @@ class History:
         self.sessions = sessions
         self._width = min(BLOCKS_PER_STEP, chain.settings.log_range_blocks)
 
-    def page(self, after: tuple[int, int], limit: int, kinds: tuple[str, ...] | None = None) -> dict[str, Any]:
+    def page(self, after: tuple[int, int], limit: int, kinds: tuple[str, ...] | None = None) -> Page:
         """Items after a (block, log index), and the horizon up to which the history is complete.
 
-        Raises `ChainReorganized` when a block that was read has left the chain, `HistoryIncomplete` when the node's logs
-        are, for longer than a moment.
+        Raises `ChainReorganized` when a block that was read has left the chain, and `HistoryIncomplete` when no node's
+        logs can be proved, both only once the doubt has become a verdict.
         """
         horizon = self.scan()
         place = tuple_(ShareEvent.block_number, ShareEvent.log_index)
@@ -67,31 +59,34 @@ class History:
             query = query.where(ShareEvent.kind.in_(kinds))
         with transaction(self.sessions) as session:
             rows = session.scalars(query.order_by(place).limit(limit + 1)).all()
-        shown = rows[:limit]
-        more = len(rows) > limit
-        return {
-            "items": [render_item(row) for row in shown],
-            "next": f"{shown[-1].block_number}:{shown[-1].log_index}" if more else None,
-            "horizon": {"block_number": horizon.number, "block_hash": horizon.hash},
-        }
+        items = [shown(stored(row)) for row in rows[:limit]]
+        return Page(
+            items=items,
+            next=f"{items[-1].block_number}:{items[-1].log_index}" if len(rows) > limit else None,
+            horizon=Horizon(block_number=horizon.number, block_hash=horizon.hash),
+        )
 
-    def last_rebases(self, limit: int) -> list[dict[str, Any]]:
-        """The `rebase` shapes of the newest so many rebases up to the horizon, oldest first."""
+    def last_rebases(self, limit: int) -> list[Rebase]:
+        """The newest `limit` rebases up to the horizon, oldest first."""
         self.scan()
         query = select(ShareEvent).where(ShareEvent.kind == "rebase")
         newest_first = (ShareEvent.block_number.desc(), ShareEvent.log_index.desc())
         with transaction(self.sessions) as session:
             rows = session.scalars(query.order_by(*newest_first).limit(limit)).all()
-        return [render_item(row)["rebase"] for row in reversed(rows)]
+        found = (shown_rebase(stored(row)) for row in reversed(rows))
+        return [rebase for rebase in found if rebase is not None]
 
     def scan(self) -> Block:
-        """Read what was not read yet of the blocks up to the horizon; returns the block up to which all is stored."""
+        """Read what was not read yet of the blocks up to the horizon; returns the block up to which all is stored.
+
+        Raises as `page` does.
+        """
         give_up = time.monotonic() + SCAN_BUDGET_SEC
         horizon = self.chain.horizon()
         cursor = self._cursor(horizon)
         known = Block(cursor.block_number, cursor.block_hash, 0)
         if horizon < known.number:
-            return known  # the node that answers now is behind the one that did then
+            return known  # the node that answers now is behind the one that answered when this was read
         self.check_standing(cursor, horizon)
         shares = cursor.proved_shares if cursor.proved_block == cursor.block_number else None
         while known.number < horizon and time.monotonic() < give_up:
@@ -108,7 +103,7 @@ class History:
         return known
 
     def check_standing(self, cursor: ScanCursor, horizon: int) -> None:
-        """That the cursor's block is still in the chain, by the word of any node.
+        """That the cursor's block is still in the chain: one node that shows it is enough.
 
         Raises `ChainReorganized` once all that answer have said so at several horizons, `ChainUnavailable` before.
         """
@@ -130,7 +125,7 @@ class History:
             self._cleared()
 
     def cursor(self) -> ScanCursor | None:
-        """How far it is read; None before the first look."""
+        """How far the chain is read; None before anything was."""
         with transaction(self.sessions) as session:
             return session.scalars(select(ScanCursor)).one_or_none()
 
@@ -145,7 +140,7 @@ class History:
                 return cursor.block_hash
             return session.scalar(select(ScannedBlock.block_hash).where(ScannedBlock.block_number == number))
 
-    def doubts(self) -> dict[str, Any]:
+    def doubts(self) -> dict[str, Any]:  # a status page is free JSON
         """For the status page: how far the history is read; raises what the next page of it would raise."""
         cursor = self.cursor()
         if cursor is None:
@@ -156,9 +151,10 @@ class History:
 
     def read(self, known: Block, shares: int | None, end: int, said: int = 0) -> Proved:
         """A range, proved by the first node that can: each is asked twice before its answers count as a disagreement.
+
         `said`: a difference of shares in it that is about to be accepted, beside those that are.
 
-        Raises `Unproved`, `RangeRefused`, or what it means that no node answers.
+        Raises `Unproved`, `RangeRefused`, or `ChainUnavailable` where no node answers.
         """
         doubt: Unproved | None = None
         refused: RangeRefused | None = None
@@ -195,7 +191,7 @@ class History:
             return sum(rows)
 
     def _step(self, known: Block, shares: int | None, horizon: int) -> Proved:
-        """The next range that a node answers: narrower where it refuses."""
+        """The next range, proved; narrower where the nodes refuse so many blocks."""
         while True:
             end = min(horizon, known.number + self._width)
             try:
@@ -225,13 +221,13 @@ class History:
             cursor = session.scalars(select(ScanCursor).with_for_update()).one()
             if (cursor.block_number, cursor.block_hash) != (known.number, known.hash):
                 return  # another reader has stored this range
-            if found.rows:
-                session.execute(insert(ShareEvent), found.rows)
+            if found.items:
+                session.execute(insert(ShareEvent), [vars(item) for item in found.items])
             remember(session, found.hashes)
             cursor.block_number, cursor.block_hash = found.end.number, found.end.hash
             cursor.proved_block, cursor.proved_shares = found.end.number, found.shares
             if cursor.doubt == "incomplete":
-                cursor.doubt, cursor.doubt_detail, cursor.doubt_block, cursor.doubt_count = None, None, None, 0
+                cursor.clear_doubt()
 
     def _doubted(self, doubt: str, detail: str, horizon: int) -> None:
         """Write a doubt down; raises it as a verdict once it was seen often enough, each time at a later horizon."""
@@ -248,80 +244,19 @@ class History:
             raise _VERDICTS[doubt](detail)
 
     def _cleared(self) -> None:
-        """What was doubted is as it was read, by the word of a node."""
+        """A node shows again what was read."""
         with transaction(self.sessions) as session:
             cursor = session.scalars(select(ScanCursor).with_for_update()).one()
             if cursor.doubt == "reorganized":
-                cursor.doubt, cursor.doubt_detail, cursor.doubt_block, cursor.doubt_count = None, None, None, 0
+                cursor.clear_doubt()
 
 
 _VERDICTS: dict[str, type[ServiceError]] = {"incomplete": HistoryIncomplete, "reorganized": ChainReorganized}
 
 
-def remember(session: Session, hashes: Sequence[tuple[int, str]]) -> None:
-    """Keep the hashes of blocks that were read, the newest ten thousand."""
-    rows = [{"block_number": number, "block_hash": block_hash} for number, block_hash in hashes]
-    change = upsert(ScannedBlock)
-    changed = {"block_hash": change.excluded.block_hash}
-    session.execute(change.on_conflict_do_update(index_elements=["block_number"], set_=changed), rows)
-    session.execute(delete(ScannedBlock).where(ScannedBlock.block_number < hashes[-1][0] - HASHES_KEPT))
-
-
 def parse_cursor(after: str | None) -> tuple[int, int]:
-    """Read ``<block>:<log_index>``; nothing means the beginning."""
+    """The (block, log index) in a cursor ``<block>:<log_index>``; before everything where there is none."""
     if after is None:
         return (-1, -1)
-    if not CURSOR.fullmatch(after):
-        raise InvalidInput(errors={"after": ["Give <block>:<log_index>, such as the value of `next`."]})
     block, _, index = after.partition(":")
     return int(block), int(index)
-
-
-def flow_sums(session: Session, up_to_block: int) -> dict[str, int]:
-    """Shares by kind of item, up to a block; ``accepted`` (signed) are those without an item."""
-    rows = session.execute(
-        select(ShareEvent.kind, ShareEvent.shares).where(
-            ShareEvent.block_number <= up_to_block, ShareEvent.shares.is_not(None)
-        )
-    )
-    sums: dict[str, int] = {}
-    for kind, shares in rows:
-        sums[kind] = sums.get(kind, 0) + int(shares or 0)
-    accepted = select(ShareDifference.shares).where(ShareDifference.block_number <= up_to_block)
-    sums["accepted"] = sum(session.scalars(accepted))
-    return sums
-
-
-def open_withdrawals(session: Session, up_to_block: int) -> dict[int, int]:
-    """Face wei of the NFTs requested and not claimed up to a block, by id."""
-    rows = session.execute(
-        select(ShareEvent.kind, ShareEvent.withdrawal_id, ShareEvent.amount_wei)
-        .where(ShareEvent.block_number <= up_to_block, ShareEvent.withdrawal_id.is_not(None))
-        .order_by(ShareEvent.block_number, ShareEvent.log_index)
-    )
-    found: dict[int, int] = {}
-    for kind, withdrawal_id, amount in rows:
-        assert withdrawal_id is not None  # the query's own condition, which the type of the column cannot say
-        if kind == "request":
-            found[withdrawal_id] = exact_int(amount)
-        else:
-            found.pop(withdrawal_id, None)
-    return found
-
-
-def render_item(row: ShareEvent) -> dict[str, Any]:
-    item: dict[str, Any] = {
-        "kind": row.kind,
-        "block_number": row.block_number,
-        "block_hash": row.block_hash,
-        "tx_hash": row.tx_hash,
-        "log_index": row.log_index,
-        "shares": None if row.shares is None else str(row.shares),
-        "amount_wei": None if row.amount_wei is None else str(row.amount_wei),
-        "rebase": None,
-    }
-    if row.rebase is not None:
-        place = {name: item[name] for name in ("block_number", "block_hash", "tx_hash", "log_index")}
-        totals = {name: row.rebase[name] for name in REBASE_TOTALS}
-        item["rebase"] = {**place, **totals, "reward_wei": str(row.reward_wei)}
-    return item

@@ -3,17 +3,50 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, DateTime, Integer, Text, func, text
+from sqlalchemy import BigInteger, Boolean, DateTime, Dialect, Integer, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
 
+from apps.clients.shapes.history import HistoryItem, RebaseTotals
+from apps.clients.shapes.reconciliation import ReconciliationLine
 from apps.common.database import new_metadata
 from apps.common.idempotency import MessageKeyMixin
+from apps.common.shapes import dump, load
 from apps.common.wei import SignedWeiColumn, WeiColumn
 
 
 class Base(DeclarativeBase):
     metadata = new_metadata()
+
+
+class ShapeColumn(TypeDecorator[Any]):
+    """A shape at rest, as the JSON that it has on the wire."""
+
+    impl = JSONB
+    cache_ok = True
+
+    def __init__(self, shape: type[Any]) -> None:
+        super().__init__(none_as_null=True)
+        self.shape = shape
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return None if value is None else dump(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return None if value is None else load(self.shape, value)
+
+
+class ShapesColumn(ShapeColumn):
+    """A list of one shape at rest."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return [dump(one) for one in value]
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return [load(self.shape, one) for one in value]
 
 
 class MessageKey(MessageKeyMixin, Base):
@@ -40,6 +73,10 @@ class ScanCursor(Base):
     doubt_block: Mapped[int | None] = mapped_column(BigInteger)
     doubt_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
 
+    def clear_doubt(self) -> None:
+        """The nodes show again what is stored."""
+        self.doubt, self.doubt_detail, self.doubt_block, self.doubt_count = None, None, None, 0
+
 
 class ScannedBlock(Base):
     """The hash of a block that was read, the last ten thousand of them: by it a node on another fork is known."""
@@ -64,11 +101,11 @@ class ShareEvent(Base):
     amount_wei: Mapped[int | None] = mapped_column(WeiColumn)
     withdrawal_id: Mapped[int | None] = mapped_column(BigInteger)
     reward_wei: Mapped[int | None] = mapped_column(SignedWeiColumn)
-    rebase: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    rebase: Mapped[RebaseTotals | None] = mapped_column(ShapeColumn(RebaseTotals))
 
 
 class Rescan(Base):
-    """A part of the history read again on somebody's word: what that added and removed. Never changed."""
+    """A part of the history that ops had read again: what that added and removed. Never changed."""
 
     __tablename__ = "rescans"
 
@@ -79,14 +116,13 @@ class Rescan(Base):
     to_block_hash: Mapped[str] = mapped_column(Text)
     reason: Mapped[str] = mapped_column(Text)
     requested_by: Mapped[str] = mapped_column(Text)
-    added: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
-    removed: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    added: Mapped[list[HistoryItem]] = mapped_column(ShapesColumn(HistoryItem))
+    removed: Mapped[list[HistoryItem]] = mapped_column(ShapesColumn(HistoryItem))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
 
 
 class ShareDifference(Base):
-    """Shares of the operator that came (or went, below zero) in a block without a log, as somebody has said. Never
-    changed."""
+    """Shares of the operator that came (or went, below zero) in a block without a log, as ops have said. Never changed."""
 
     __tablename__ = "share_differences"
 
@@ -99,7 +135,7 @@ class ShareDifference(Base):
 
 
 class ReconciliationRun(Base):
-    """A comparison of books and chain at one block."""
+    """A comparison of books and chain at one block. `verdict` is ``ok`` or ``drift``."""
 
     __tablename__ = "reconciliation_runs"
 
@@ -108,6 +144,7 @@ class ReconciliationRun(Base):
     block_number: Mapped[int | None] = mapped_column(BigInteger)
     block_hash: Mapped[str | None] = mapped_column(Text)
     verdict: Mapped[str] = mapped_column(Text)
-    reason: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
-    lines: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    # Always empty. It stays until a release after this one, as the release before this one still reads it.
+    reason: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
+    lines: Mapped[list[ReconciliationLine]] = mapped_column(ShapesColumn(ReconciliationLine))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())

@@ -4,10 +4,9 @@ A node's answer to a log query proves nothing about absence: its index may lag, 
 behind one address may answer. So a range is believed only when all of this holds:
 
 - the headers of its blocks are one chain, from the block that was read last to the range's end, each log in one of them;
-- every block whose bloom may hold a log of ours is read again by its receipts, all of them, and they decide. A bloom has no
-  false negatives, comes with the header, and must be the very one that the logs of the receipts make; these are numbered
-  without a gap. A header with
-  transactions and an empty bloom proves nothing and counts as one that may;
+- every block whose bloom may hold one of these logs is read again by its receipts, all of them, and they decide. A bloom
+  has no false negatives, comes with the header, and must be the very one that the logs of the receipts make; these are
+  numbered without a gap. A header with transactions and an empty bloom proves nothing, so its block is read, too;
 - the share flows found are the difference of the operator's shares at both ends, each read at its block's hash. Where the
   node keeps no state as old as the range's end, the sum is carried on and checked at the next end that it does keep. Shares
   that came or went without a log count as ops have said (`ShareDifference`).
@@ -18,18 +17,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from web3 import Web3
 
 from apps.ethereum.endpoints import Behind
 from apps.ethereum.jsonrpc import Endpoint, RpcError, TooSlow
+from apps.ethereum.logs import integer, topic_of
 from apps.ethereum.node_words import Trouble
 from apps.protocols import classify
-from apps.protocols.chain import Block, Call, Chain, decoded, read_block, well_formed
-from apps.protocols.events import TOPICS, integer, topic_of
+from apps.protocols.calls import Call, decoded, well_formed
+from apps.protocols.chain import Block, Chain, read_block
+from apps.protocols.items import Item
+from apps.protocols.queries import Query, bloom_of, queries
 
 log = structlog.get_logger(__name__)
-
-_OUTWARD = frozenset({"request", "foreign_out"})
 
 
 class Unproved(Exception):
@@ -49,46 +48,9 @@ class Proved:
     """The items of a range that is complete, the operator's shares at its end, and the hashes of its blocks."""
 
     end: Block
-    rows: list[dict[str, Any]]
+    items: list[Item]
     shares: int
     hashes: list[tuple[int, str]]
-
-
-@dataclass(frozen=True)
-class Query:
-    """One kind of log: by contract and topics, as a node is asked for it, and as it is told from a receipt."""
-
-    address: str
-    topics: list[Any]
-
-    @property
-    def bloom(self) -> int:
-        """The bits that a block's bloom has where such a log is in it."""
-        return _bloom([self.address, *(topic for topic in self.topics if topic is not None)])
-
-    def matches(self, found: Mapping[str, Any]) -> bool:
-        topics = found["topics"]
-        if found["address"].lower() != self.address.lower() or len(topics) < len(self.topics):
-            return False
-        return all(
-            wanted is None or wanted.lower() == given.lower()
-            for wanted, given in zip(self.topics, topics, strict=False)
-        )
-
-
-def queries(chain: Chain) -> dict[str, Query]:
-    """Everything that makes up the history, by name."""
-    me, steth, queue = topic_of(chain.operator), chain.steth.address, chain.queue.address
-    return {
-        "out": Query(steth, [TOPICS["TransferShares"], me]),
-        "into": Query(steth, [TOPICS["TransferShares"], None, me]),
-        "rebased": Query(steth, [TOPICS["TokenRebased"]]),
-        "submitted": Query(steth, [TOPICS["Submitted"], me]),
-        "sent": Query(steth, [TOPICS["Transfer"], me]),
-        "received": Query(steth, [TOPICS["Transfer"], None, me]),
-        "requested": Query(queue, [TOPICS["WithdrawalRequested"], None, None, me]),
-        "claimed": Query(queue, [TOPICS["WithdrawalClaimed"], None, me]),
-    }
 
 
 def read_range(
@@ -124,8 +86,8 @@ def _read(chain: Chain, endpoint: Endpoint, known: Block, known_shares: int | No
         queue=topic_of(chain.queue.address),
     )
     before, after = shares[known.number], shares[last.number]
-    assert before is not None  # `_shares` takes no refusal for it
-    moved = sum(_signed(row) for row in flows) + accepted
+    assert before is not None  # for this block `_shares` raises where the node keeps no state
+    moved = sum(flow.moved for flow in flows) + accepted
     if after is None:
         after = before + moved  # checked at the end of the next range whose state the node keeps
     if before + moved != after:
@@ -133,11 +95,9 @@ def _read(chain: Chain, endpoint: Endpoint, known: Block, known_shares: int | No
             f"The operator's shares went from {before} to {after} between blocks {known.number} and {last.number}, and the "
             f"logs that node {endpoint.number} shows make {moved}."
         )
-    rows = [*flows, *map(classify.claim, found["claimed"]), *_rebases(found["rebased"], flows, shares, before)]
-    columns = ("shares", "amount_wei", "withdrawal_id", "reward_wei", "rebase")
     return Proved(
         end=last,
-        rows=[{**dict.fromkeys(columns), **row} for row in rows],
+        items=[*flows, *map(classify.claim, found["claimed"]), *_rebases(found["rebased"], flows, shares, before)],
         shares=after,
         hashes=[(integer(header["number"]), str(header["hash"])) for header in headers],
     )
@@ -183,7 +143,7 @@ def _check_placed(logs: Mapping[str, Iterable[Any]], headers: Sequence[Any]) -> 
 
 
 def _suspects(asked: Iterable[Query], headers: Sequence[Any], logs: Mapping[str, Iterable[Any]]) -> list[Any]:
-    """The blocks that may hold a log of ours: by their blooms, and by what was shown."""
+    """The blocks that may hold a log of the history: by their blooms, and by what the log queries showed."""
     masks = {query.bloom for query in asked}
     shown = {one["blockHash"] for found in logs.values() for one in found}
     suspects = []
@@ -218,7 +178,7 @@ def _receipts(endpoint: Endpoint, headers: Sequence[Any]) -> list[Any]:
             )
         bloom = int(header["logsBloom"], 16)
         places = sorted(integer(one["logIndex"]) for receipt in receipts for one in receipt["logs"])
-        if places != list(range(len(places))) or (bloom and bloom != _bloom(_words(receipts))):
+        if places != list(range(len(places))) or (bloom and bloom != bloom_of(_words(receipts))):
             raise Unproved(
                 f"The logs shown of block {integer(header['number'])} are not all: see their numbers, or the bloom."
             )
@@ -231,22 +191,12 @@ def _words(receipts: Iterable[Any]) -> set[str]:
     return {one["address"] for one in logs} | {topic for one in logs for topic in one["topics"]}
 
 
-def _bloom(words: Iterable[str]) -> int:
-    """The bits of addresses and topics in a bloom: three of 2048 for each."""
-    bloom = 0
-    for word in words:
-        digest = Web3.keccak(hexstr=word)
-        for place in (0, 2, 4):
-            bloom |= 1 << (int.from_bytes(digest[place : place + 2], "big") & 2047)
-    return bloom
-
-
 def _of(query: Query, receipts: Iterable[Any]) -> list[Any]:
     return [one for receipt in receipts for one in receipt["logs"] if query.matches(one)]
 
 
 def _compare(shown: Mapping[str, Sequence[Any]], found: Mapping[str, Sequence[Any]]) -> None:
-    """The receipts decide; what a log query left out is only worth a warning, what it made up is not believed."""
+    """Receipts decide: a log that the query left out is only warned of; one that it made up raises `Unproved`."""
     for name, logs in shown.items():
         there = {classify.place(one): (one["topics"], one["data"]) for one in found[name]}
         for one in logs:
@@ -265,13 +215,15 @@ def _shares(
     headers: Sequence[Any],
     rebased_in: Sequence[int],
 ) -> dict[int, int | None]:
-    """The operator's shares at `known`, at the end, and at the block before each rebase; None where the node keeps no
-    state that old: then the sum of the logs stands in for it, which is checked against the next state that there is."""
+    """The operator's shares at `known`, at the end, and at the block before each rebase.
+
+    None where the node keeps no state that old; the sum of the logs then stands in for it, and is checked against the next
+    state that the node keeps."""
     blocks = {known.number: known, **{integer(header["number"]): read_block(header) for header in headers}}
     last = integer(headers[-1]["number"])
     found: dict[int, int | None] = {} if known_shares is None else {known.number: known_shares}
     wanted = sorted({known.number, last, *(number - 1 for number in rebased_in)} - found.keys())
-    calls = [chain.call(chain.steth, "sharesOf", [chain.operator], blocks[number], "uint256") for number in wanted]
+    calls = [chain.call(chain.steth, "sharesOf", [chain.operator], blocks[number]) for number in wanted]
     results = endpoint.batch([(call.method, call.params) for call in calls])
     for number, call, result in zip(wanted, calls, results, strict=True):
         old = isinstance(result, RpcError) and result.trouble is Trouble.PRUNED
@@ -279,30 +231,25 @@ def _shares(
             found[number] = None
         elif isinstance(result, RpcError):
             raise result
-        else:  # before Lido was there nobody had shares of it
+        else:  # before Lido was deployed no address had shares of it
             found[number] = 0 if result == "0x" else decoded(call, result)
     return found
 
 
 def _rebases(
-    rebased: Sequence[Any], flows: Sequence[dict[str, Any]], shares: Mapping[int, int | None], before: int
-) -> list[dict[str, Any]]:
+    rebased: Sequence[Any], flows: Sequence[Item], shares: Mapping[int, int | None], before: int
+) -> list[Item]:
     """Each rebase with the operator's shares just before it: those at the end of the block before, asked of the chain,
     and the flows of its own block that stand before it."""
-    rows = []
+    items = []
     for one in rebased:
         block, index = classify.place(one)
-        at_end = before + sum(_signed(row) for row in flows if row["block_number"] < block)
+        at_end = before + sum(flow.moved for flow in flows if flow.block_number < block)
         told = shares[block - 1]
         if told is not None and told != at_end:
             raise Unproved(
                 f"The operator held {told} shares at block {block - 1}, and the logs up to it make {at_end}."
             )
-        same_block = sum(_signed(row) for row in flows if row["block_number"] == block and row["log_index"] < index)
-        rows.append(classify.rebase(one, at_end + same_block))
-    return rows
-
-
-def _signed(row: Mapping[str, Any]) -> int:
-    shares = int(row["shares"])
-    return -shares if row["kind"] in _OUTWARD else shares
+        same_block = sum(flow.moved for flow in flows if flow.block_number == block and flow.log_index < index)
+        items.append(classify.rebase(one, at_end + same_block))
+    return items

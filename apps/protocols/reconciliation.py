@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
 from apps.clients.ledger import LedgerClient
+from apps.clients.shapes.reconciliation import ReconciliationLine, RewardSums
 from apps.common.database import Sessions, transaction
 from apps.common.errors import InvalidInput
-from apps.common.wire import time_text
+from apps.common.wire import format_time
 from apps.protocols.chain import Block, Chain
-from apps.protocols.history import History, flow_sums, open_withdrawals
+from apps.protocols.history import History
+from apps.protocols.recorded import flow_sums, open_withdrawals
+from apps.protocols.state import block_time, read_state
 from apps.protocols.withdrawals import read_statuses
 
 IDS_PER_CALL = 1_000
-NOBODY = "nobody"  # asked for, to learn the ledger's time: an unknown user has zeros
+UNKNOWN_USER = "nobody"  # a balance tells the ledger's time, and that of an unknown user is all zeros
 STETH_ACCOUNTS = ("@rewards", "@fees", "@rounding", "@losses")
 
 
@@ -49,24 +51,24 @@ def gather(
         raise InvalidInput(errors={"block": [f"Must be at most {horizon.number}, the money horizon."]})
     at = horizon.number if number is None else number
     block = chain.block(at, history.known_hash(at))
-    state = chain.state(block.number, block.hash)
+    state = read_state(chain, block.number, block.hash)
     with transaction(sessions) as session:
         by_kind = flow_sums(session, block.number)
         stored = open_withdrawals(session, block.number)
     on_chain: dict[int, int] = {}
     ids = sorted(stored)
     for start in range(0, len(ids), IDS_PER_CALL):
-        for item in read_statuses(chain, ids[start : start + IDS_PER_CALL], block):
-            if item["owner"] == chain.operator and not item["claimed"]:
-                on_chain[item["withdrawal_id"]] = item["amount"]
+        for status in (found.status for found in read_statuses(chain, ids[start : start + IDS_PER_CALL], block)):
+            if status.owner == chain.operator and not status.claimed:
+                on_chain[status.withdrawal_id] = status.amount_wei
     totals = ledger.totals(pool_id)
     return Facts(
         block=block,
-        custody_wei=int(state["custody"]["eth_wei"]),
-        operator_wei=0 if chain.custody == chain.operator else int(state["operator"]["eth_wei"]),
-        steth_wei=int(state["operator"]["steth_wei"]),
-        shares=int(state["operator"]["shares"]),
-        pooled_wei=int(state["total_pooled_ether_wei"]),
+        custody_wei=state.custody.eth_wei,
+        operator_wei=0 if chain.custody == chain.operator else state.operator.eth_wei,
+        steth_wei=state.operator.steth_wei,
+        shares=state.operator.shares,
+        pooled_wei=state.total_pooled_ether_wei,
         shares_by_kind=by_kind,
         faces_stored=stored,
         faces_on_chain=on_chain,
@@ -78,7 +80,7 @@ def gather(
     )
 
 
-def judge(facts: Facts, rewards: Mapping[str, int] | None) -> list[dict[str, Any]]:
+def judge(facts: Facts, rewards: RewardSums | None) -> list[ReconciliationLine]:
     """The lines of a reconciliation; every tolerance is zero."""
     system = {**dict.fromkeys(("@payouts", "@gas", *STETH_ACCOUNTS), 0), **facts.system}
     buckets = facts.buckets
@@ -94,7 +96,7 @@ def judge(facts: Facts, rewards: Mapping[str, int] | None) -> list[dict[str, Any
     met += kinds.get("accepted", 0)
     lines = [
         _line("eth", owed_eth, held_eth - surplus),
-        # More than the books know is a deposit nobody has posted yet: shown, and no drift.
+        # More than the books know is a deposit that the backend has not posted yet: shown, and no drift.
         _line("unidentified", 0, surplus, ok=True),
         _line("lido", owed_steth, facts.steth_wei + faces),
         _line("shares", met, facts.shares),
@@ -103,8 +105,8 @@ def judge(facts: Facts, rewards: Mapping[str, int] | None) -> list[dict[str, Any
         _line("audit", 0, facts.audit_differences),
     ]
     if rewards is not None:
-        lines.append(_line("rewards", rewards["owed_wei"], system["@rewards"]))
-        lines.append(_line("weight", rewards["weight_wei"], buckets["staked"] + buckets["unstaking"] - faces))
+        lines.append(_line("rewards", rewards.owed_wei, system["@rewards"]))
+        lines.append(_line("weight", rewards.weight_wei, buckets["staked"] + buckets["unstaking"] - faces))
     lines += [
         _line("custody_eth", facts.custody_wei, facts.custody_wei),
         _line("ledger_total_staked", buckets["staked"], buckets["staked"]),
@@ -113,15 +115,15 @@ def judge(facts: Facts, rewards: Mapping[str, int] | None) -> list[dict[str, Any
     return lines
 
 
-def _line(name: str, expected: int, found: int, *, ok: bool | None = None) -> dict[str, Any]:
-    return {
-        "name": name,
-        "expected_wei": str(expected),
-        "found_wei": str(found),
-        "drift_wei": str(found - expected),
-        "tolerance_wei": "0",
-        "ok": found == expected if ok is None else ok,
-    }
+def _line(name: str, expected: int, found: int, *, ok: bool | None = None) -> ReconciliationLine:
+    return ReconciliationLine(
+        name=name,
+        expected_wei=expected,
+        found_wei=found,
+        drift_wei=found - expected,
+        tolerance_wei=0,
+        ok=found == expected if ok is None else ok,
+    )
 
 
 def _ledger_behind(chain: Chain, ledger: LedgerClient, pool_id: str) -> float:
@@ -132,14 +134,14 @@ def _ledger_behind(chain: Chain, ledger: LedgerClient, pool_id: str) -> float:
     its ETH would be looked for in that block, and be missing.
     """
     head = chain.block().timestamp
-    now = datetime.fromisoformat(ledger.balance(pool_id, NOBODY)["as_of"]).timestamp()
+    now = datetime.fromisoformat(ledger.balance(pool_id, UNKNOWN_USER)["as_of"]).timestamp()
     return max(0.0, head - now)
 
 
 def _later_deposits(ledger: LedgerClient, pool_id: str, timestamp: float) -> int:
     """Deposits and gas floats posted after this time: their ETH need not be in the block. Counted off, it can only show
     as more."""
-    since = time_text(datetime.fromtimestamp(timestamp, UTC))
+    since = format_time(block_time(timestamp))
     total = 0
     for kind in ("deposit", "gas_float"):
         after = None

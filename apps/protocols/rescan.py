@@ -1,32 +1,30 @@
-"""A part of the history read again on somebody's word: what an older release, or a node that lied, had stored wrongly.
+"""Repairs of the stored history that ops ask for: a range read again, and shares accepted that moved without a log.
 
-What is read is proved like everything that is stored (`apps.protocols.proof`), else nothing is changed. Items that the chain
-has are added, items that it has not are removed, and what that was is written down with who asked and why. Whoever has
-booked what was removed, or passed the place of what was added, learns it from the answer: nothing here touches books.
+An older release, or a node that answered wrongly, may have stored a range wrongly. What is read again is proved like all
+that is stored (`apps.protocols.proof`), else nothing is changed. Items that the chain has are added, items that it has
+not are removed, and both are written down with who asked and why. Nothing here touches books: the answer tells ops what
+was removed that the walk has booked, or added at a place that the walk has passed.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from sqlalchemy import delete, insert, select, tuple_
 from sqlalchemy.orm import Session
 
+from apps.clients.shapes.history import NewRescan, NewShareDifference
 from apps.common.errors import InvalidInput
-from apps.common.wire import new_id, time_text
+from apps.common.wire import new_id
 from apps.protocols.chain import Block
 from apps.protocols.errors import DifferenceUnproved, HistoryIncomplete
-from apps.protocols.history import BLOCKS_PER_STEP, History, remember, render_item
+from apps.protocols.history import BLOCKS_PER_STEP, History
+from apps.protocols.items import Item, shown, stored
 from apps.protocols.models import Rescan, ScanCursor, ShareDifference, ShareEvent
 from apps.protocols.proof import RangeRefused, Unproved
+from apps.protocols.recorded import remember
 
 # What one call reads; a longer part is rescanned in several calls, each up to its `to_block`.
 MOST_BLOCKS = 10_000
-_COLUMNS = (
-    "block_number", "log_index", "block_hash", "tx_hash", "kind", "shares", "amount_wei", "withdrawal_id", "reward_wei",
-    "rebase",
-)  # fmt: skip
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +35,7 @@ class Found:
 
     end: Block
     shares: int
-    rows: list[dict[str, Any]]
+    items: list[Item]
     hashes: list[tuple[int, str]]
 
 
@@ -57,7 +55,7 @@ def gather(history: History, from_block: int, to_block: int | None) -> Found:
         raise InvalidInput(errors={"to_block": [f"One call reads {MOST_BLOCKS} blocks; name a `to_block`."]})
     known = history.chain.block(from_block - 1)
     shares: int | None = None
-    rows: list[dict[str, Any]] = []
+    items: list[Item] = []
     hashes: list[tuple[int, str]] = []
     width = BLOCKS_PER_STEP
     while known.number < last:
@@ -69,54 +67,52 @@ def gather(history: History, from_block: int, to_block: int | None) -> Found:
             continue
         except Unproved as doubt:
             raise HistoryIncomplete(f"Nothing is changed: {doubt}") from doubt
-        rows += found.rows
+        items += found.items
         hashes += found.hashes
         known, shares = found.end, found.shares
     assert shares is not None  # the range has a block, and each step tells the shares at its end
-    return Found(known, shares, rows, hashes)
+    return Found(known, shares, items, hashes)
 
 
-def replace(session: Session, found: Found, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the stored items of the range those that were found; returns the `rescan` shape."""
-    first, last = int(request["from_block"]), found.end.number
+def replace(session: Session, found: Found, request: NewRescan) -> Rescan:
+    """Make the stored items of the range those that were found, and write down what that changed."""
+    first, last = request.from_block, found.end.number
     cursor = session.scalars(select(ScanCursor).with_for_update()).one()
-    stored = session.scalars(
+    rows = session.scalars(
         select(ShareEvent)
         .where(ShareEvent.block_number.between(first, last))
         .order_by(ShareEvent.block_number, ShareEvent.log_index)
-    ).all()
-    there = {_identity(_columns(row)): row for row in stored}
-    wanted = {_identity(row): row for row in found.rows}
-    gone = [row for identity, row in there.items() if identity not in wanted]
-    new = sorted((row for identity, row in wanted.items() if identity not in there), key=_place)
-    removed = [render_item(row) for row in gone]
+    )
+    there, wanted = [stored(row) for row in rows], set(found.items)
+    gone = [item for item in there if item not in wanted]
+    new = sorted(wanted - set(there), key=lambda item: item.place)
     if gone:
-        places = [(row.block_number, row.log_index) for row in gone]
+        places = [item.place for item in gone]
         session.execute(delete(ShareEvent).where(tuple_(ShareEvent.block_number, ShareEvent.log_index).in_(places)))
     if new:
-        session.execute(insert(ShareEvent), new)
+        session.execute(insert(ShareEvent), [vars(item) for item in new])
     remember(session, found.hashes)
     if cursor.block_number == last:
         cursor.block_hash = found.end.hash
         cursor.proved_block, cursor.proved_shares = last, found.shares
-        cursor.doubt, cursor.doubt_detail, cursor.doubt_block, cursor.doubt_count = None, None, None, 0
+        cursor.clear_doubt()
     row = Rescan(
         id=new_id(),
-        message_id=request["message_id"],
+        message_id=request.message_id,
         from_block=first,
         to_block=last,
         to_block_hash=found.end.hash,
-        reason=request["reason"],
-        requested_by=request["requested_by"],
-        added=[render_item(ShareEvent(**item)) for item in new],
-        removed=removed,
+        reason=request.reason,
+        requested_by=request.requested_by,
+        added=[shown(item) for item in new],
+        removed=[shown(item) for item in gone],
     )
     session.add(row)
     session.flush()
     session.refresh(row)
-    changed = {"added": len(new), "removed": len(removed)}
+    changed = {"added": len(new), "removed": len(gone)}
     log.warning("history_rescanned", from_block=first, to_block=last, by=row.requested_by, **changed)
-    return render_rescan(row)
+    return row
 
 
 def check_difference(history: History, block_number: int, shares: int) -> None:
@@ -135,58 +131,14 @@ def check_difference(history: History, block_number: int, shares: int) -> None:
         raise DifferenceUnproved(str(doubt)) from doubt
 
 
-def add_difference(session: Session, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep a checked difference; returns the `share difference` shape. Raises `InvalidInput` for a second one of a block."""
-    number = int(request["block_number"])
+def add_difference(session: Session, request: NewShareDifference) -> ShareDifference:
+    """Keep a checked difference. Raises `InvalidInput` for a second one of a block."""
+    number = request.block_number
     if session.get(ShareDifference, number) is not None:
         raise InvalidInput(errors={"block_number": ["A difference of this block was accepted before."]})
-    row = ShareDifference(
-        **{name: request[name] for name in ("message_id", "block_number", "shares", "reason", "requested_by")}
-    )
+    row = ShareDifference(**vars(request))
     session.add(row)
     session.flush()
     session.refresh(row)
     log.warning("share_difference_accepted", block_number=number, shares=str(row.shares), by=row.requested_by)
-    return {
-        "message_id": row.message_id,
-        "block_number": row.block_number,
-        "shares": str(row.shares),
-        "reason": row.reason,
-        "requested_by": row.requested_by,
-        "created_at": time_text(row.created_at),
-    }
-
-
-def render_rescan(row: Rescan) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "message_id": row.message_id,
-        "from_block": row.from_block,
-        "to_block": row.to_block,
-        "to_block_hash": row.to_block_hash,
-        "reason": row.reason,
-        "requested_by": row.requested_by,
-        "added": _in_order(row.added),
-        "removed": _in_order(row.removed),
-        "created_at": time_text(row.created_at),
-    }
-
-
-def _columns(row: ShareEvent) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _COLUMNS}
-
-
-def _in_order(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """JSONB keeps no order of names; the answer has the history's."""
-    names = ("kind", "block_number", "block_hash", "tx_hash", "log_index", "shares", "amount_wei", "rebase")
-    return [{name: item[name] for name in names} for item in items]
-
-
-def _place(row: Mapping[str, Any]) -> tuple[int, int]:
-    return int(row["block_number"]), int(row["log_index"])
-
-
-def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Everything an item says; two that differ in anything are two items."""
-    rebase = row["rebase"] and tuple(sorted(row["rebase"].items()))
-    return (*(None if row[name] is None else str(row[name]) for name in _COLUMNS[:-1]), rebase)
+    return row

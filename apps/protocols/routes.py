@@ -1,15 +1,47 @@
 """HTTP face of protocols: parse and answer, nothing else."""
 
 import re
-from typing import Any
 
-from flask import Response, current_app, jsonify, request
+from flask import Response, current_app, request
 
+from apps.clients.shapes.common import IdPageQuery
+from apps.clients.shapes.history import (
+    Apr,
+    History,
+    HistoryQuery,
+    NewRescan,
+    NewShareDifference,
+    RebasePage,
+    RebasesQuery,
+    Rescan,
+    RescanPage,
+    ShareDifference,
+)
+from apps.clients.shapes.protocols import (
+    BuildAmount,
+    BuildClaim,
+    BuildWithdrawals,
+    LidoBlock,
+    LidoReceipt,
+    LidoState,
+    StateQuery,
+    UnsignedTransaction,
+    WithdrawalIds,
+    WithdrawalStatuses,
+)
+from apps.clients.shapes.reconciliation import (
+    NewReconciliation,
+    Reconciliation,
+    ReconciliationPage,
+    ReconciliationsQuery,
+)
 from apps.common.api import Blueprint
 from apps.common.errors import InvalidInput
-from apps.common.wire import IdPageSchema
-from apps.protocols import builders, schemas
-from apps.protocols.history import parse_cursor
+from apps.common.shapes import schema_of
+from apps.common.wire import BodySchema, QuerySchema
+from apps.protocols.addresses import AddressCheck
+from apps.protocols.builders import Builders
+from apps.protocols.reads import ProtocolsReads
 from apps.protocols.service import ProtocolsService
 
 blueprint = Blueprint("protocols", __name__, url_prefix="/v1", description="Lido: calldata, reads, reconciliation.")
@@ -17,138 +49,152 @@ blueprint = Blueprint("protocols", __name__, url_prefix="/v1", description="Lido
 
 @blueprint.before_request
 def require_right_addresses() -> None:
-    """Whatever reads or builds for Lido waits until the addresses set are known to be one protocol's."""
+    """All that reads or builds for Lido waits until the addresses set are known to be one protocol's."""
     if request.path.startswith("/v1/lido/") or request.method == "POST":
-        _service().addresses.require()
+        addresses: AddressCheck = current_app.extensions["addresses"]
+        addresses.require()
 
 
 @blueprint.post("/lido/transactions/submit")
-@blueprint.arguments(schemas.AmountSchema)
-@blueprint.response(200)
-def build_submit(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(BuildAmount, BodySchema))
+@blueprint.response(200, schema_of(UnsignedTransaction))
+def build_submit(body: BuildAmount) -> UnsignedTransaction:
     """An unsigned submit, checked against the stake limit and the switches."""
-    return jsonify(builders.build_submit(_service().chain, body["amount_wei"]))
+    return _builders().submit(body.amount_wei)
 
 
 @blueprint.post("/lido/transactions/approve")
-@blueprint.arguments(schemas.AmountSchema)
-@blueprint.response(200)
-def build_approve(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(BuildAmount, BodySchema))
+@blueprint.response(200, schema_of(UnsignedTransaction))
+def build_approve(body: BuildAmount) -> UnsignedTransaction:
     """An unsigned approval of the withdrawal queue."""
-    return jsonify(builders.build_approve(_service().chain, body["amount_wei"]))
+    return _builders().approve(body.amount_wei)
 
 
 @blueprint.post("/lido/transactions/request-withdrawals")
-@blueprint.arguments(schemas.RequestWithdrawalsSchema)
-@blueprint.response(200)
-def build_request(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(BuildWithdrawals, BodySchema))
+@blueprint.response(200, schema_of(UnsignedTransaction))
+def build_request(body: BuildWithdrawals) -> UnsignedTransaction:
     """An unsigned request of withdrawals, split at 1000 stETH; `elements` in on-chain order."""
-    return jsonify(builders.build_request(_service().chain, body["items"]))
+    return _builders().request_withdrawals(body.items)
 
 
 @blueprint.post("/lido/transactions/claim")
-@blueprint.arguments(schemas.ClaimSchema)
-@blueprint.response(200)
-def build_claim(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(BuildClaim, BodySchema))
+@blueprint.response(200, schema_of(UnsignedTransaction))
+def build_claim(body: BuildClaim) -> UnsignedTransaction:
     """An unsigned claim to custody, ids sorted, hints found."""
-    return jsonify(builders.build_claim(_service().chain, body["withdrawal_ids"]))
+    return _builders().claim(body.withdrawal_ids)
 
 
 @blueprint.get("/lido/state")
-@blueprint.arguments(schemas.StateQuerySchema, location="query")
-@blueprint.response(200)
-def get_state(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(StateQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(LidoState))
+def get_state(query: StateQuery) -> LidoState:
     """The protocol at one block, the latest where none is named."""
-    return jsonify(_service().state(query["block"]))
+    return _reads().state(query.block)
 
 
 @blueprint.get("/lido/blocks/<number>")
-@blueprint.response(200)
-def get_block(number: str) -> Response:
+@blueprint.response(200, schema_of(LidoBlock))
+def get_block(number: str) -> LidoBlock:
     """A block's hash and time, from its header alone: a node tells them of any block, however little state it keeps."""
     if not re.fullmatch(r"[0-9]{1,15}", number, re.ASCII):
         raise InvalidInput(errors={"number": ["Must be the number of a block."]})
-    return jsonify(_service().block(int(number)))
+    return _reads().block(int(number))
 
 
 @blueprint.get("/lido/history")
-@blueprint.arguments(schemas.HistoryQuerySchema, location="query")
-@blueprint.response(200)
-def list_history(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(HistoryQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(History))
+def list_history(query: HistoryQuery) -> History:
     """The operator's share history in chain order up to the money horizon."""
-    return jsonify(_service().history.page(parse_cursor(query["after"]), query["limit"]))
+    return _reads().history(query)
 
 
 @blueprint.post("/lido/rescan")
-@blueprint.arguments(schemas.RescanSchema)
-@blueprint.response(201)
-def post_rescan(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(NewRescan, BodySchema))
+@blueprint.response(201, schema_of(Rescan))
+@blueprint.alt_response(200, schema=schema_of(Rescan), description="A replay.")
+def post_rescan(body: NewRescan) -> Response:
     """Ops: read a part of the history again, prove it, and mend what is stored of it; the answer lists what changed."""
     return _service().rescan(body).response()
 
 
 @blueprint.post("/lido/share-differences")
-@blueprint.arguments(schemas.ShareDifferenceSchema)
-@blueprint.response(201)
-def post_share_difference(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(NewShareDifference, BodySchema))
+@blueprint.response(201, schema_of(ShareDifference))
+@blueprint.alt_response(200, schema=schema_of(ShareDifference), description="A replay.")
+def post_share_difference(body: NewShareDifference) -> Response:
     """Ops: shares of the operator came or went in a block without a log; the history goes on past it."""
     return _service().accept_difference(body).response()
 
 
 @blueprint.get("/lido/rescans")
-@blueprint.arguments(IdPageSchema, location="query")
-@blueprint.response(200)
-def list_rescans(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(IdPageQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(RescanPage))
+def list_rescans(query: IdPageQuery) -> RescanPage:
     """What was rescanned, newest first."""
-    return jsonify(_service().rescans(query["limit"], query["after"]))
+    return _reads().rescans(query)
 
 
 @blueprint.get("/lido/rebases")
-@blueprint.arguments(schemas.RebasesQuerySchema, location="query")
-@blueprint.response(200)
-def list_rebases(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(RebasesQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(RebasePage))
+def list_rebases(query: RebasesQuery) -> RebasePage:
     """Rebases after a block, with the operator's reward of each."""
-    return jsonify(_service().rebases(query["after_block"], query["after"], query["limit"]))
+    return _reads().rebases(query)
 
 
 @blueprint.get("/lido/receipts/<tx_hash>")
-@blueprint.response(200)
-def get_receipt(tx_hash: str) -> Response:
+@blueprint.response(200, schema_of(LidoReceipt))
+def get_receipt(tx_hash: str) -> LidoReceipt:
     """What Lido's logs in one transaction say."""
     if not re.fullmatch(r"0x[0-9a-fA-F]{64}", tx_hash):
         raise InvalidInput(errors={"tx_hash": ["Must be 0x and 64 hex digits."]})
-    return jsonify(_service().receipt(tx_hash.lower()))
+    return _reads().receipt(tx_hash.lower())
 
 
 @blueprint.post("/lido/withdrawals/status")
-@blueprint.arguments(schemas.IdsSchema)
-@blueprint.response(200)
-def list_withdrawal_statuses(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(WithdrawalIds, BodySchema))
+@blueprint.response(200, schema_of(WithdrawalStatuses))
+def list_withdrawal_statuses(body: WithdrawalIds) -> WithdrawalStatuses:
     """Status of up to 1,000 withdrawals."""
-    return jsonify({"items": _service().statuses(body["ids"])})
+    return _reads().statuses(body.ids)
 
 
 @blueprint.get("/lido/apr")
-@blueprint.response(200)
-def get_apr() -> Response:
+@blueprint.response(200, schema_of(Apr))
+def get_apr() -> Apr:
     """The users' yearly rate: of the last rebase, and over seven days."""
-    return jsonify(_service().apr())
+    return _reads().apr()
 
 
 @blueprint.post("/reconciliations")
-@blueprint.arguments(schemas.ReconciliationSchema)
-@blueprint.response(201)
-def post_reconciliation(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(NewReconciliation, BodySchema))
+@blueprint.response(201, schema_of(Reconciliation))
+@blueprint.alt_response(200, schema=schema_of(Reconciliation), description="A replay.")
+def post_reconciliation(body: NewReconciliation) -> Response:
     """Compare books and chain at one block, and keep the result."""
-    return _service().reconcile(**body).response()
+    return _service().reconcile(body).response()
 
 
 @blueprint.get("/reconciliations")
-@blueprint.arguments(schemas.ReconciliationsQuerySchema, location="query")
-@blueprint.response(200)
-def list_reconciliations(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(ReconciliationsQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(ReconciliationPage))
+def list_reconciliations(query: ReconciliationsQuery) -> ReconciliationPage:
     """Reconciliations, newest first."""
-    return jsonify(_service().reconciliations(**query))
+    return _reads().reconciliations(query)
+
+
+def _builders() -> Builders:
+    builders: Builders = current_app.extensions["builders"]
+    return builders
+
+
+def _reads() -> ProtocolsReads:
+    reads: ProtocolsReads = current_app.extensions["reads"]
+    return reads
 
 
 def _service() -> ProtocolsService:

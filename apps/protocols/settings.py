@@ -35,7 +35,6 @@ def load_settings() -> ProtocolsSettings:
         http_bind_address=reader.bind_address(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
-        broker_url=BaseSettings.read_broker(reader),
         pool_id=reader.pool_id(),
         rpc_urls=reader.urls("ETH_RPC_URL"),
         rpc_timeout_sec=reader.seconds("ETH_RPC_TIMEOUT_SEC", 8),

@@ -3,4 +3,4 @@
 from apps.protocols import create_app
 
 app = create_app()
-app.extensions["service"].addresses.at_start()
+app.extensions["addresses"].at_start()

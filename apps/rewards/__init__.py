@@ -5,9 +5,8 @@ from flask import Flask
 from apps.common.append_only import Proof
 from apps.common.database import make_engine, make_sessions
 from apps.common.service_app import build_app
-from apps.rewards.audits import RewardAudits
 from apps.rewards.reads import RewardReads
-from apps.rewards.routes import blp
+from apps.rewards.routes import blueprint
 from apps.rewards.service import RewardsService
 from apps.rewards.settings import RewardsSettings, load_settings
 
@@ -22,8 +21,7 @@ def create_app(settings: RewardsSettings | None = None) -> Flask:
     sessions = make_sessions(engine)
     proof = Proof(engine, {"reward_events": "claimed_wei"})
     proof.at_start()
-    app = build_app("rewards", blueprints=[blp], sessions=sessions, accepted_keys=settings.internal_keys)
-    app.extensions["service"] = RewardsService(sessions, proof, settings.reward_fee_bps, settings.pool_id)
-    app.extensions["reads"] = RewardReads(sessions)
-    app.extensions["audits"] = RewardAudits(sessions)
+    app = build_app("rewards", blueprints=[blueprint], sessions=sessions, accepted_keys=settings.internal_keys)
+    app.extensions["service"] = RewardsService(sessions, proof, settings.reward_fee_bps)
+    app.extensions["reads"] = RewardReads(sessions, settings.pool_id)
     return app

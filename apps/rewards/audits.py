@@ -1,47 +1,44 @@
 """Audits: replay the log of a pool, compare with its tables and its message keys, keep the finding."""
 
-from typing import Any
+from dataclasses import asdict, replace
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from apps.clients.shapes.common import Audit, Difference
 from apps.common.database import Sessions, transaction
-from apps.common.wire import new_id, page, time_text
+from apps.common.wire import new_id
 from apps.rewards.index_math import PoolState
 from apps.rewards.models import MessageKey, RewardAudit, RewardEvent, RewardPool, RewardPosition
-from apps.rewards.replay import Difference, Replay
+from apps.rewards.replay import Replay
 from apps.rewards.store import allow_long_statements, pool_state, position_state
 
 _ROWS_AT_A_TIME = 2_000
 _MOST_DIFFERENCES = 1_000
 
 
-class RewardAudits:
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+def run_audit(sessions: Sessions, pool_id: str | None) -> Audit:
+    """Audit one pool, or all of them, as of one moment, without stopping writers; store and return the finding."""
+    with transaction(sessions) as session:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        pool_ids = [pool_id] if pool_id else _pool_ids(session)
+        found = [
+            replace(difference, subject=f"{each} {difference.subject}")
+            for each in pool_ids
+            for difference in _differences(session, each)
+        ]
+    kept = [asdict(difference) for difference in found[:_MOST_DIFFERENCES]]
+    audit = RewardAudit(id=new_id(), pool_id=pool_id, ok=not found, differences=kept)
+    with transaction(sessions) as session:
+        session.add(audit)
+        session.flush()
+        session.refresh(audit)
+    return audit_shape(audit)
 
-    def run(self, pool_id: str | None) -> dict[str, Any]:
-        """Audit one pool, or all of them, as of one moment, without stopping writers. Returns an `audit`."""
-        with transaction(self._sessions) as session:
-            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            pool_ids = [pool_id] if pool_id else _pool_ids(session)
-            found = [(each, difference) for each in pool_ids for difference in _differences(session, each)]
-        shapes = [difference.shape() | {"subject": f"{each} {difference.subject}"} for each, difference in found]
-        audit = RewardAudit(id=new_id(), pool_id=pool_id, ok=not found, differences=shapes[:_MOST_DIFFERENCES])
-        with transaction(self._sessions) as session:
-            session.add(audit)
-            session.flush()
-            session.refresh(audit)
-        return _shape(audit)
 
-    def list(self, *, after: str | None, limit: int) -> dict[str, Any]:
-        """Audits, newest first; the cursor is an audit's id."""
-        statement = select(RewardAudit).order_by(RewardAudit.id.desc()).limit(limit + 1)
-        if after is not None:
-            statement = statement.where(RewardAudit.id < after)
-        with transaction(self._sessions) as session:
-            rows = session.scalars(statement).all()
-        return page([_shape(row) for row in rows], limit, lambda item: str(item["id"]))
+def audit_shape(row: RewardAudit) -> Audit:
+    """An audit as it is answered."""
+    return Audit(row.id, row.ok, [Difference(**each) for each in row.differences], row.created_at)
 
 
 def _differences(session: Session, pool_id: str) -> list[Difference]:
@@ -94,12 +91,3 @@ def _pool_ids(session: Session) -> list[str]:
     asked = select(MessageKey.request["pool_id"].astext).where(MessageKey.status == 201)
     known = select(RewardPool.pool_id).union(select(RewardEvent.pool_id), select(RewardPosition.pool_id), asked)
     return sorted(session.scalars(known))
-
-
-def _shape(audit: RewardAudit) -> dict[str, Any]:
-    return {
-        "id": audit.id,
-        "ok": audit.ok,
-        "differences": audit.differences,
-        "created_at": time_text(audit.created_at),
-    }

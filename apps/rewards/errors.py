@@ -16,7 +16,7 @@ class LossExceedsPosition(Conflict):
 
 
 class NothingStaked(Conflict):
-    """Nobody has stake in this pool, so there is nobody to release parked rewards to."""
+    """No position of this pool has stake, so there is none to release parked rewards to."""
 
     code = "nothing_staked"
 

@@ -1,4 +1,4 @@
-"""The reward index in whole numbers: no wei is lost, and no order of calls changes what anybody gets.
+"""The reward index in whole numbers: no wei is lost, and the order of calls changes no position's reward.
 
 The index ``acc_reward_per_share`` counts reward per wei of weight, scaled by P = 10^36. Both remainders are carried:
 the pool's (what a division could not hand out) and each position's (its fraction of a wei). Increments are signed, and
@@ -55,7 +55,7 @@ class PositionState:
 class Accrued:
     """Where an accrual went: ``new_rewards == fee + distributed + parked``.
 
-    `settles` says that all positions must claim before anything else happens.
+    `settles` says that every position must be settled (`claim`) in the same transaction.
     """
 
     fee: int
@@ -95,9 +95,10 @@ def accrue(pool: PoolState, new_rewards: int, fee_bps: int, fall: int | None = N
     A gain first repays `deficit` (the sum of earlier losses), and only the rest bears the fee; the fee's fraction is
     carried, so that splitting a gain into pieces changes neither the fee nor the index.
 
-    A loss lowers the index by `fall` (see `bearable_fall`) at most, and what is greater is parked. All positions are
-    then settled, whatever the size: one that is worth nothing any more loses its weight, so that the next loss, or the
-    release of this one, does not find the index nailed down by it. Without `fall` a loss has no limit.
+    A loss lowers the index by `fall` (see `bearable_fall`) at most, and the rest of it is parked. All positions are
+    settled after a loss of `SETTLE_LOSS_WEI` or more, and after any of which a part was parked: a position with no value
+    left then gets weight 0. Otherwise its floor of 0 would limit the next fall of the index, and the release of what was
+    parked. Without `fall` a loss has no limit.
     """
     fee, deficit, fee_remainder = 0, pool.deficit, pool.fee_remainder
     if new_rewards >= 0:
@@ -171,7 +172,7 @@ def reward_debt(position: PositionState) -> int:
 
 
 def settle(position: PositionState, index: int) -> PositionState:
-    """Write down what is owed at this index. It changes nobody's reward, however often and by whomever it is done."""
+    """Write down what is owed at this index. It changes no reward, however often it is done."""
     return replace(position, pending_scaled=owed(position, index), snapshot=index)
 
 
@@ -220,24 +221,6 @@ def claim(pool: PoolState, position: PositionState) -> tuple[PoolState, Position
 def total_owed(pool: PoolState) -> int:
     """The sum of all positions' `owed`, from the pool alone (conservation, rearranged)."""
     return P * (pool.accrued - pool.parked - pool.claimed) - pool.remainder
-
-
-def conserved(pool: PoolState, positions: Iterable[PositionState]) -> bool:
-    """``P * (accrued - parked) == P * sum(claimed) + sum(owed) + remainder``, and the weights add up."""
-    held = list(positions)
-    claimed = sum(position.claimed for position in held)
-    due = sum(owed(position, pool.index) for position in held)
-    return (
-        P * (pool.accrued - pool.parked) == P * claimed + due + pool.remainder
-        and pool.claimed == claimed
-        and pool.weight == sum(position.weight for position in held)
-    )
-
-
-def dust_wei(pool: PoolState, positions: Iterable[PositionState]) -> int:
-    """Whole wei of all fractions and the remainder: ``accrued - parked - claimed - sum(pending)``, never negative."""
-    fractions = sum(owed(position, pool.index) % P for position in positions) + pool.remainder
-    return fractions // P
 
 
 def _distribute(pool: PoolState, net: int) -> PoolState:

@@ -6,7 +6,6 @@ who remembers the last id never misses one.
 """
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, DateTime, Identity, Index, Integer, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -115,5 +114,5 @@ class RewardAudit(Base):
     id: Mapped[str] = mapped_column(Text, primary_key=True)
     pool_id: Mapped[str | None] = mapped_column(Text)
     ok: Mapped[bool] = mapped_column(Boolean)
-    differences: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    differences: Mapped[list[dict[str, str]]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())

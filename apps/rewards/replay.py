@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Protocol
 
+from apps.clients.shapes.common import Difference
 from apps.rewards import index_math
 from apps.rewards.index_math import PoolState, PositionState
 
@@ -30,22 +31,10 @@ class Event(Protocol):
     acc_reward_per_share: int
 
 
-@dataclass(frozen=True)
-class Difference:
-    """`expected` is what the log gives, `found` what stands in the table."""
-
-    subject: str
-    field: str
-    expected: str
-    found: str
-
-    def shape(self) -> dict[str, str]:
-        return {"subject": self.subject, "field": self.field, "expected": self.expected, "found": self.found}
-
-
 @dataclass
 class Replay:
-    """The state that a log adds up to, and the events that contradict it."""
+    """The state that a log adds up to, and the events that contradict it. In a difference, `expected` is what the log
+    gives and `found` what stands in the table."""
 
     pool: PoolState = field(default_factory=PoolState)
     positions: dict[str, PositionState] = field(default_factory=dict)
@@ -69,7 +58,7 @@ class Replay:
         held = []
         for user_id, position in positions:
             held.append(position)
-            # Settling changes nobody's reward, so a position is compared as it stands when settled at one index.
+            # Settling changes no reward, so positions are compared as they stand when all are settled at one index.
             expected = index_math.settle(left.pop(user_id, PositionState()), self.pool.index)
             found += _fields(f"position {user_id}", expected, index_math.settle(position, self.pool.index))
         for user_id, position in left.items():
@@ -89,7 +78,7 @@ class Replay:
                 self.differences.append(Difference(subject, name, str(value), str(getattr(event, name))))
 
     def _check_settled(self) -> None:
-        """After a loss that is settled, nobody may have whole wei pending."""
+        """After a loss that is settled, no position may have whole wei pending."""
         if self.unsettled is None:
             return
         for user_id, position in self.positions.items():

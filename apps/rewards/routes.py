@@ -1,135 +1,137 @@
-"""The rewards API: parse, ask the service, answer."""
+"""HTTP face of the reward index: parse and answer, nothing else."""
 
-from collections.abc import Mapping
-from typing import Any
+from flask import Response, current_app
 
-from flask import Response, current_app, jsonify
-
+from apps.clients.shapes.common import Audit, AuditPage, IdPageQuery, PoolQuery
+from apps.clients.shapes.rewards import (
+    Accrual,
+    Claim,
+    ClaimsAnswer,
+    Events,
+    EventsQuery,
+    NewAccrual,
+    NewAudit,
+    NewClaim,
+    NewClaimBatch,
+    NewRelease,
+    NewStakeDeltas,
+    Position,
+    Positions,
+    PositionsQuery,
+    RewardPool,
+    StakeDeltasAnswer,
+)
 from apps.common.api import Blueprint
-from apps.common.idempotency import Answer
-from apps.common.wire import IdPageSchema, check_pool_id, check_user_id, integer_cursor
-from apps.rewards import schemas
-from apps.rewards.audits import RewardAudits
+from apps.common.idempotency import REPLAY_HEADER
+from apps.common.shapes import schema_of
+from apps.common.wire import BodySchema, QuerySchema, check_pool_id, check_user_id
 from apps.rewards.reads import RewardReads
 from apps.rewards.service import RewardsService
 
-blp = Blueprint("rewards", __name__, url_prefix="/v1", description="The reward index of a pool.")
+blueprint = Blueprint("rewards", __name__, url_prefix="/v1", description="The reward index of a pool.")
 
-Body = dict[str, Any]
+_REPLAYED = {REPLAY_HEADER: "true"}
 
 
-@blp.post("/accruals")
-@blp.arguments(schemas.AccrualBody)
-@blp.response(201, schemas.Accrual)
-@blp.alt_response(200, schema=schemas.Accrual, description="A replay.")
-def post_accrual(body: Body) -> Response:
+@blueprint.post("/accruals")
+@blueprint.arguments(schema_of(NewAccrual, BodySchema))
+@blueprint.response(201, schema_of(Accrual))
+@blueprint.alt_response(200, schema=schema_of(Accrual), description="A replay.")
+def post_accrual(body: NewAccrual) -> Response:
     """Spread a signed reward over all stake of a pool, or park it where there is none."""
-    return _answer(_service().accrue(**body))
+    return _service().accrue(body).response()
 
 
-@blp.post("/parked/release")
-@blp.arguments(schemas.ReleaseBody)
-@blp.response(201, schemas.Accrual)
-@blp.alt_response(200, schema=schemas.Accrual, description="A replay.")
-def post_release(body: Body) -> Response:
+@blueprint.post("/parked/release")
+@blueprint.arguments(schema_of(NewRelease, BodySchema))
+@blueprint.response(201, schema_of(Accrual))
+@blueprint.alt_response(200, schema=schema_of(Accrual), description="A replay.")
+def post_release(body: NewRelease) -> Response:
     """Hand parked rewards to the positions of today."""
-    return _answer(_service().release_parked(**body))
+    return _service().release_parked(body).response()
 
 
-@blp.post("/stake-deltas")
-@blp.arguments(schemas.StakeDeltasBody)
-@blp.response(201, schemas.StakeDeltasAnswer)
-@blp.alt_response(200, schema=schemas.StakeDeltasAnswer, description="All of them were known.")
-def post_stake_deltas(body: Body) -> Response:
+@blueprint.post("/stake-deltas")
+@blueprint.arguments(schema_of(NewStakeDeltas, BodySchema))
+@blueprint.response(201, schema_of(StakeDeltasAnswer))
+@blueprint.alt_response(200, schema=schema_of(StakeDeltasAnswer), description="All of them were known.")
+def post_stake_deltas(body: NewStakeDeltas) -> StakeDeltasAnswer | tuple[StakeDeltasAnswer, int, dict[str, str]]:
     """Change many positions, all or nothing."""
-    return _answer(_service().change_stakes(**body))
+    answer = _service().change_stakes(body)
+    return answer if answer.applied else (answer, 200, _REPLAYED)
 
 
-@blp.post("/claims")
-@blp.arguments(schemas.ClaimBody)
-@blp.response(201, schemas.Claim)
-@blp.alt_response(200, schema=schemas.Claim, description="A replay.")
-def post_claim(body: Body) -> Response:
+@blueprint.post("/claims")
+@blueprint.arguments(schema_of(NewClaim, BodySchema))
+@blueprint.response(201, schema_of(Claim))
+@blueprint.alt_response(200, schema=schema_of(Claim), description="A replay.")
+def post_claim(body: NewClaim) -> Response:
     """Move a user's whole pending wei, signed, into their stake."""
-    return _answer(_service().claim(**body))
+    return _service().claim(body).response()
 
 
-@blp.post("/claims/batch")
-@blp.arguments(schemas.ClaimsBody)
-@blp.response(201, schemas.ClaimsAnswer)
-@blp.alt_response(200, schema=schemas.ClaimsAnswer, description="All of them were known.")
-def post_claims(body: Body) -> Response:
+@blueprint.post("/claims/batch")
+@blueprint.arguments(schema_of(NewClaimBatch, BodySchema))
+@blueprint.response(201, schema_of(ClaimsAnswer))
+@blueprint.alt_response(200, schema=schema_of(ClaimsAnswer), description="All of them were known.")
+def post_claims(body: NewClaimBatch) -> ClaimsAnswer | tuple[ClaimsAnswer, int, dict[str, str]]:
     """Claim for many users, all or nothing."""
-    return _answer(_service().claim_batch(**body))
+    answer = _service().claim_batch(body)
+    return answer if answer.claimed else (answer, 200, _REPLAYED)
 
 
-@blp.get("/pools/<pool_id>")
-@blp.response(200, schemas.Pool)
-def get_pool(pool_id: str) -> Response:
+@blueprint.get("/pools/<pool_id>")
+@blueprint.response(200, schema_of(RewardPool))
+def get_pool(pool_id: str) -> RewardPool:
     """A pool's index and sums; zeros for one that was never used."""
-    return jsonify(_reads().pool(check_pool_id(pool_id)))
+    return _reads().pool(check_pool_id(pool_id))
 
 
-@blp.get("/positions/<user_id>")
-@blp.arguments(schemas.PositionQuery, location="query")
-@blp.response(200, schemas.Position)
-def get_position(query: Body, user_id: str) -> Response:
+@blueprint.get("/positions/<user_id>")
+@blueprint.arguments(schema_of(PoolQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(Position))
+def get_position(query: PoolQuery, user_id: str) -> Position:
     """A user's position with the pending reward as of now; zeros for an unknown user."""
-    return jsonify(_reads().position(_pool_id(query), check_user_id(user_id)))
+    return _reads().position(query.pool_id, check_user_id(user_id))
 
 
-@blp.get("/positions")
-@blp.arguments(schemas.PositionsQuery, location="query")
-@blp.response(200, schemas.Positions)
-def list_positions(query: Body) -> Response:
+@blueprint.get("/positions")
+@blueprint.arguments(schema_of(PositionsQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(Positions))
+def list_positions(query: PositionsQuery) -> Positions:
     """All positions of a pool in user order."""
-    return jsonify(_reads().positions(_pool_id(query), after=query["after"], limit=query["limit"]))
+    return _reads().positions(query)
 
 
-@blp.get("/events")
-@blp.arguments(schemas.EventsQuery, location="query")
-@blp.response(200, schemas.Events)
-def list_events(query: Body) -> Response:
+@blueprint.get("/events")
+@blueprint.arguments(schema_of(EventsQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(Events))
+def list_events(query: EventsQuery) -> Events:
     """The append-only log of a pool, oldest first; follow it by passing `next` as `after`."""
-    after = integer_cursor(query["after"])
-    return jsonify(
-        _reads().events(
-            _pool_id(query), after=after, limit=query["limit"], kind=query["kind"], user_id=query["user_id"]
-        )
-    )
+    return _reads().events(query)
 
 
-@blp.post("/audits")
-@blp.arguments(schemas.AuditBody)
-@blp.response(201, schemas.Audit)
-def post_audit(body: Body) -> tuple[Response, int]:
+@blueprint.post("/audits")
+@blueprint.arguments(schema_of(NewAudit, BodySchema))
+@blueprint.response(201, schema_of(Audit))
+def post_audit(body: NewAudit) -> Audit:
     """Replay the log and compare it with the tables; there must be no difference."""
-    return jsonify(_audits().run(body["pool_id"])), 201
+    return _service().audit(body.pool_id)
 
 
-@blp.get("/audits")
-@blp.arguments(IdPageSchema, location="query")
-@blp.response(200, schemas.Audits)
-def list_audits(query: Body) -> Response:
+@blueprint.get("/audits")
+@blueprint.arguments(schema_of(IdPageQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(AuditPage))
+def list_audits(query: IdPageQuery) -> AuditPage:
     """Audits, newest first."""
-    return jsonify(_audits().list(after=query["after"], limit=query["limit"]))
-
-
-def _answer(answer: Answer) -> Response:
-    return answer.response()
+    return _reads().audits(query)
 
 
 def _service() -> RewardsService:
-    return current_app.extensions["service"]  # type: ignore[no-any-return]
+    service: RewardsService = current_app.extensions["service"]
+    return service
 
 
 def _reads() -> RewardReads:
-    return current_app.extensions["reads"]  # type: ignore[no-any-return]
-
-
-def _audits() -> RewardAudits:
-    return current_app.extensions["audits"]  # type: ignore[no-any-return]
-
-
-def _pool_id(query: Mapping[str, Any]) -> str:
-    return query["pool_id"] or _service().default_pool_id
+    reads: RewardReads = current_app.extensions["reads"]
+    return reads

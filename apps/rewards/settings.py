@@ -25,7 +25,6 @@ def load_settings() -> RewardsSettings:
         http_bind_address=reader.bind_address(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
-        broker_url=BaseSettings.read_broker(reader),
         pool_id=reader.pool_id(),
         reward_fee_bps=fee_bps,
     )

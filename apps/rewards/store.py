@@ -4,13 +4,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, func, select, text, update
+from sqlalchemy import Row, TextClause, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from apps.clients.shapes.rewards import StakeDelta
 from apps.common.wei import exact_int
 from apps.rewards.errors import AmountOutOfRange
 from apps.rewards.index_math import P, PoolState, PositionState
@@ -48,14 +50,9 @@ class Settlement:
     returned_scaled: int
 
 
-@dataclass(frozen=True, slots=True)
-class StakeDelta:
-    """A signed change of one position's principal."""
-
-    message_id: str
-    user_id: str
-    staked: int
-    exiting: int
+def _statement(name: str) -> TextClause:
+    """A statement that stands in a file of its own, ``sql/<name>.sql``; its values are named ``:so``."""
+    return text((Path(__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8"))
 
 
 def lock_pool(session: Session, pool_id: str) -> PoolState:
@@ -140,22 +137,13 @@ def insert_stake_deltas(session: Session, pool_id: str, index: int, deltas: Sequ
             "index": index,
             "message_ids": [delta.message_id for delta in deltas],
             "user_ids": [delta.user_id for delta in deltas],
-            "staked": [delta.staked for delta in deltas],
-            "exiting": [delta.exiting for delta in deltas],
+            "staked": [delta.staked_delta_wei for delta in deltas],
+            "exiting": [delta.exiting_delta_wei for delta in deltas],
         },
     )
 
 
-# `index_math.bearable_fall`. Numeric div() is exact, and cuts towards zero: the floor of what is not negative.
-_BEARABLE_FALL = text(
-    """
-    SELECT coalesce(min(div(greatest(0, weight * (:p + CAST(:index AS numeric) - index_snapshot) + pending_scaled),
-                            weight)), 0)
-    FROM (SELECT staked_wei + exiting_wei AS weight, index_snapshot, pending_scaled
-          FROM reward_positions WHERE pool_id = :pool_id) p
-    WHERE weight > 0
-    """
-)
+_BEARABLE_FALL = _statement("bearable_fall")
 
 
 def bearable_fall(session: Session, pool_id: str, index: int) -> int:
@@ -165,40 +153,7 @@ def bearable_fall(session: Session, pool_id: str, index: int) -> int:
     return exact_int(session.execute(_BEARABLE_FALL, {"pool_id": pool_id, "index": index, "p": P}).scalar_one())
 
 
-# `index_math.claim` for every position at once. Numeric div() cuts towards zero, so a negative rest takes one more.
-_SETTLE_ALL = text(
-    """
-    WITH due AS (
-        SELECT user_id, staked_wei AS staked, exiting_wei AS exiting,
-               pending_scaled + (staked_wei + exiting_wei) * (CAST(:index AS numeric) - index_snapshot) AS owed
-        FROM reward_positions WHERE pool_id = :pool_id ORDER BY user_id FOR UPDATE
-    ), floored AS (
-        SELECT *, div(owed, :p) - CASE WHEN mod(owed, :p) < 0 THEN 1 ELSE 0 END AS whole FROM due
-    ), moved AS (
-        SELECT *, owed - whole * :p AS fraction, greatest(whole, -staked) AS staked_delta,
-               staked + exiting + whole = 0 AS emptied
-        FROM floored WHERE whole <> 0
-    ), settled AS (
-        UPDATE reward_positions p
-        SET staked_wei = m.staked + m.staked_delta,
-            exiting_wei = m.exiting + m.whole - m.staked_delta,
-            claimed_wei = p.claimed_wei + m.whole,
-            pending_scaled = CASE WHEN m.emptied THEN 0 ELSE m.fraction END,
-            index_snapshot = :index,
-            updated_at = clock_timestamp()
-        FROM moved m WHERE p.pool_id = :pool_id AND p.user_id = m.user_id
-    ), logged AS (
-        INSERT INTO reward_events
-            (pool_id, kind, message_id, user_id, staked_delta_wei, exiting_delta_wei, claimed_wei, acc_reward_per_share)
-        SELECT :pool_id, 'settle', :prefix || row_number() OVER (ORDER BY user_id), user_id,
-               staked_delta, whole - staked_delta, whole, :index
-        FROM moved ORDER BY user_id
-    )
-    SELECT count(*) AS positions, coalesce(sum(whole), 0) AS claimed,
-           coalesce(sum(fraction) FILTER (WHERE emptied), 0) AS returned_scaled
-    FROM moved
-    """
-)
+_SETTLE_ALL = _statement("settle_all")
 
 
 def settle_all(session: Session, pool_id: str, index: int, prefix: str) -> Settlement:

@@ -34,14 +34,14 @@ class BeingReplaced(Conflict):
 
 
 class SignerQuarantined(Conflict):
-    """Somebody else has used this key, and what they signed is not recorded here. Once the cause is known, release it."""
+    """Another sender has used this key, and what it signed is not recorded here. Once the cause is known, release the key."""
 
     code = "signer_quarantined"
 
 
 class SignerDoubted(Conflict):
-    """A node shows a transaction of this key that is not recorded here; until that is seen again, or is not, nothing of the
-    key is decided. Ask again after a few blocks."""
+    """A node shows a transaction of this key that is not recorded here. Until later blocks confirm or refute that, nothing of
+    the key is decided. Ask again after a few blocks."""
 
     code = "signer_doubted"
 
@@ -58,7 +58,7 @@ class SignerNotAtRest(Conflict):
     code = "signer_not_at_rest"
 
 
-class OccupantUnknown(Conflict):
+class NonceUserUnknown(Conflict):
     """What used a nonce of this key cannot be told for certain, so nothing was changed; ask a node with older state."""
 
     code = "occupant_unknown"

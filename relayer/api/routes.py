@@ -1,132 +1,144 @@
 """HTTP face of the relayer: parse and answer, nothing else."""
 
-from typing import Any
+from typing import TypeVar
 
-from flask import Response, current_app, jsonify
+from flask import current_app
 
+from apps.clients.shapes.relayer import (
+    EventPage,
+    Explanation,
+    Limits,
+    NewTransaction,
+    PartsQuery,
+    SendPage,
+    Signer,
+    Signers,
+    Transaction,
+    TransactionPage,
+    TransactionsQuery,
+    WaitQuery,
+)
 from apps.common.api import Blueprint
 from apps.common.idempotency import REPLAY_HEADER
-from relayer.api import schemas
-from relayer.api.explain import explain
-from relayer.api.operations import RelayerOperations
+from apps.common.shapes import schema_of
+from apps.common.wire import BodySchema, QuerySchema
+from relayer.api.reads import RelayerReads
 from relayer.api.service import RelayerService
+from relayer.store.states import SignerState
 
 blueprint = Blueprint("relayer", __name__, url_prefix="/v1", description="Signed transactions and their fate.")
 
+_Shape = TypeVar("_Shape")
+# Flask reads it as the answer, its status and its headers.
+Answer = tuple[_Shape, int, dict[str, str]]
+_TransactionSchema = schema_of(Transaction)
+
 
 @blueprint.post("/transactions")
-@blueprint.arguments(schemas.NewTransactionSchema)
-@blueprint.response(202, schemas.TransactionSchema)
-@blueprint.alt_response(200, schema=schemas.TransactionSchema, description="A replay: the message as it stands now.")
-def post_transaction(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(NewTransaction, BodySchema))
+@blueprint.response(202, _TransactionSchema)
+@blueprint.alt_response(200, schema=_TransactionSchema, description="A replay: the message as it stands now.")
+def post_transaction(new: NewTransaction) -> Answer[Transaction]:
     """Accept a message to be signed and sent, once per message_id."""
-    message, replayed = _service().accept(body)
-    response = jsonify(message)
-    response.status_code = 200 if replayed else 202
-    if replayed:
-        response.headers[REPLAY_HEADER] = "true"
-    return response
+    message, replayed = _service().accept(new)
+    return (message, 200, {REPLAY_HEADER: "true"}) if replayed else (message, 202, {})
 
 
 @blueprint.get("/transactions")
-@blueprint.arguments(schemas.ListQuerySchema, location="query")
-@blueprint.response(200, schemas.TransactionPageSchema)
-def list_transactions(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(TransactionsQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(TransactionPage))
+def list_transactions(query: TransactionsQuery) -> TransactionPage:
     """Messages in the order of acceptance, by status or by block."""
-    return jsonify(_service().listing(**query))
+    return _reads().messages(query)
 
 
 @blueprint.get("/transactions/<message_id>")
-@blueprint.arguments(schemas.WaitQuerySchema, location="query")
-@blueprint.response(200, schemas.TransactionSchema)
-def get_transaction(query: dict[str, Any], message_id: str) -> Response:
+@blueprint.arguments(schema_of(WaitQuery, QuerySchema), location="query")
+@blueprint.response(200, _TransactionSchema)
+def get_transaction(query: WaitQuery, message_id: str) -> Transaction:
     """A message; with `wait`, once its status changes."""
-    return jsonify(_service().read(message_id, query["wait"]))
+    return _reads().message(message_id, query.wait)
 
 
 @blueprint.get("/transactions/<message_id>/events")
-@blueprint.arguments(schemas.EventQuerySchema, location="query")
-@blueprint.response(200, schemas.EventPageSchema)
-def list_events(query: dict[str, Any], message_id: str) -> Response:
+@blueprint.arguments(schema_of(PartsQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(EventPage))
+def list_events(query: PartsQuery, message_id: str) -> EventPage:
     """The append-only, hash-chained history of a message."""
-    return jsonify(_service().events(message_id, **query))
+    return _reads().events(message_id, query)
 
 
 @blueprint.get("/transactions/<message_id>/sends")
-@blueprint.arguments(schemas.SendQuerySchema, location="query")
-@blueprint.response(200, schemas.SendPageSchema)
-def list_sends(query: dict[str, Any], message_id: str) -> Response:
+@blueprint.arguments(schema_of(PartsQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(SendPage))
+def list_sends(query: PartsQuery, message_id: str) -> SendPage:
     """Each time a message's bytes were given to a node, and what it said; null where nothing came back yet."""
-    return jsonify(_service().sends(message_id, **query))
+    return _reads().sends(message_id, query)
 
 
 @blueprint.get("/transactions/<message_id>/explain")
-@blueprint.response(200, schemas.ExplanationSchema)
-def explain_transaction(message_id: str) -> Response:
+@blueprint.response(200, schema_of(Explanation))
+def explain_transaction(message_id: str) -> Explanation:
     """Why a message is not mined yet, or how it ended."""
-    return jsonify(explain(_service().context, message_id))
+    return _reads().explanation(message_id)
 
 
 @blueprint.post("/transactions/<message_id>/cancel")
-@blueprint.response(200, schemas.TransactionSchema)
-@blueprint.alt_response(202, schema=schemas.TransactionSchema, description="Undecided: an empty transaction races it.")
-def cancel_transaction(message_id: str) -> Response:
+@blueprint.response(200, _TransactionSchema)
+@blueprint.alt_response(202, schema=_TransactionSchema, description="Undecided: an empty transaction races it.")
+def cancel_transaction(message_id: str) -> Answer[Transaction]:
     """Take a message back: at once while it is queued, else by an empty transaction of the same nonce."""
-    message, decided = _operations().cancel(message_id)
-    response = jsonify(message)
-    response.status_code = 200 if decided else 202
-    return response
+    message, decided = _service().cancel(message_id)
+    return message, 200 if decided else 202, {}
 
 
 @blueprint.post("/transactions/<message_id>/speed-up")
-@blueprint.response(202, schemas.TransactionSchema)
-def speed_up_transaction(message_id: str) -> Response:
+@blueprint.response(202, _TransactionSchema)
+def speed_up_transaction(message_id: str) -> Transaction:
     """Have the price of a signed message raised now, within the caps."""
-    response = jsonify(_operations().speed_up(message_id))
-    response.status_code = 202
-    return response
+    return _service().speed_up(message_id)
 
 
 @blueprint.get("/limits")
-@blueprint.response(200, schemas.LimitsSchema)
-def get_limits() -> Response:
+@blueprint.response(200, schema_of(Limits))
+def get_limits() -> Limits:
     """The caps that every message will be held against, and what is left of the day's."""
-    return jsonify(_operations().limits())
+    return _reads().limits()
 
 
 @blueprint.get("/signers")
-@blueprint.response(200, schemas.SignersSchema)
-def list_signers() -> Response:
+@blueprint.response(200, schema_of(Signers))
+def list_signers() -> Signers:
     """The addresses whose keys are held here; never a key."""
-    return jsonify(_operations().signers())
+    return _reads().signers()
 
 
 @blueprint.post("/signers/<address>/pause")
-@blueprint.response(200, schemas.SignerSchema)
-def pause_signer(address: str) -> Response:
+@blueprint.response(200, schema_of(Signer))
+def pause_signer(address: str) -> Signer:
     """Neither sign nor send with this key; what nodes hold already may still be mined."""
-    return jsonify(_operations().set_signer_state(address, "paused"))
+    return _service().set_signer_state(address, SignerState.PAUSED)
 
 
 @blueprint.post("/signers/<address>/drain")
-@blueprint.response(200, schemas.SignerSchema)
-def drain_signer(address: str) -> Response:
+@blueprint.response(200, schema_of(Signer))
+def drain_signer(address: str) -> Signer:
     """Bring what has a nonce to its end, and begin nothing new with this key."""
-    return jsonify(_operations().set_signer_state(address, "draining"))
+    return _service().set_signer_state(address, SignerState.DRAINING)
 
 
 @blueprint.post("/signers/<address>/resume")
-@blueprint.response(200, schemas.SignerSchema)
-def resume_signer(address: str) -> Response:
+@blueprint.response(200, schema_of(Signer))
+def resume_signer(address: str) -> Signer:
     """Sign and send again; a quarantined key must be released first."""
-    return jsonify(_operations().set_signer_state(address, "active"))
+    return _service().set_signer_state(address, SignerState.ACTIVE)
 
 
 @blueprint.post("/signers/<address>/release")
-@blueprint.response(200, schemas.SignerSchema)
-def release_signer(address: str) -> Response:
+@blueprint.response(200, schema_of(Signer))
+def release_signer(address: str) -> Signer:
     """Lift a quarantine: record what else used the key, as the chain tells it, and leave the key paused."""
-    return jsonify(_operations().release_signer(address))
+    return _service().release_signer(address)
 
 
 def _service() -> RelayerService:
@@ -134,6 +146,5 @@ def _service() -> RelayerService:
     return service
 
 
-def _operations() -> RelayerOperations:
-    operations: RelayerOperations = current_app.extensions["operations"]
-    return operations
+def _reads() -> RelayerReads:
+    return _service().reads

@@ -1,29 +1,43 @@
-"""Accepting and reading messages. Signing and sending are the pump's, in another process."""
+"""What callers and operators ask for: to accept a message, to take it back, to hurry it, to stop or release a key.
+
+Nothing here signs or sends. A wish is written down, and the pump, in another process, follows it.
+"""
 
 import json
-import threading
-import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
+from apps.clients.shapes.relayer import NewTransaction, Signer, Transaction
 from apps.common.crashpoint import crashpoint
 from apps.common.database import run_statement, transaction
 from apps.common.errors import InvalidInput
 from apps.common.idempotency import differing_fields, raise_reused
-from apps.common.wire import format_time, integer_cursor, page
-from relayer.api.errors import TransactionNotFound
-from relayer.api.rendering import render, render_event, render_messages, render_send
+from apps.common.wire import format_time
+from relayer.api.errors import (
+    AlreadyFinal,
+    BeingReplaced,
+    NotSigned,
+    SignerDoubted,
+    SignerNotFound,
+    SignerQuarantined,
+)
+from relayer.api.reads import RelayerReads, existing
+from relayer.api.rendering import render, render_messages
+from relayer.chain.doubts import doubted, nonce_of
 from relayer.context import RelayerContext
-from relayer.store.events import Event, first_digest
-from relayer.store.models import FINAL, Attempt, Message, MessageEvent, Send
+from relayer.lifecycle.external import end_done_externally
+from relayer.lifecycle.release import release
+from relayer.store import models
+from relayer.store.events import Event, first_digest, record
+from relayer.store.models import Message
+from relayer.store.states import FINAL, OPEN, Intent, SignerState, TransactionStatus
 
-# A waiting call holds one of the web server's threads; the others must stay free for calls that do something.
-MAX_WAITERS = 4
-POLL_SEC = 0.2
-
+CANCEL_ASKED = {
+    "code": "cancel_requested",
+    "detail": "An empty transaction races it for its nonce; whichever is mined decides.",
+}
 
 # A message and the beginning of its history, in one round trip; no row where the message_id is known already.
 _ACCEPT = """
@@ -47,119 +61,140 @@ class RelayerService:
 
     def __init__(self, context: RelayerContext, writer: Engine, wake: Callable[[], None]) -> None:
         self.context = context
+        self.reads = RelayerReads(context)
         self._writer = writer
         self._wake = wake
-        self._waiters = threading.BoundedSemaphore(MAX_WAITERS)
 
-    def accept(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    def accept(self, new: NewTransaction) -> tuple[Transaction, bool]:
         """Store a message, once per message_id; returns it as it stands, and whether it was known before.
 
         Raises `MessageIdReused` where the id was used with another body. What depends on settings (signer, gas limit)
         is compared as it was given, so that a changed default does not turn a replay into a reuse.
         """
-        request = _canonical(body)
+        request = _canonical(new)
         settings = self.context.settings
+        message = Message(
+            message_id=new.message_id,
+            purpose=new.purpose,
+            status=TransactionStatus.QUEUED,
+            chain_id=settings.chain_id,
+            from_address=new.sender or self._default_sender(),
+            to_address=new.to,
+            data=bytes.fromhex(new.data[2:]),
+            value_wei=new.value_wei,
+            gas_limit=new.gas_limit or settings.gas_limit,
+            deadline=new.deadline,
+        )
         values = {
-            "message_id": body["message_id"],
-            "purpose": body["purpose"],
-            "status": "queued",
-            "chain_id": settings.chain_id,
-            "from_address": body["sender"] or self._default_sender(),
-            "to_address": body["to"],
-            "data": bytes.fromhex(body["data"][2:]),
-            "value_wei": body["value_wei"],
-            "gas_limit": body["gas_limit"] or settings.gas_limit,
-            "deadline": body["deadline"],
+            "message_id": message.message_id,
+            "request": json.dumps(request),
+            "purpose": message.purpose,
+            "status": message.status,
+            "chain_id": message.chain_id,
+            "from_address": message.from_address,
+            "to_address": message.to_address,
+            "data": message.data,
+            "value_wei": message.value_wei,
+            "gas_limit": message.gas_limit,
+            "deadline": message.deadline,
+            "digest": first_digest(Event(new.message_id, "accepted", request)),
         }
-        first = first_digest(Event(body["message_id"], "accepted", request))
         crashpoint("relayer.accepting")
-        stored = run_statement(self._writer, _ACCEPT, {**values, "request": json.dumps(request), "digest": first})
+        stored = run_statement(self._writer, _ACCEPT, values)
         if stored is None:
-            return self._known(body["message_id"], request), True
+            return self._known(new.message_id, request), True
         crashpoint("relayer.accepted")
         self._wake()
-        created_at, updated_at = stored
-        return render(Message(**values, created_at=created_at, updated_at=updated_at), []), False
+        message.created_at, message.updated_at = stored
+        return render(message, []), False
 
-    def read(self, message_id: str, wait_sec: float = 0.0) -> dict[str, Any]:
-        """A message as it stands; with `wait_sec`, once its status changes or is final, or the time is over.
+    def cancel(self, message_id: str) -> tuple[Transaction, bool]:
+        """Take a message back; returns it, and whether that is decided already.
 
-        No connection is held while waiting. When too many callers wait already, the answer comes at once.
+        A queued one is cancelled at once. A signed one may be mined at any time, so an empty transaction is sent in its
+        place, and the one that is mined decides. Cancelling twice is one cancelling. Raises `TransactionNotFound`,
+        `AlreadyFinal`, or `SignerQuarantined` or `SignerDoubted` for a queued one: what another sender did with its key
+        may have executed it, and that is not known yet.
         """
-        found = self._read(message_id)
-        if wait_sec <= 0 or found["status"] in FINAL or not self._waiters.acquire(blocking=False):
-            return found
-        try:
-            before, give_up = found["status"], time.monotonic() + wait_sec
-            while found["status"] == before and time.monotonic() < give_up:
-                time.sleep(min(POLL_SEC, max(0.0, give_up - time.monotonic())))
-                found = self._read(message_id)
-            return found
-        finally:
-            self._waiters.release()
-
-    def listing(
-        self,
-        *,
-        status: list[str] | None,
-        from_block: int | None,
-        to_block: int | None,
-        limit: int,
-        after: str | None,
-    ) -> dict[str, Any]:
-        """Messages in the order of acceptance."""
-        query = select(Message).where(Message.seq > integer_cursor(after)).order_by(Message.seq).limit(limit + 1)
-        if status is not None:
-            query = query.where(Message.status.in_(status))
-        if from_block is not None:
-            query = query.where(Message.block_number >= from_block)
-        if to_block is not None:
-            query = query.where(Message.block_number <= to_block)
+        end_done_externally(self.context)
         with transaction(self.context.sessions) as session:
-            rows = session.scalars(query).all()
-            rendered = render_messages(session, rows)
-        numbers = {row.message_id: row.seq for row in rows}
-        return page(rendered, limit, lambda item: str(numbers[item["message_id"]]))
+            row = existing(session, message_id, lock=True)
+            if row.status in FINAL and row.status != TransactionStatus.CANCELLED:
+                raise AlreadyFinal(f"The message has ended {row.status}, and an end is final.")
+            if row.status == TransactionStatus.QUEUED:
+                signer = session.get(models.Signer, (row.chain_id, row.from_address))
+                if signer is not None and signer.state == SignerState.QUARANTINED:
+                    raise SignerQuarantined
+                if doubted(session, [nonce_of(row.chain_id, row.from_address)]):
+                    raise SignerDoubted
+                row.status = TransactionStatus.CANCELLED
+                row.reason = {"code": "cancelled_by_caller", "detail": "Taken back before it was signed."}
+                row.updated_at = func.clock_timestamp()
+                session.flush()
+                record(session, message_id, "cancelled")
+            elif row.status in OPEN and row.intent == Intent.NONE:
+                row.intent, row.reason = Intent.CANCEL, CANCEL_ASKED
+                row.updated_at = func.clock_timestamp()
+                session.flush()
+                record(session, message_id, "cancel_requested")
+            message = _rendered(session, row)
+        self._wake()
+        return message, message.status == TransactionStatus.CANCELLED
 
-    def events(self, message_id: str, limit: int, after: str | None) -> dict[str, Any]:
-        """The history of a message: each decision, and each reply of a node that differs from its last."""
-        query = (
-            select(MessageEvent)
-            .where(MessageEvent.message_id == message_id, MessageEvent.number > integer_cursor(after))
-            .order_by(MessageEvent.number)
-            .limit(limit + 1)
-        )
-        with transaction(self.context.sessions) as session:
-            _message(session, message_id)
-            rows = session.scalars(query).all()
-        return page([render_event(row) for row in rows], limit, lambda item: str(item["number"]))
+    def speed_up(self, message_id: str) -> Transaction:
+        """Have the price raised at the next tick, within the caps.
 
-    def sends(self, message_id: str, limit: int, after: str | None) -> dict[str, Any]:
-        """Each handing-over of a message's bytes to a node, and what the node said: the evidence, nothing left out."""
+        Raises `TransactionNotFound`, `NotSigned`, `BeingReplaced` or `AlreadyFinal`. Asking twice before it is done is one
+        raise.
+        """
         with transaction(self.context.sessions) as session:
-            row = _message(session, message_id)
-            query = (
-                select(Send)
-                .join(Attempt, Attempt.tx_hash == Send.tx_hash)
-                .where(Attempt.chain_id == row.chain_id, Attempt.address == row.from_address)
-                .where(Attempt.nonce == row.nonce, Send.id > integer_cursor(after))
-                .order_by(Send.id)
-                .limit(limit + 1)
-            )
-            sends = session.scalars(query).all()
-        return page([render_send(send) for send in sends], limit, lambda item: str(item["id"]))
+            row = existing(session, message_id, lock=True)
+            if row.status in FINAL:
+                raise AlreadyFinal(f"The message has ended {row.status}, and an end is final.")
+            if row.status == TransactionStatus.QUEUED:
+                raise NotSigned
+            if row.intent != Intent.NONE:
+                raise BeingReplaced
+            if not row.raise_asked and row.status != TransactionStatus.MINED:
+                row.raise_asked = True
+                row.updated_at = func.clock_timestamp()
+                session.flush()
+                record(session, message_id, "speed_up_requested")
+            message = _rendered(session, row)
+        self._wake()
+        return message
 
-    def _known(self, message_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    def set_signer_state(self, address: str, state: SignerState) -> Signer:
+        """To ``active``, ``draining`` or ``paused``; raises `SignerNotFound` or `SignerQuarantined`."""
+        chain_id = self.context.settings.chain_id
         with transaction(self.context.sessions) as session:
-            row = _message(session, message_id)
+            row = session.scalars(
+                select(models.Signer)
+                .where(models.Signer.chain_id == chain_id, func.lower(models.Signer.address) == address.lower())
+                .with_for_update()
+            ).one_or_none()
+            if row is None:
+                raise SignerNotFound
+            if row.state == SignerState.QUARANTINED:
+                raise SignerQuarantined
+            row.state = state
+            row.updated_at = func.clock_timestamp()
+            known = row.address
+        self._wake()
+        return self.reads.signer(known)
+
+    def release_signer(self, address: str) -> Signer:
+        """Lift a quarantine, see `relayer.lifecycle.release.release`; the key is left paused."""
+        known = release(self.context, address)
+        self._wake()
+        return self.reads.signer(known)
+
+    def _known(self, message_id: str, request: Mapping[str, str | None]) -> Transaction:
+        with transaction(self.context.sessions) as session:
+            row = existing(session, message_id)
             fields = differing_fields(request, row.request)
             if fields:
                 raise_reused(fields)
-            return render_messages(session, [row])[0]
-
-    def _read(self, message_id: str) -> dict[str, Any]:
-        with transaction(self.context.sessions) as session:
-            row = _message(session, message_id)
             return render_messages(session, [row])[0]
 
     def _default_sender(self) -> str:
@@ -172,23 +207,22 @@ class RelayerService:
         return settings.keyring.addresses[0]
 
 
-def _message(session: Session, message_id: str) -> Message:
-    row = session.get(Message, message_id)
-    if row is None:
-        raise TransactionNotFound
-    return row
+def _rendered(session: Session, row: Message) -> Transaction:
+    session.flush()
+    session.refresh(row)
+    return render_messages(session, [row])[0]
 
 
-def _canonical(body: Mapping[str, Any]) -> dict[str, Any]:
-    sender = body["sender"]
-    if int(body["to"], 16) == 0:
+def _canonical(new: NewTransaction) -> dict[str, str | None]:
+    """The body as it is stored and compared: one text for each value, whatever its letters were."""
+    if int(new.to, 16) == 0:
         raise InvalidInput(errors={"to": ["The zero address is nobody's."]})
     return {
-        "to": body["to"],
-        "data": body["data"],
-        "value_wei": str(body["value_wei"]),
-        "gas_limit": None if body["gas_limit"] is None else str(body["gas_limit"]),
-        "deadline": format_time(body["deadline"]),
-        "from": sender,
-        "purpose": body["purpose"],
+        "to": new.to,
+        "data": new.data,
+        "value_wei": str(new.value_wei),
+        "gas_limit": None if new.gas_limit is None else str(new.gas_limit),
+        "deadline": format_time(new.deadline),
+        "from": new.sender,
+        "purpose": new.purpose,
     }

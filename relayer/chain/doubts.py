@@ -1,14 +1,13 @@
-"""What one look suggests, and what is believed only when it was seen again: at a later block each time.
+"""Doubts: what one snapshot of the chain suggests, and what is believed only when it was seen again at later blocks.
 
-One answer of one node must not end a key's life or a message: it may lag, count wrongly, or stand on another fork. So such
-a thing is written down as a doubt, with its evidence and the head at which it was seen. It counts up when the same evidence
-is seen at a later head, and is dropped when it was not there at several. While a key's nonce is in doubt nothing new of it
-is signed, and nothing of it is told to be without effect.
+One answer of one node must not end a key's life or a message: the node may lag, count wrongly, or follow another fork. So
+what it suggests is written down as a doubt, with its evidence and the head at which it was seen. The doubt counts up when
+the same evidence is seen at a later head, and is dropped when it was absent at several. While a key's nonce is in doubt
+nothing new is signed with the key, and none of its messages is reported to be without effect.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import ColumnElement, delete, exists, func, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -40,18 +39,19 @@ _CLEAN = text(
 
 
 def nonce_of(chain_id: int, address: str) -> str:
+    """The subject of a doubt about a key's nonce."""
     return f"nonce:{chain_id}:{address}"
 
 
-def seen_again(sessions: Sessions, subject: str, evidence: Mapping[str, Any], head: int) -> int:
-    """Note that this was seen at this head; returns at how many heads, each later than the last, it has been."""
+def seen_again(sessions: Sessions, subject: str, evidence: Mapping[str, object], head: int) -> int:
+    """Note that this was seen at this head; returns at how many heads, each later than the last, it was seen so far."""
     with transaction(sessions) as session:
         values = {"subject": subject, "evidence": json.dumps(evidence, sort_keys=True), "head": head}
         return int(session.execute(_SEEN, values).scalar_one())
 
 
 def not_seen(sessions: Sessions, subject: str, head: int) -> None:
-    """Note that it was not there at this head; after several, each later than the last, it is dropped."""
+    """Note that it was absent at this head; after several, each later than the last, the doubt is dropped."""
     with transaction(sessions) as session:
         clean = session.execute(_CLEAN, {"subject": subject, "head": head}).scalar_one_or_none()
         if clean is not None and clean >= CLEAN_AFTER:

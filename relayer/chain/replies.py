@@ -1,7 +1,7 @@
 """What a node's reply to ``eth_sendRawTransaction`` means, as data.
 
 Matched lower-cased, white space collapsed, by substring, the longer text before the one it contains; never by code, as
-clients share codes between meanings. No class leads to a new nonce: an error is no proof that nobody has the bytes.
+clients share codes between meanings. No class leads to a new nonce: an error does not prove that no node has the bytes.
 """
 
 from enum import StrEnum

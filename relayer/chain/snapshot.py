@@ -1,10 +1,10 @@
-"""One look at the chain: everything a tick needs to know, read from one endpoint before anything is written.
+"""The chain as one endpoint shows it at one moment: all that a tick needs to know, read before anything is written.
 
 Units: wei, block numbers. The horizon is the highest block that counts as irreversible: ``finalized`` on known public
 chains, CONFIRMATIONS deep elsewhere (head - N + 1), or what MONEY_HORIZON says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,35 +12,15 @@ from apps.ethereum.horizon import horizon_tag
 from apps.ethereum.jsonrpc import Endpoint, Request, RpcError, Unanswered
 from relayer.context import RelayerContext
 from relayer.lifecycle.fees import PERCENTILES, Market, market
+from relayer.store.messages import OpenMessage
 
-
-@dataclass(frozen=True)
-class OpenMessage:
-    """A signed message that is not final, as read at the start of a tick.
-
-    `attempts`: hashes, oldest first. `max_fee_wei`: the highest of theirs. `block_number`, `block_hash`: where it was
-    last seen mined.
-    """
-
-    message_id: str
-    seq: int
-    address: str
-    nonce: int
-    status: str
-    to: str
-    data: bytes
-    value_wei: int
-    gas_limit: int
-    max_fee_wei: int
-    block_number: int | None
-    block_hash: str | None
-    observed_block: int
-    attempts: tuple[str, ...]
+# What a node answered, as it came: its fields are the node's word, so reading one may raise.
+NodeObject = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """A receipt whose block was canonical when looked at."""
+    """A receipt whose block was canonical when it was read."""
 
     tx_hash: str
     block_number: int
@@ -52,7 +32,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class SignerView:
-    """`settled` is the nonce at the horizon's very block hash: nonces below it are used for ever."""
+    """`settled` is the nonce at the horizon's very block hash: nonces below it can never be used again."""
 
     latest: int
     pending: int
@@ -61,8 +41,12 @@ class SignerView:
 
 
 @dataclass(frozen=True)
-class Look:
-    """`standing`: messages seen mined before whose block is still in the chain, above the horizon."""
+class ChainSnapshot:
+    """One consistent reading of the chain, from `endpoint`; `head` and `horizon` are block numbers.
+
+    `unfinalized_mined`: ids of messages already seen mined, in a canonical block above the horizon. Their receipts are not
+    read again.
+    """
 
     endpoint: Endpoint
     head: int
@@ -71,21 +55,21 @@ class Look:
     market: Market | None
     signers: dict[str, SignerView]
     receipts: dict[str, Receipt] = field(default_factory=dict)
-    standing: frozenset[str] = frozenset()
+    unfinalized_mined: frozenset[str] = frozenset()
 
     def receipt_of(self, message: OpenMessage) -> Receipt | None:
         return next((self.receipts[tx_hash] for tx_hash in message.attempts if tx_hash in self.receipts), None)
 
     def is_mined(self, message: OpenMessage) -> bool:
-        return message.message_id in self.standing or self.receipt_of(message) is not None
+        return message.message_id in self.unfinalized_mined or self.receipt_of(message) is not None
 
 
-def look_at_chain(context: RelayerContext, messages: Sequence[OpenMessage]) -> Look:
+def read_chain(context: RelayerContext, messages: Sequence[OpenMessage]) -> ChainSnapshot:
     """Read everything from the first endpoint that answers it all; raises `ChainUnavailable`."""
-    return context.endpoints.first(lambda endpoint: _look(endpoint, context, messages))
+    return context.endpoints.first(lambda endpoint: _read_or_unanswered(endpoint, context, messages))
 
 
-def simulate(endpoint: Endpoint, calls: Sequence[dict[str, Any]], method: str = "eth_call") -> list[Any]:
+def simulate(endpoint: Endpoint, calls: Sequence[dict[str, str]], method: str = "eth_call") -> list[object]:
     """``eth_call`` or ``eth_estimateGas`` on the latest state: the result, or the node's `RpcError`, in order.
 
     Raises `Unanswered`.
@@ -93,7 +77,8 @@ def simulate(endpoint: Endpoint, calls: Sequence[dict[str, Any]], method: str = 
     return endpoint.batch([(method, [call, "latest"]) for call in calls])
 
 
-def call_fields(sender: str, to: str, data: bytes, value_wei: int, gas_limit: int) -> dict[str, Any]:
+def call_fields(sender: str, to: str, data: bytes, value_wei: int, gas_limit: int) -> dict[str, str]:
+    """A call as ``eth_call`` and ``eth_estimateGas`` take it."""
     return {"from": sender, "to": to, "data": "0x" + data.hex(), "value": hex(value_wei), "gas": hex(gas_limit)}
 
 
@@ -119,7 +104,7 @@ def read_market(endpoint: Endpoint, fallback_tip_wei: int) -> Market | None:
 
 
 def answered(results: list[Any]) -> list[Any]:
-    """A look with a hole in it is no look: the first error answer is raised."""
+    """The results of a batch, all of which are needed: raises the first `RpcError` among them."""
     for result in results:
         if isinstance(result, RpcError):
             raise result
@@ -132,14 +117,14 @@ _FEES: tuple[Request, Request] = (
 )
 
 
-def _look(endpoint: Endpoint, context: RelayerContext, messages: Sequence[OpenMessage]) -> Look:
+def _read_or_unanswered(endpoint: Endpoint, context: RelayerContext, messages: Sequence[OpenMessage]) -> ChainSnapshot:
     try:
         return _read(endpoint, context, messages)
     except (KeyError, TypeError, ValueError) as error:  # an answer of another shape is no answer
         raise Unanswered(f"malformed answer ({type(error).__name__})") from None
 
 
-def _read(endpoint: Endpoint, context: RelayerContext, messages: Sequence[OpenMessage]) -> Look:
+def _read(endpoint: Endpoint, context: RelayerContext, messages: Sequence[OpenMessage]) -> ChainSnapshot:
     settings = context.settings
     chain_id, latest = answered(endpoint.batch([("eth_chainId", []), ("eth_getBlockByNumber", ["latest", False])]))
     if int(chain_id, 16) != settings.chain_id:
@@ -147,7 +132,7 @@ def _read(endpoint: Endpoint, context: RelayerContext, messages: Sequence[OpenMe
     head = int(latest["number"], 16)
     tag = horizon_tag(settings.chain_id, settings.confirmations, settings.money_horizon, head)
     # A key taken out of the settings may still have messages under way.
-    addresses = list(dict.fromkeys([*settings.keyring.addresses, *(message.address for message in messages)]))
+    addresses = list(dict.fromkeys([*settings.keyring.addresses, *(message.sender for message in messages)]))
     known = sorted({message.block_number for message in messages if message.block_number is not None})
     results = endpoint.batch(
         [*_FEES, ("eth_getBlockByNumber", [tag, False])]
@@ -159,23 +144,23 @@ def _read(endpoint: Endpoint, context: RelayerContext, messages: Sequence[OpenMe
     hashes = {number: block and block["hash"] for number, block in zip(known, rest[3 * len(addresses) :], strict=True)}
     horizon = int(horizon_block["number"], 16)
     latest_nonces = dict(zip(addresses, counts[::3], strict=True))
-    standing = frozenset(
+    unfinalized_mined = frozenset(
         message.message_id
         for message in messages
         if message.block_number is not None
         and message.block_number > horizon
         and hashes[message.block_number] == message.block_hash
     )
-    # What has a nonce that is not used yet can have no receipt, so thousands in flight cost no question.
+    # A message whose nonce is not used yet can have no receipt, so thousands in flight are not asked about.
     asked = [
         tx_hash
         for message in messages
-        if message.message_id not in standing
-        and (message.block_number is not None or message.nonce < latest_nonces[message.address])
+        if message.message_id not in unfinalized_mined
+        and (message.block_number is not None or message.nonce < latest_nonces[message.sender])
         for tx_hash in message.attempts
     ]
     settled, receipts = _pinned(endpoint, horizon_block["hash"], addresses, asked)
-    return Look(
+    return ChainSnapshot(
         endpoint=endpoint,
         head=head,
         horizon=horizon,
@@ -186,14 +171,14 @@ def _read(endpoint: Endpoint, context: RelayerContext, messages: Sequence[OpenMe
             for i, address in enumerate(addresses)
         },
         receipts=receipts,
-        standing=standing,
+        unfinalized_mined=unfinalized_mined,
     )
 
 
 def _pinned(
     endpoint: Endpoint, horizon_hash: str, addresses: Sequence[str], asked: Sequence[str]
 ) -> tuple[list[int], dict[str, Receipt]]:
-    """Nonces at the horizon's very block, and those receipts whose block the same endpoint holds for canonical."""
+    """Each address's nonce at the horizon's very block, and those receipts whose block is canonical to the same endpoint."""
     requests: list[Request] = [
         ("eth_getTransactionCount", [address, {"blockHash": horizon_hash}]) for address in addresses
     ]

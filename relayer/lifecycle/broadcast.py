@@ -1,6 +1,6 @@
-"""Handing stored bytes to nodes, again and again until they are mined. Always the same bytes of the same nonce.
+"""Sending stored bytes to nodes, again and again until they are mined: always the same bytes of the same nonce.
 
-That a node was asked is written down before it is asked. Whatever the node answers, the message keeps its nonce: an
+That a node is given the bytes is written down before it is done. Whatever the node answers, the message keeps its nonce: an
 error does not mean that no node has the bytes.
 """
 
@@ -16,18 +16,19 @@ from sqlalchemy.orm import aliased
 from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
 from apps.ethereum.jsonrpc import Endpoint, RpcError, Unanswered
+from apps.ethereum.sanitize import readable
 from relayer.chain.replies import DELIVERED, Reply, classify
-from relayer.chain.sanitize import readable
-from relayer.chain.snapshot import Look
+from relayer.chain.snapshot import ChainSnapshot
 from relayer.context import RelayerContext
 from relayer.store.events import Event, record_all
-from relayer.store.models import FINAL, UNMINED, Attempt, Message, Send, Signer, Slot, one_of
+from relayer.store.models import Attempt, Message, NonceRow, Send, Signer, one_of
+from relayer.store.states import FINAL, UNMINED, Intent, NonceState, SignerState, TransactionStatus
 
 log = structlog.get_logger(__name__)
 
 BATCH = 100
-# A node that took bytes is given them again once a block, or after this time where no block comes: it may have dropped
-# them. Only the first in line, for what stands behind them cannot be mined yet.
+# A node that took bytes is given them again once a block, or after this time where no block comes, as it may have dropped
+# them. Only the lowest nonces of a signer: those behind them cannot be mined yet.
 FIRST_IN_LINE = 16
 RESEND_TAKEN_SEC = 15
 RESEND_AGAIN_SEC = 1
@@ -43,45 +44,46 @@ class _Due:
     last_reply: str | None
 
 
-def send_due(context: RelayerContext, look: Look) -> int:
-    """Send the newest attempt of every slot signed and not mined, lowest nonces first; returns the sends made."""
+def send_due(context: RelayerContext, snapshot: ChainSnapshot) -> int:
+    """Send the newest attempt of every message that has a nonce and is not mined, lowest nonces first; returns how many sends
+    were made."""
     sent = 0
     for endpoint in context.endpoints.awake():
-        due = _due(context, look, endpoint)
+        due = _due(context, snapshot, endpoint)
         for start in range(0, len(due), BATCH):
             chunk = due[start : start + BATCH]
             sent += len(chunk)
-            if not _send(context, endpoint, chunk, look.head):
+            if not _send(context, endpoint, chunk, snapshot.head):
                 break  # a node that does not answer gets one try a tick; the next tick asks it again
     return sent
 
 
-def _due(context: RelayerContext, look: Look, endpoint: Endpoint) -> Sequence[_Due]:
+def _due(context: RelayerContext, snapshot: ChainSnapshot, endpoint: Endpoint) -> Sequence[_Due]:
     with transaction(context.sessions) as session:
         rows = [
             row
-            for address, view in look.signers.items()
-            for row in session.execute(_due_query(context, look, endpoint, address, view.latest, view.pending))
+            for address, view in snapshot.signers.items()
+            for row in session.execute(_due_query(context, snapshot, endpoint, address, view.latest, view.pending))
         ]
     return [_Due(row.message_id, row.status in FINAL, row.tx_hash, bytes(row.raw), row.last_reply) for row in rows]
 
 
 def _due_query(
-    context: RelayerContext, look: Look, endpoint: Endpoint, address: str, latest: int, pending: int
+    context: RelayerContext, snapshot: ChainSnapshot, endpoint: Endpoint, address: str, latest: int, pending: int
 ) -> Select[tuple[str, str, str, bytes, str | None]]:
     """What this endpoint is to be given now.
 
-    Of an open slot the newest attempt. Of a slot that settled, but whose nonce the chain has lost again in a reorg
-    deeper than the horizon, the very bytes that settled it: the outcome that was told becomes true again, and those
-    behind it are not held up for ever.
+    Of a message that is not mined the newest attempt. Of a message that has ended, but whose nonce the chain has lost again
+    in a reorg deeper than the horizon, the very bytes that settled it: so the outcome that was reported becomes true again,
+    and the nonces behind it can be mined.
     """
     newest, last = aliased(Attempt), aliased(Send)
     newest_hash = (
         select(newest.tx_hash)
-        .where(newest.chain_id == Slot.chain_id, newest.address == Slot.address, newest.nonce == Slot.nonce)
+        .where(newest.chain_id == NonceRow.chain_id, newest.address == NonceRow.address, newest.nonce == NonceRow.nonce)
         .order_by(newest.number.desc())
         .limit(1)
-        .correlate(Slot)
+        .correlate(NonceRow)
         .scalar_subquery()
     )
     previous = (
@@ -92,33 +94,40 @@ def _due_query(
         .correlate(Attempt)
         .lateral("previous")
     )
-    # Either way: a sending that lies in the future was noted before the database's clock stepped back.
+    # Without sign: a send that lies in the future was noted before the database's clock stepped back.
     ago = func.greatest(func.clock_timestamp() - previous.c.started_at, previous.c.started_at - func.clock_timestamp())
     taken = previous.c.reply.in_([reply.value for reply in DELIVERED])
-    older = or_(previous.c.head < look.head, ago > text(f"interval '{RESEND_TAKEN_SEC} seconds'"))
-    # Its own count tells which nonces its pool does not hold, and that is believed: sending again costs little.
-    dropped = Slot.nonce >= pending if endpoint is look.endpoint else false()
+    older = or_(previous.c.head < snapshot.head, ago > text(f"interval '{RESEND_TAKEN_SEC} seconds'"))
+    # The endpoint's own `pending` count tells which nonces its pool does not hold. To send again costs little if it is wrong.
+    dropped = NonceRow.nonce >= pending if endpoint is snapshot.endpoint else false()
     not_held = or_(func.coalesce(taken, False).is_(False), dropped)
     due = or_(
         previous.c.started_at.is_(None),
         and_(not_held, ago > text(f"interval '{RESEND_AGAIN_SEC} seconds'")),
-        and_(older, Slot.nonce < latest + FIRST_IN_LINE),
+        and_(older, NonceRow.nonce < latest + FIRST_IN_LINE),
     )
     return (
         select(Message.message_id, Message.status, Attempt.tx_hash, Attempt.raw, previous.c.reply.label("last_reply"))
         .select_from(Message)
-        .join(Slot, Slot.message_id == Message.message_id)
-        .join(Signer, and_(Signer.chain_id == Slot.chain_id, Signer.address == Slot.address))
-        .join(Attempt, Attempt.tx_hash == case((Slot.state == "settled", Slot.settled_by), else_=newest_hash))
+        .join(NonceRow, NonceRow.message_id == Message.message_id)
+        .join(Signer, and_(Signer.chain_id == NonceRow.chain_id, Signer.address == NonceRow.address))
+        .join(
+            Attempt,
+            Attempt.tx_hash == case((NonceRow.state == NonceState.SETTLED, NonceRow.settled_by), else_=newest_hash),
+        )
         .join(previous, true(), isouter=True)
-        .where(Slot.chain_id == context.settings.chain_id, Slot.address == address, Slot.nonce >= latest)
-        .where(or_(Slot.state == "settled", Message.status.in_(UNMINED)), Signer.state != "paused", due)
-        .order_by(Slot.nonce)
+        .where(NonceRow.chain_id == context.settings.chain_id, NonceRow.address == address, NonceRow.nonce >= latest)
+        .where(
+            or_(NonceRow.state == NonceState.SETTLED, Message.status.in_(UNMINED)),
+            Signer.state != SignerState.PAUSED,
+            due,
+        )
+        .order_by(NonceRow.nonce)
     )
 
 
 def _send(context: RelayerContext, endpoint: Endpoint, due: Sequence[_Due], head: int) -> bool:
-    """Send a batch once; False when the node did not answer."""
+    """Send a batch once; False when the node did not answer, or is not ready to take transactions."""
     values = {"hashes": [one.tx_hash for one in due], "endpoint": endpoint.number, "head": head}
     with transaction(context.sessions) as session:
         numbers = {row.tx_hash: row.id for row in session.execute(_BEGIN, values)}
@@ -144,7 +153,7 @@ def _reply(due: _Due, result: object) -> tuple[Reply, str]:
         return classify(result.message), readable(_LONG_HEX.sub("[hex]", result.message), 300)
     if str(result).lower() == due.tx_hash.lower():
         return Reply.ACCEPTED, ""
-    # Some nodes answer with another hash under load; ours is computed from the bytes.
+    # Some nodes answer with another hash under load; the stored hash is computed from the bytes.
     return Reply.AMBIGUOUS, "the node answered another hash"
 
 
@@ -178,11 +187,12 @@ def _record(
     numbers: Mapping[str, int],
     replies: Sequence[tuple[Reply, str]],
 ) -> None:
-    """Complete the evidence, and move to `broadcast` what a node took. A reply is put into the history when it is
-    another one than the last, so that a message that is sent again for hours keeps a readable one."""
-    reply_of = {one.message_id: (one, reply, said) for one, (reply, said) in zip(due, replies, strict=True)}
+    """Complete the evidence, and move to `broadcast` what a node took. A reply goes into a message's history only when it
+    differs from the last one, so that the history of a message that is sent again for hours stays readable."""
+    reply_of = {one.message_id: (one, reply, answer) for one, (reply, answer) in zip(due, replies, strict=True)}
     evidence = [
-        {"id": numbers[one.tx_hash], "reply": reply.value, "reply_text": said} for one, reply, said in reply_of.values()
+        {"id": numbers[one.tx_hash], "reply": reply.value, "reply_text": answer}
+        for one, reply, answer in reply_of.values()
     ]
     with transaction(context.sessions) as session:
         session.execute(_COMPLETE, {"rows": json.dumps(evidence)})
@@ -194,21 +204,21 @@ def _record(
         ).all()
         events, changes = [], []
         for row in rows:
-            one, reply, said = reply_of[row.message_id]
-            body = {"tx_hash": one.tx_hash, "endpoint": endpoint.number, "reply": reply.value, "text": said}
+            one, reply, answer = reply_of[row.message_id]
+            body = {"tx_hash": one.tx_hash, "endpoint": endpoint.number, "reply": reply.value, "text": answer}
             if one.final:
                 log.error("settled_message_left_the_chain", message_id=row.message_id)
                 if reply in DELIVERED or one.last_reply != reply.value:
                     events.append(Event(row.message_id, "sent_again_after_deep_reorg", body))
                 continue
-            if row.status == "signed" and reply in DELIVERED:
-                reason = row.reason if row.intent != "none" else None
-                changes.append({"message_id": row.message_id, "status": "broadcast", "reason": reason})
+            if row.status == TransactionStatus.SIGNED and reply in DELIVERED:
+                reason = row.reason if row.intent != Intent.NONE else None
+                changes.append({"message_id": row.message_id, "status": TransactionStatus.BROADCAST, "reason": reason})
                 events.append(Event(row.message_id, "broadcast", body))
             elif one.last_reply != reply.value:
                 events.append(Event(row.message_id, "reply", body))
-            if reply not in DELIVERED and row.status == "signed" and row.intent == "none":
-                reason = {"code": f"node_{reply.value}", "detail": said}
+            if reply not in DELIVERED and row.status == TransactionStatus.SIGNED and row.intent == Intent.NONE:
+                reason = {"code": f"node_{reply.value}", "detail": answer}
                 changes.append({"message_id": row.message_id, "status": row.status, "reason": reason})
                 log.warning("send_refused", message_id=row.message_id, endpoint=endpoint.number, reply=reply.value)
         if changes:

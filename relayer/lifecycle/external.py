@@ -1,9 +1,9 @@
-"""Messages whose effect is on the chain already, by a transaction that this database did not make.
+"""Messages whose effect is on the chain already, by an external transaction: one of our key that is not recorded here.
 
-After a restored backup a message may be queued here, or be posted again, though a transaction that the backup does not
-know has executed it. Nothing tells such a transaction from a stranger's with the same content, so nothing is guessed:
-the message ends `conflict`, each message for one such transaction, and ops decide. A trigger on `messages` refuses
-every other way out of `queued` for them, whatever crosses with a release.
+After a restored backup a message may be queued, or be posted again, though a transaction that the backup does not know has
+executed it. Such a transaction looks like one that an operator sent by hand with the same content. So the relayer does not
+guess: the message ends `conflict`, one message for each external transaction, and ops decide. A trigger on `messages`
+refuses every other way out of `queued` for these messages, even where a release of the key happens at the same moment.
 """
 
 from sqlalchemy import and_, exists, select
@@ -13,32 +13,34 @@ from sqlalchemy.orm import Session
 from apps.common.database import transaction
 from relayer.context import RelayerContext
 from relayer.signing.policy import Refusal
-from relayer.signing.preflight import end
-from relayer.store.models import ForeignClaim, ForeignTransaction, Message
+from relayer.store.messages import end
+from relayer.store.models import ExternalMatch, ExternalTransaction, Message
+from relayer.store.states import TransactionStatus
 
 _SAME_PAYLOAD = and_(
-    ForeignTransaction.chain_id == Message.chain_id,
-    ForeignTransaction.address == Message.from_address,
-    ForeignTransaction.to_address == Message.to_address,
-    ForeignTransaction.value_wei == Message.value_wei,
-    ForeignTransaction.data == Message.data,
-    ForeignTransaction.success.is_(True),
+    ExternalTransaction.chain_id == Message.chain_id,
+    ExternalTransaction.address == Message.from_address,
+    ExternalTransaction.to_address == Message.to_address,
+    ExternalTransaction.value_wei == Message.value_wei,
+    ExternalTransaction.data == Message.data,
+    ExternalTransaction.success.is_(True),
     ~exists().where(
-        ForeignClaim.chain_id == ForeignTransaction.chain_id,
-        ForeignClaim.address == ForeignTransaction.address,
-        ForeignClaim.nonce == ForeignTransaction.nonce,
+        ExternalMatch.chain_id == ExternalTransaction.chain_id,
+        ExternalMatch.address == ExternalTransaction.address,
+        ExternalMatch.nonce == ExternalTransaction.nonce,
     ),
 )
 
 
-def end_done(context: RelayerContext) -> list[str]:
-    """End each queued message that equals a successful foreign transaction no message has claimed; returns their ids.
+def end_done_externally(context: RelayerContext) -> list[str]:
+    """End the queued messages that an external transaction has executed already; returns their ids.
 
-    The oldest message takes the lowest nonce.
+    Such a transaction succeeded, and has the message's sender, receiver, value and data. Where there are several of each,
+    they are paired by age and by nonce: the oldest message with the lowest nonce.
     """
     done = (
         select(Message)
-        .where(Message.status == "queued", exists().where(_SAME_PAYLOAD))
+        .where(Message.status == TransactionStatus.QUEUED, exists().where(_SAME_PAYLOAD))
         .order_by(Message.seq)
         .with_for_update()
     )
@@ -47,31 +49,31 @@ def end_done(context: RelayerContext) -> list[str]:
 
 
 def _end(session: Session, row: Message) -> bool:
-    found = _claim(session, row.message_id)
+    found = _match(session, row.message_id)
     if found is None:
         return False
     detail = (
         f"Transaction {found.tx_hash} of the same sender, receiver, value and data is in block {found.block_number}, "
         "and no message here made it."
     )
-    end(session, row.message_id, "conflict", Refusal("done_by_foreign_transaction", detail))
+    end(session, row.message_id, TransactionStatus.CONFLICT, Refusal("done_by_foreign_transaction", detail))
     return True
 
 
-def _claim(session: Session, message_id: str) -> ForeignTransaction | None:
-    """Bind the message to a foreign transaction of its payload, and return that; None where there is none left."""
+def _match(session: Session, message_id: str) -> ExternalTransaction | None:
+    """Link the message to an external transaction of its payload, and return that; None where none is left."""
     found = session.scalars(
-        select(ForeignTransaction)
+        select(ExternalTransaction)
         .join(Message, _SAME_PAYLOAD)
         .where(Message.message_id == message_id)
-        .order_by(ForeignTransaction.nonce)
+        .order_by(ExternalTransaction.nonce)
         .limit(1)
     ).one_or_none()
     if found is None:
         return None
     values = {"chain_id": found.chain_id, "address": found.address, "nonce": found.nonce, "message_id": message_id}
-    # Another pump may claim it at this very moment: then this message is looked at again at the next tick.
-    claimed = session.scalars(
-        insert(ForeignClaim).values(**values).on_conflict_do_nothing().returning(ForeignClaim.nonce)
+    # Another pump may link it at this very moment: then this message has its turn again at the next tick.
+    linked = session.scalars(
+        insert(ExternalMatch).values(**values).on_conflict_do_nothing().returning(ExternalMatch.nonce)
     ).one_or_none()
-    return None if claimed is None else found
+    return None if linked is None else found

@@ -5,10 +5,10 @@ of the last blocks at a percentile, blocks without any left out; else what the n
 fallback. The percentile is the median, and rises as a deadline comes nearer.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
-from typing import Any
 
 # Nodes replace a transaction when both fields rise by 10 %, Parity's line by 12.5 %: the higher bar passes everywhere.
 RAISE_NUMERATOR, RAISE_DENOMINATOR = 1125, 1000
@@ -16,8 +16,8 @@ RAISE_AFTER_BLOCKS = 2
 RAISE_AFTER_BLOCKS_MOST_URGENT = 1
 RAISE_AFTER_SEC = 30  # where blocks do not come
 OLD_AFTER_BLOCKS = 10
-# Ethereum's slot. Not the spacing as seen: of the one or two blocks above a near horizon it would be noise, and a slot
-# missed now and then only makes a deadline look farther by that one block.
+# Seconds between Ethereum's blocks. The spacing actually seen is not used: measured over one or two blocks it would be
+# noise, and a missed block only makes a deadline seem one block farther than it is.
 BLOCK_SEC = 12
 # The percentile of tips by urgency, and the blocks left to a deadline from which on the next one is taken.
 PERCENTILES = (50, 75, 90, 99)
@@ -41,7 +41,8 @@ class Market:
     head_time: int
 
     def urgency(self, deadline: datetime | None) -> int:
-        """Judged by the time of the latest block, no machine's: what counts is how many blocks can still come."""
+        """See `urgency`. By the time of the latest block, not a machine's clock: what counts is how many blocks can still
+        come."""
         return urgency(None if deadline is None else deadline.timestamp() - self.head_time)
 
     def fees(self, urgency: int) -> Fees:
@@ -50,16 +51,16 @@ class Market:
         return Fees(max_fee_wei=tip + 2 * self.base_fee_wei, tip_wei=tip)
 
     def fees_by(self, deadline: datetime | None) -> Fees:
-        """What one that is to be mined by then should pay."""
+        """Fees for a transaction that must be mined before `deadline`; None: not urgent."""
         return self.fees(self.urgency(deadline))
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How the newest attempt of a slot stands.
+class PendingAttempt:
+    """The newest attempt of a nonce, signed and not mined.
 
-    What it pays; since its signing, the blocks and seconds that went by; the blocks that came while every lower nonce of
-    its signer was mined, so that only its price was in its way; whether nodes called that price too low; its urgency.
+    What it pays; the blocks and seconds since it was signed; the blocks that came while every lower nonce of its signer was
+    mined, so that only its price was in its way; whether nodes called that price too low; its urgency.
     """
 
     fees: Fees
@@ -70,9 +71,9 @@ class Standing:
     urgency: int
 
 
-def market(latest: dict[str, Any], history: Any, proposed_tip: Any, fallback_tip_wei: int) -> Market | None:
-    """The market from a node's latest block and its answers, each of which may be an error; None where the block, and so
-    the chain, knows no base fee."""
+def market(latest: Mapping[str, object], history: object, proposed_tip: object, fallback_tip_wei: int) -> Market | None:
+    """The market from a node's latest block and its two answers about fees, each of which may be an error; None where the
+    block, and so the chain, has no base fee."""
     next_base = _next_base(history) or _number(latest.get("baseFeePerGas"))
     head_time = _number(latest.get("timestamp"))
     if next_base is None or head_time is None:
@@ -82,7 +83,7 @@ def market(latest: dict[str, Any], history: Any, proposed_tip: Any, fallback_tip
         calm = _number(proposed_tip)
     if calm is None:
         calm = fallback_tip_wei
-    # Means of blocks that paid anything: those of a higher percentile are over more blocks, and may come out lower.
+    # Blocks without a tip are left out of a mean. At a higher percentile fewer are left out, so that mean may be lower.
     urgent = [_mean_tip(history, place) or 0 for place in range(1, len(PERCENTILES))]
     return Market(next_base, tuple(accumulate([calm, *urgent], max)), head_time)
 
@@ -102,9 +103,9 @@ def within(fees: Fees, gas_limit: int, cap_wei: int) -> Fees:
 
 
 def raised(highest: Fees, now: Fees) -> Fees:
-    """The least that replaces everything signed so far and is no less than the market: both fields rise.
+    """The least fees that replace everything signed so far and are no less than the market's: both fields rise.
 
-    `highest` is the highest of each field over all attempts of the slot, for any of them may be what a node holds.
+    `highest` is the highest of each field over all attempts of the nonce, as a node may hold any of them.
     """
     return Fees(_raised(highest.max_fee_wei, now.max_fee_wei), _raised(highest.tip_wei, now.tip_wei))
 
@@ -113,39 +114,41 @@ def raise_after_blocks(urgency: int) -> int:
     return RAISE_AFTER_BLOCKS_MOST_URGENT if urgency == MOST_URGENT else RAISE_AFTER_BLOCKS
 
 
-def why_raise(standing: Standing, now: Market) -> str | None:
-    """Why the price of an attempt should rise, or None. Not for waiting alone: who stands behind a lower nonce, or pays
-    what others pay while no block comes, gains nothing by paying more. In the last blocks before a deadline each one
-    that passes it by is a reason."""
-    wanted, paid = now.fees(standing.urgency), standing.fees
-    after = raise_after_blocks(standing.urgency)
-    if standing.waited_blocks < after and standing.waited_sec < RAISE_AFTER_SEC:
+def why_raise(attempt: PendingAttempt, now: Market) -> str | None:
+    """Why the price of an attempt should rise, or None.
+
+    Waiting is not a reason by itself: behind a lower nonce, or while no block is produced, a higher price changes nothing.
+    In the last blocks before a deadline each block that does not include it is a reason.
+    """
+    wanted, paid = now.fees(attempt.urgency), attempt.fees
+    after = raise_after_blocks(attempt.urgency)
+    if attempt.waited_blocks < after and attempt.waited_sec < RAISE_AFTER_SEC:
         return None
     if paid.max_fee_wei < now.base_fee_wei:
         return "below_base_fee"
     cheaper = paid.max_fee_wei < wanted.max_fee_wei or paid.tip_wei < wanted.tip_wei
-    if standing.refused_by_price and cheaper:
+    if attempt.refused_by_price and cheaper:
         return "refused_by_price"
-    if standing.waited_blocks_next_in_line < after:
+    if attempt.waited_blocks_next_in_line < after:
         return None
     if min(paid.tip_wei, paid.max_fee_wei - now.base_fee_wei) < wanted.tip_wei:
         return "tip_below_market"
-    if standing.urgency == MOST_URGENT:
+    if attempt.urgency == MOST_URGENT:
         return "deadline_near"
-    return "waited_long" if standing.waited_blocks_next_in_line >= OLD_AFTER_BLOCKS else None
+    return "waited_long" if attempt.waited_blocks_next_in_line >= OLD_AFTER_BLOCKS else None
 
 
 def _raised(highest: int, now: int) -> int:
     return max(-(-highest * RAISE_NUMERATOR // RAISE_DENOMINATOR), highest + 1, now)
 
 
-def _next_base(history: Any) -> int | None:
+def _next_base(history: object) -> int | None:
     if not isinstance(history, dict) or not history.get("baseFeePerGas"):
         return None
     return _number(history["baseFeePerGas"][-1])
 
 
-def _mean_tip(history: Any, place: int) -> int | None:
+def _mean_tip(history: object, place: int) -> int | None:
     if not isinstance(history, dict):
         return None
     tips = [_number(tip) for rewards in history.get("reward") or [] for tip in (rewards or [])[place : place + 1]]
@@ -153,8 +156,8 @@ def _mean_tip(history: Any, place: int) -> int | None:
     return sum(known) // len(known) if known else None
 
 
-def _number(value: Any) -> int | None:
+def _number(value: object) -> int | None:
     try:
-        return int(value, 16)
-    except (TypeError, ValueError):
+        return int(value, 16) if isinstance(value, str) else None
+    except ValueError:
         return None

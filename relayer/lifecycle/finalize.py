@@ -1,9 +1,9 @@
 """The only place that ends a signed message, and the only one that believes a receipt.
 
-A nonce is settled when the account's nonce at the horizon's block hash is above it; then every attempt of its slot but
-the one with a canonical receipt is dead for ever. The hash that settled decides the outcome, never the intent. A
-missing receipt, a reply of a node or the passing of time prove nothing and change nothing. Where two endpoints answer,
-two must see an ending at the same block hashes.
+A nonce is settled when the account's nonce at the horizon's block hash is above it: then none of its attempts but the one
+with a canonical receipt can ever be executed. The hash that settled decides the outcome, never the intent. A missing
+receipt, a reply of a node or the passing of time prove nothing and change nothing. Where two endpoints answer, two must see
+an ending at the same block hashes.
 
 `observed_block` of a message that is not final: the highest horizon block at which its nonce was certainly still
 unused. So it was mined in no block up to and including `observed_block`, and as long as reorgs stay above the horizon
@@ -22,85 +22,82 @@ from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
+from apps.ethereum.reverts import UNKNOWN, Revert
 from relayer.chain.doubts import STRONG_AFTER, seen_again
-from relayer.chain.evidence import Ending, agreed, find_occupant, why_reverted
-from relayer.chain.reverts import UNKNOWN, Revert
-from relayer.chain.snapshot import Look, OpenMessage, Receipt
+from relayer.chain.evidence import Ending, agreed, find_nonce_user, why_reverted
+from relayer.chain.snapshot import ChainSnapshot, Receipt
 from relayer.context import RelayerContext
+from relayer.lifecycle.quarantine import quarantine
 from relayer.store.events import Event, record_all
-from relayer.store.models import OPEN, Attempt, Message, Signer, Slot, one_of
+from relayer.store.messages import OpenMessage
+from relayer.store.models import Attempt, Message, NonceRow, one_of
+from relayer.store.states import END_OF_INTENT, OPEN, AttemptKind, Intent, NonceState, TransactionStatus
 
 log = structlog.get_logger(__name__)
 
 ROWS_PER_TRANSACTION = 200
-_OF_INTENT = {"expire": "expired", "reject": "rejected"}
 
 
 @dataclass
 class _Change:
-    """How a message stands from now on; what is not named is null."""
+    """A message's new state; what is not named becomes null."""
 
     message_id: str
-    status: str
+    status: TransactionStatus
     tx_hash: str | None
     block_number: int | None = None
     block_hash: str | None = None
     gas_cost_wei: int | None = None
-    reason: dict[str, Any] | None = None
-    revert: dict[str, Any] | None = None
+    reason: dict[str, str] | None = None
+    revert: dict[str, str] | None = None
 
 
-def settle(context: RelayerContext, look: Look, messages: Sequence[OpenMessage]) -> list[str]:
-    """Bring all open messages up to what was looked at; returns the ids of those that ended."""
+def finalize(context: RelayerContext, snapshot: ChainSnapshot, messages: Sequence[OpenMessage]) -> list[str]:
+    """Bring all open messages up to what the snapshot shows; returns the ids of those that ended."""
     endings: list[Ending] = []
     moved: list[tuple[OpenMessage, Receipt | None]] = []
     used: set[str] = set()
     for message in messages:
-        receipt = look.receipt_of(message)
-        if look.signers[message.address].settled > message.nonce:
+        receipt = snapshot.receipt_of(message)
+        if snapshot.signers[message.sender].settled > message.nonce:
             used.add(message.message_id)
-            ending = _ending(context, look, message, receipt)
+            ending = _ending(context, snapshot, message, receipt)
             if ending is not None:
                 endings.append(ending)
-        elif receipt is not None and receipt.block_number > look.horizon:
+        elif receipt is not None and receipt.block_number > snapshot.horizon:
             moved.append((message, receipt))
-        elif receipt is None and message.status == "mined" and message.message_id not in look.standing:
+        elif message.status == TransactionStatus.MINED and not snapshot.is_mined(message):
             moved.append((message, None))
     ended: list[str] = []
-    seen_alike = agreed(context.settings, context.endpoints, look, endings)
+    seen_alike = agreed(context.settings, context.endpoints, snapshot, endings)
     for start in range(0, len(seen_alike), ROWS_PER_TRANSACTION):
-        ended += _finish(context, look, seen_alike[start : start + ROWS_PER_TRANSACTION])
+        ended += _finish(context, snapshot, seen_alike[start : start + ROWS_PER_TRANSACTION])
     for start in range(0, len(moved), ROWS_PER_TRANSACTION):
-        _move(context, look, moved[start : start + ROWS_PER_TRANSACTION])
-    _observe(context, look, [row.message_id for row in messages if row.message_id not in used])
+        _move(context, snapshot, moved[start : start + ROWS_PER_TRANSACTION])
+    _observe(context, snapshot, [row.message_id for row in messages if row.message_id not in used])
     return ended
 
 
-def quarantine(session: Session, chain_id: int, address: str) -> None:
-    """This key signs nothing more, ever: what else was signed with it nobody here knows."""
-    session.execute(
-        update(Signer)
-        .where(Signer.chain_id == chain_id, Signer.address == address, Signer.state != "quarantined")
-        .values(state="quarantined", updated_at=func.clock_timestamp())
-    )
-
-
-def _ending(context: RelayerContext, look: Look, message: OpenMessage, receipt: Receipt | None) -> Ending | None:
-    """What ends a message whose nonce is used for ever, or None: an index may lag, a look may mix two moments."""
+def _ending(
+    context: RelayerContext, snapshot: ChainSnapshot, message: OpenMessage, receipt: Receipt | None
+) -> Ending | None:
+    """What ends a message whose nonce is settled. None where that is not clear yet: a node's index of receipts may lag
+    behind its state."""
     if receipt is not None:
-        return Ending(message, receipt=receipt) if receipt.block_number <= look.horizon else None
-    occupant = find_occupant(look, message)
-    if occupant is None or occupant.tx_hash in message.attempts:
+        return Ending(message, receipt=receipt) if receipt.block_number <= snapshot.horizon else None
+    nonce_user = find_nonce_user(snapshot, message)
+    if nonce_user is None or nonce_user.tx_hash in message.attempts:
         return None
-    # The word of one node in one look ends nobody: the same stranger is seen again at a later block first.
-    if seen_again(context.sessions, f"occupant:{message.message_id}", asdict(occupant), look.head) < STRONG_AFTER:
+    # What one node says once ends no message: the same external transaction must be seen again at a later block. The
+    # subject is that of earlier releases, whose doubts are still counted.
+    if seen_again(context.sessions, f"occupant:{message.message_id}", asdict(nonce_user), snapshot.head) < STRONG_AFTER:
         return None
-    return Ending(message, occupant=occupant)
+    return Ending(message, nonce_user=nonce_user)
 
 
-def _finish(context: RelayerContext, look: Look, endings: Sequence[Ending]) -> list[str]:
+def _finish(context: RelayerContext, snapshot: ChainSnapshot, endings: Sequence[Ending]) -> list[str]:
     reverts = {
-        ending.receipt.tx_hash: why_reverted(look.endpoint, ending.message, ending.receipt)
+        ending.receipt.tx_hash: why_reverted(snapshot.endpoint, ending.message, ending.receipt)
         for ending in endings
         if ending.receipt is not None and not ending.receipt.success
     }
@@ -114,13 +111,13 @@ def _finish(context: RelayerContext, look: Look, endings: Sequence[Ending]) -> l
             ending = by_id[row.message_id]
             if ending.receipt is not None:
                 revert = reverts.get(ending.receipt.tx_hash)
-                change, event = _end_by_receipt(row, look, ending.receipt, kind_of[ending.receipt.tx_hash], revert)
+                change, event = _end_by_receipt(row, snapshot, ending.receipt, kind_of[ending.receipt.tx_hash], revert)
             else:
-                change, event = _end_by_stranger(session, row, look, ending)
+                change, event = _end_by_external(session, row, snapshot, ending)
             changes.append(change)
             events.append(event)
-        _change(session, look, changes)
-        _close_slots(session, [event.message_id for event in events if event.type == "settled"])
+        _change(session, snapshot, changes)
+        _close_nonces(session, [event.message_id for event in events if event.type == "settled"])
         record_all(session, events)
         crashpoint("relayer.settling")
     crashpoint("relayer.settled")
@@ -130,78 +127,85 @@ def _finish(context: RelayerContext, look: Look, endings: Sequence[Ending]) -> l
 
 
 def _end_by_receipt(
-    row: Row[Any], look: Look, receipt: Receipt, kind: str, revert: Revert | None
+    row: Row[Any], snapshot: ChainSnapshot, receipt: Receipt, kind: str, revert: Revert | None
 ) -> tuple[_Change, Event]:  # fmt: skip
-    """The slot's own receipt stands at the horizon: this is the outcome."""
+    """One of the message's own attempts has a receipt at or below the horizon: this is the outcome."""
     change = _Change(
-        row.message_id, "confirmed", receipt.tx_hash, receipt.block_number, receipt.block_hash,
+        row.message_id, TransactionStatus.CONFIRMED, receipt.tx_hash, receipt.block_number, receipt.block_hash,
         gas_cost_wei=receipt.gas_cost_wei,
     )  # fmt: skip
-    if kind == "noop":
-        change.status = _OF_INTENT.get(row.intent, "cancelled")
+    if kind == AttemptKind.NOOP:
+        change.status = END_OF_INTENT[Intent(row.intent)]
         change.reason = {"code": "replaced", "detail": "An empty transaction of the same nonce was mined instead."}
     elif not receipt.success:
         found = revert or UNKNOWN
-        change.status = "reverted"
+        change.status = TransactionStatus.REVERTED
         change.revert = {"name": found.name, "detail": found.detail}
     body = {"status": change.status, "tx_hash": receipt.tx_hash, "block_number": receipt.block_number}
-    return change, Event(row.message_id, "settled", {**body, "block_hash": receipt.block_hash, **_proof(look)})
+    return change, Event(row.message_id, "settled", {**body, "block_hash": receipt.block_hash, **_proof(snapshot)})
 
 
-def _end_by_stranger(session: Session, row: Row[Any], look: Look, ending: Ending) -> tuple[_Change, Event]:
-    """Somebody else's transaction is in the nonce's place for ever. It is found and named, never guessed."""
-    occupant = ending.occupant
-    if occupant is None:
-        raise ValueError("an ending without receipt has an occupant")
-    what = f"transaction {occupant.tx_hash}" if occupant.tx_hash else "no transaction of the signer's"
-    detail = f"Nonce {row.nonce} of {row.from_address} was used in block {occupant.block_number} by {what}."
+def _end_by_external(session: Session, row: Row[Any], snapshot: ChainSnapshot, ending: Ending) -> tuple[_Change, Event]:
+    """An external transaction used the nonce, settled so. Which one it is was read from the chain, never guessed."""
+    nonce_user = ending.nonce_user
+    if nonce_user is None:
+        raise ValueError("an ending without receipt names what used the nonce")
+    what = f"transaction {nonce_user.tx_hash}" if nonce_user.tx_hash else "no transaction of the signer's"
+    detail = f"Nonce {row.nonce} of {row.from_address} was used in block {nonce_user.block_number} by {what}."
     session.execute(
-        update(Slot)
-        .where(Slot.message_id == row.message_id, Slot.state == "open")
-        .values(state="foreign", settled_by=occupant.tx_hash),
+        update(NonceRow)
+        .where(NonceRow.message_id == row.message_id, NonceRow.state == NonceState.OPEN)
+        .values(state=NonceState.EXTERNAL, settled_by=nonce_user.tx_hash),
         execution_options={"synchronize_session": False},
     )
     quarantine(session, row.chain_id, row.from_address)
-    change = _Change(row.message_id, "conflict", row.tx_hash, reason={"code": "nonce_taken", "detail": detail})
-    body = {"detail": detail, "block_hash": occupant.block_hash, **_proof(look)}
+    change = _Change(
+        row.message_id, TransactionStatus.CONFLICT, row.tx_hash, reason={"code": "nonce_taken", "detail": detail}
+    )
+    body = {"detail": detail, "block_hash": nonce_user.block_hash, **_proof(snapshot)}
     return change, Event(row.message_id, "conflict", body)
 
 
-def _proof(look: Look) -> dict[str, Any]:
-    return {"horizon": look.horizon, "horizon_hash": look.horizon_hash, "endpoint": look.endpoint.number}
+def _proof(snapshot: ChainSnapshot) -> dict[str, object]:
+    """What the history keeps as evidence of an ending: the horizon, and the endpoint that showed it."""
+    return {"horizon": snapshot.horizon, "horizon_hash": snapshot.horizon_hash, "endpoint": snapshot.endpoint.number}
 
 
-def _move(context: RelayerContext, look: Look, moved: Sequence[tuple[OpenMessage, Receipt | None]]) -> None:
-    """Provisional: seen in a block above the horizon, or its block has left the chain. Nodes do not reliably put the
-    transactions of such a block back, so the same bytes go out again."""
+def _move(
+    context: RelayerContext, snapshot: ChainSnapshot, moved: Sequence[tuple[OpenMessage, Receipt | None]]
+) -> None:
+    """Write what is provisional: a message was seen in a block above the horizon, or its block has left the chain. Nodes do
+    not reliably put the transactions of such a block back into their pools, so the same bytes are sent again."""
     by_id = {message.message_id: (message, receipt) for message, receipt in moved}
     with transaction(context.sessions) as session:
         changes, events = [], []
         for row in _lock(session, list(by_id)):
             message, receipt = by_id[row.message_id]
             if receipt is not None:
-                reason = row.reason if row.intent != "none" else None
+                reason = row.reason if row.intent != Intent.NONE else None
                 place = (receipt.tx_hash, receipt.block_number, receipt.block_hash)
-                changes.append(_Change(row.message_id, "mined", *place, reason=reason))
+                changes.append(_Change(row.message_id, TransactionStatus.MINED, *place, reason=reason))
                 body = {"tx_hash": receipt.tx_hash, "block_number": receipt.block_number}
                 events.append(Event(row.message_id, "mined", {**body, "block_hash": receipt.block_hash}))
-            elif row.status == "mined":
+            elif row.status == TransactionStatus.MINED:
                 body = {"block_number": row.block_number or 0, "block_hash": row.block_hash or ""}
-                changes.append(_Change(row.message_id, "broadcast", message.attempts[-1], reason=row.reason))
+                changes.append(
+                    _Change(row.message_id, TransactionStatus.BROADCAST, message.attempts[-1], reason=row.reason)
+                )
                 events.append(Event(row.message_id, "reorged", body))
                 log.warning("message_reorged", message_id=row.message_id, **body)
-        _change(session, look, changes)
+        _change(session, snapshot, changes)
         record_all(session, events)
         crashpoint("relayer.moving")
     crashpoint("relayer.moved")
 
 
-def _observe(context: RelayerContext, look: Look, message_ids: Sequence[str]) -> None:
-    """Note how far the nonces of these were looked for and found unused."""
+def _observe(context: RelayerContext, snapshot: ChainSnapshot, message_ids: Sequence[str]) -> None:
+    """Note up to which block the nonces of these messages were found unused."""
     if not message_ids:
         return
-    behind = (func.coalesce(Message.observed_block, -1) < look.horizon) | (
-        func.coalesce(Message.observed_head, -1) < look.head
+    behind = (func.coalesce(Message.observed_block, -1) < snapshot.horizon) | (
+        func.coalesce(Message.observed_head, -1) < snapshot.head
     )
     # Locked in one order and without waiting: another pump may be at the same rows.
     free = (
@@ -213,8 +217,8 @@ def _observe(context: RelayerContext, look: Look, message_ids: Sequence[str]) ->
         .with_for_update(skip_locked=True)
     )  # fmt: skip
     values: dict[Any, Any] = {
-        Message.observed_block: func.greatest(func.coalesce(Message.observed_block, 0), look.horizon),
-        Message.observed_head: func.greatest(func.coalesce(Message.observed_head, 0), look.head),
+        Message.observed_block: func.greatest(func.coalesce(Message.observed_block, 0), snapshot.horizon),
+        Message.observed_head: func.greatest(func.coalesce(Message.observed_head, 0), snapshot.head),
     }
     with transaction(context.sessions) as session:
         locked = session.scalars(free).all()
@@ -226,16 +230,17 @@ def _observe(context: RelayerContext, look: Look, message_ids: Sequence[str]) ->
 
 
 def _lock(session: Session, message_ids: Sequence[str]) -> Sequence[Row[Any]]:
-    """Those rows that are still open, in order of acceptance; another pump may have been quicker."""
+    """Those rows that are still open, locked, in order of acceptance; another pump may have ended some of them."""
+    columns: tuple[Any, ...] = (
+        Message.message_id, Message.chain_id, Message.from_address, Message.nonce, Message.status, Message.intent,
+        Message.reason, Message.tx_hash, Message.block_number, Message.block_hash,
+    )  # fmt: skip
     return session.execute(
-        select(
-            Message.message_id, Message.chain_id, Message.from_address, Message.nonce, Message.status, Message.intent,
-            Message.reason, Message.tx_hash, Message.block_number, Message.block_hash,
-        )
+        select(*columns)
         .where(one_of(Message.message_id, message_ids), Message.status.in_(OPEN))
         .order_by(Message.seq)
         .with_for_update()
-    ).all()  # fmt: skip
+    ).all()
 
 
 _CHANGE = text(
@@ -251,19 +256,23 @@ _CHANGE = text(
 )
 
 
-def _change(session: Session, look: Look, changes: Sequence[_Change]) -> None:
-    """Write all changes, and note what was looked at. So only messages may be changed whose nonce is certainly unused
-    at the horizon, or that end here."""
+def _change(session: Session, snapshot: ChainSnapshot, changes: Sequence[_Change]) -> None:
+    """Write all changes, and the horizon and head of the snapshot. So only messages may be changed whose nonce is certainly
+    unused at the horizon, or that end here."""
     if changes:
         rows = json.dumps([asdict(change) for change in changes])
-        session.execute(_CHANGE, {"rows": rows, "horizon": look.horizon, "head": look.head})
+        session.execute(_CHANGE, {"rows": rows, "horizon": snapshot.horizon, "head": snapshot.head})
 
 
-def _close_slots(session: Session, message_ids: Sequence[str]) -> None:
-    """Note in the slots by which of their attempts they were settled."""
+def _close_nonces(session: Session, message_ids: Sequence[str]) -> None:
+    """Note on the nonces by which of their attempts they were settled."""
     session.execute(
-        update(Slot)
-        .where(Slot.message_id.in_(message_ids), Slot.message_id == Message.message_id, Slot.state == "open")
-        .values(state="settled", settled_by=Message.tx_hash),
+        update(NonceRow)
+        .where(
+            NonceRow.message_id.in_(message_ids),
+            NonceRow.message_id == Message.message_id,
+            NonceRow.state == NonceState.OPEN,
+        )
+        .values(state=NonceState.SETTLED, settled_by=Message.tx_hash),
         execution_options={"synchronize_session": False},
     )

@@ -1,14 +1,14 @@
-"""How unmined messages stand: what is known of those that may need another attempt. Reads only; `replace` acts."""
+"""Messages with a nonce and without a receipt: those that may need another attempt. Reads only; `replace` acts."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, case, func, or_, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, and_, case, func, or_, select, true
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from apps.common.database import transaction
 from relayer.chain.replies import Reply
-from relayer.chain.snapshot import Look
+from relayer.chain.snapshot import ChainSnapshot
 from relayer.context import RelayerContext
 from relayer.lifecycle.fees import (
     RAISE_AFTER_BLOCKS,
@@ -16,48 +16,48 @@ from relayer.lifecycle.fees import (
     RAISE_AFTER_SEC,
     Fees,
     Market,
-    Standing,
+    PendingAttempt,
 )
-from relayer.store.models import UNMINED, Attempt, Message, Send, Signer, Slot
+from relayer.store.messages import Requested
+from relayer.store.models import Attempt, Message, NonceRow, Send, Signer
+from relayer.store.states import REPLACING, UNMINED, AttemptKind, Intent, TransactionStatus
 
 _PRICE_REFUSALS = frozenset({Reply.UNDERPRICED, Reply.REPLACEMENT_UNDERPRICED})
 
 
-@dataclass(frozen=True)
-class Unmined:
-    """An unmined message with its newest attempt, as read, and what the market asks of it now (`wanted`)."""
+@dataclass(frozen=True, kw_only=True)
+class Unmined(Requested):
+    """An unmined message with its newest attempt, and what the market asks of it now (`wanted`).
 
-    message_id: str
-    sender: str
+    `number` and `kind` are the attempt's; `highest`: the highest of each fee over all attempts of the nonce.
+    """
+
     nonce: int
-    to: str
-    data: bytes
-    value_wei: int
-    gas_limit: int
-    intent: str
+    intent: Intent
     raise_asked: bool
     number: int
-    kind: str
+    kind: AttemptKind
     highest: Fees
     wanted: Fees
-    standing: Standing
+    attempt: PendingAttempt
 
 
-def may_be_due(context: RelayerContext, look: Look, market: Market) -> list[Unmined]:
-    """Those that may be due, lowest nonces first: thousands that only wait in line are not read at every tick."""
+def may_be_due(context: RelayerContext, snapshot: ChainSnapshot, market: Market) -> list[Unmined]:
+    """Those that may need another attempt, lowest nonces first. Thousands that only wait behind a lower nonce are not read
+    at every tick."""
     found: list[Unmined] = []
     with transaction(context.sessions) as session:
-        for address, view in look.signers.items():
-            next_since = _next_since(session, context, look, address)
-            rows = session.execute(_query(context, look, market, address, view.latest))
-            found += [_unmined(row, address, look, market, next_since) for row in rows]
+        for address, view in snapshot.signers.items():
+            next_since = _next_since(session, context, snapshot, address)
+            rows = session.execute(_query(context, snapshot, market, address, view.latest))
+            found += [_unmined(row, address, snapshot, market, next_since) for row in rows]
     return found
 
 
-def _unmined(row: Any, address: str, look: Look, market: Market, next_since: int) -> Unmined:
-    # An empty transaction is in no hurry: its message's deadline has passed, or its caller gave it up.
-    urgency = market.urgency(row.deadline if row.intent == "none" else None)
-    is_next = row.nonce == look.signers[address].latest
+def _unmined(row: Row[Any], address: str, snapshot: ChainSnapshot, market: Market, next_since: int) -> Unmined:
+    # An empty transaction is not urgent: its message's deadline has passed, or its caller gave it up.
+    urgency = market.urgency(row.deadline if row.intent == Intent.NONE else None)
+    is_next = row.nonce == snapshot.signers[address].latest
     return Unmined(
         message_id=row.message_id,
         sender=address,
@@ -66,39 +66,41 @@ def _unmined(row: Any, address: str, look: Look, market: Market, next_since: int
         data=bytes(row.data),
         value_wei=row.value_wei,
         gas_limit=row.gas_limit,
-        intent=row.intent,
+        intent=Intent(row.intent),
         raise_asked=row.raise_asked,
         number=row.number,
-        kind=row.kind,
+        kind=AttemptKind(row.kind),
         highest=Fees(int(row.highest_max_fee), int(row.highest_tip)),
         wanted=market.fees(urgency),
-        standing=Standing(
+        attempt=PendingAttempt(
             fees=Fees(row.max_fee_per_gas_wei, row.max_priority_fee_per_gas_wei),
-            waited_blocks=look.head - row.head,
+            waited_blocks=snapshot.head - row.head,
             waited_sec=float(row.age),
-            waited_blocks_next_in_line=look.head - max(row.head, next_since) if is_next else 0,
+            waited_blocks_next_in_line=snapshot.head - max(row.head, next_since) if is_next else 0,
             refused_by_price=row.refused,
             urgency=urgency,
         ),
     )
 
 
-def _next_since(session: Session, context: RelayerContext, look: Look, address: str) -> int:
-    """The block that mined the nonce before the one that is next, so that this one became next in line; 0 where the
-    first nonce given here is next. A stranger's transaction mined it at `observed_block` or before; one whose block is
-    not known yet was mined just now, as far as anybody can tell."""
-    by_stranger = case((Message.status == "conflict", Message.observed_block))
+def _next_since(session: Session, context: RelayerContext, snapshot: ChainSnapshot, address: str) -> int:
+    """The block since which the signer's lowest unmined nonce is first in line: the one that mined the nonce before it.
+
+    0 where this is the first nonce that was given here. Where an external transaction used the previous nonce, its message's
+    `observed_block` is an upper bound; a block that is not known yet counts as the head.
+    """
+    by_external = case((Message.status == TransactionStatus.CONFLICT, Message.observed_block))
     previous = (
-        select(func.coalesce(Message.block_number, by_stranger, look.head))
-        .join(Slot, Slot.message_id == Message.message_id)
-        .where(Slot.chain_id == context.settings.chain_id, Slot.address == address)
-        .where(Slot.nonce == look.signers[address].latest - 1)
+        select(func.coalesce(Message.block_number, by_external, snapshot.head))
+        .join(NonceRow, NonceRow.message_id == Message.message_id)
+        .where(NonceRow.chain_id == context.settings.chain_id, NonceRow.address == address)
+        .where(NonceRow.nonce == snapshot.signers[address].latest - 1)
     )
     return session.scalar(previous) or 0
 
 
-def _query(context: RelayerContext, look: Look, market: Market, address: str, latest: int) -> Select[Any]:
-    """Whatever another attempt could be signed for; see `relayer.lifecycle.replace` and `why_raise`, which decide."""
+def _query(context: RelayerContext, snapshot: ChainSnapshot, market: Market, address: str, latest: int) -> Select[Any]:
+    """Every message for which another attempt could be signed; `relayer.lifecycle.replace` and `why_raise` decide."""
     own = (
         Attempt.chain_id == Message.chain_id,
         Attempt.address == Message.from_address,
@@ -113,7 +115,7 @@ def _query(context: RelayerContext, look: Look, market: Market, address: str, la
     )
     age = func.extract("epoch", func.clock_timestamp() - newest.c.created_at)
     after = case((Message.deadline.is_(None), RAISE_AFTER_BLOCKS), else_=RAISE_AFTER_BLOCKS_MOST_URGENT)
-    waited = or_(newest.c.head <= look.head - after, age >= RAISE_AFTER_SEC)
+    waited = or_(newest.c.head <= snapshot.head - after, age >= RAISE_AFTER_SEC)
     cheap = newest.c.max_fee_per_gas_wei < market.base_fee_wei
     return (
         select(
@@ -128,10 +130,10 @@ def _query(context: RelayerContext, look: Look, market: Market, address: str, la
         .join(newest, true())
         .join(Signer, (Signer.chain_id == Message.chain_id) & (Signer.address == Message.from_address))
         .where(Message.chain_id == context.settings.chain_id, Message.from_address == address)
-        .where(Message.status.in_(UNMINED), Signer.state.in_(("active", "draining")), Message.nonce >= latest)
+        .where(Message.status.in_(UNMINED), Signer.state.in_(REPLACING), Message.nonce >= latest)
         .where(
             or_(
-                Message.intent != "none",
+                Message.intent != Intent.NONE,
                 Message.raise_asked,
                 and_(waited, or_(Message.nonce == latest, cheap, refused)),
             )
@@ -140,5 +142,5 @@ def _query(context: RelayerContext, look: Look, market: Market, address: str, la
     )  # fmt: skip
 
 
-def _highest(fee: Any, own: tuple[ColumnElement[bool], ...]) -> ScalarSelect[Any]:
+def _highest(fee: InstrumentedAttribute[int], own: tuple[ColumnElement[bool], ...]) -> ScalarSelect[int | None]:
     return select(func.max(fee)).where(*own).correlate(Message).scalar_subquery()

@@ -1,27 +1,27 @@
 """Lifting a quarantine by proof: every transaction of the key that is none of the relayer's is read from the chain and
 recorded, and only then may the key be used again.
 
-Nothing is recorded that two endpoints do not see alike, where two answer. No transaction is open while nodes are asked:
-what was read is checked again under the signer's lock, which the giving of nonces takes too.
+Where two endpoints answer, only what both see alike is recorded. No transaction is open while nodes are asked: what was read
+before is checked again under the signer's lock, which `sign_queued` takes, too, to give out nonces.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import structlog
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
-from web3 import Web3
 
 from apps.common.database import transaction
+from apps.ethereum.addresses import checksummed
 from apps.ethereum.jsonrpc import Endpoint, RpcError, Unanswered
-from relayer.api.errors import NotQuarantined, OccupantUnknown, ReleaseUnfinished, SignerNotAtRest, SignerNotFound
+from relayer.api.errors import NonceUserUnknown, NotQuarantined, ReleaseUnfinished, SignerNotAtRest, SignerNotFound
 from relayer.chain.evidence import blocks_using, elsewhere, transaction_in
-from relayer.chain.snapshot import Look, answered, look_at_chain, read_receipt
+from relayer.chain.snapshot import ChainSnapshot, NodeObject, answered, read_chain, read_receipt
 from relayer.context import RelayerContext
-from relayer.store.models import FINAL, OPEN, ForeignClaim, ForeignTransaction, Message, Signer, Slot
+from relayer.store.models import ExternalMatch, ExternalTransaction, Message, NonceRow, Signer
+from relayer.store.states import FINAL, OPEN, NonceState, SignerState
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +30,7 @@ NONCES_PER_CALL = 100
 
 @dataclass(frozen=True)
 class _Use:
-    """What used a nonce, as one endpoint tells it. Fields as in `ForeignTransaction`."""
+    """What used a nonce, as one endpoint tells it. Fields as in `ExternalTransaction`."""
 
     nonce: int
     block_number: int
@@ -44,8 +44,11 @@ class _Use:
 
 @dataclass(frozen=True)
 class _Case:
-    """A quarantined key as the database knows it. `taken`: nonces below `next_nonce` that a stranger took and that are
-    not recorded yet, with the messages they were taken from. `recorded`: nonces above, by a release not finished yet."""
+    """A quarantined key as the database knows it.
+
+    `taken`: nonces below `next_nonce` that external transactions used and that are not recorded yet, with the messages that
+    owned them. `recorded`: nonces whose external transactions are recorded, by this release's earlier calls or before.
+    """
 
     address: str
     next_nonce: int
@@ -56,14 +59,14 @@ class _Case:
 def release(context: RelayerContext, address: str) -> str:
     """Record what used the key besides the relayer, and set it to ``paused``; returns its checksummed address.
 
-    Raises `SignerNotFound`, `NotQuarantined`, `SignerNotAtRest`, `OccupantUnknown`, `ReleaseUnfinished` (what was found
+    Raises `SignerNotFound`, `NotQuarantined`, `SignerNotAtRest`, `NonceUserUnknown`, `ReleaseUnfinished` (what was found
     so far is recorded, the key stays quarantined) or `ChainUnavailable`.
     """
     case = _read_case(context, address)
-    look = look_at_chain(context, [])
-    chain_nonce = _nonce_at_rest(look, case)
+    snapshot = read_chain(context, [])
+    chain_nonce = _nonce_at_rest(snapshot, case)
     unknown = [*case.taken, *(nonce for nonce in range(case.next_nonce, chain_nonce) if nonce not in case.recorded)]
-    uses = _identify(context, look, case, sorted(unknown)[:NONCES_PER_CALL])
+    uses = _identify(context, snapshot, case, sorted(unknown)[:NONCES_PER_CALL])
     finished = len(uses) == len(unknown)
     with transaction(context.sessions) as session:
         signer = _quarantined(session, context.settings.chain_id, address, lock=True)
@@ -73,11 +76,11 @@ def release(context: RelayerContext, address: str) -> str:
         _record(session, signer, case, uses)
         if finished:
             signer.next_nonce = max(signer.next_nonce, chain_nonce)
-            signer.state = "paused"
+            signer.state = SignerState.PAUSED
             signer.updated_at = func.clock_timestamp()
     if not finished:
         raise ReleaseUnfinished(f"{len(unknown) - len(uses)} nonces are not looked up yet. Call again.")
-    log.warning("signer_released", address=case.address, next_nonce=chain_nonce, foreign_transactions=len(uses))
+    log.warning("signer_released", address=case.address, next_nonce=chain_nonce, external_transactions=len(uses))
     return case.address
 
 
@@ -85,14 +88,16 @@ def _read_case(context: RelayerContext, address: str) -> _Case:
     with transaction(context.sessions) as session:
         signer = _quarantined(session, context.settings.chain_id, address)
         _refuse_open(session, signer)
-        own = (ForeignTransaction.chain_id == signer.chain_id, ForeignTransaction.address == signer.address)
-        recorded = frozenset(session.scalars(select(ForeignTransaction.nonce).where(*own)))
-        slots = session.execute(
-            select(Slot.nonce, Slot.message_id).where(
-                Slot.chain_id == signer.chain_id, Slot.address == signer.address, Slot.state == "foreign"
+        own = (ExternalTransaction.chain_id == signer.chain_id, ExternalTransaction.address == signer.address)
+        recorded = frozenset(session.scalars(select(ExternalTransaction.nonce).where(*own)))
+        used_externally = session.execute(
+            select(NonceRow.nonce, NonceRow.message_id).where(
+                NonceRow.chain_id == signer.chain_id,
+                NonceRow.address == signer.address,
+                NonceRow.state == NonceState.EXTERNAL,
             )
         )
-        taken = {row.nonce: row.message_id for row in slots if row.nonce not in recorded}
+        taken = {row.nonce: row.message_id for row in used_externally if row.nonce not in recorded}
         return _Case(signer.address, signer.next_nonce, taken, recorded)
 
 
@@ -101,7 +106,7 @@ def _quarantined(session: Session, chain_id: int, address: str, *, lock: bool = 
     row = session.scalars(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise SignerNotFound
-    if row.state != "quarantined":
+    if row.state != SignerState.QUARANTINED:
         raise NotQuarantined(f"The key is {row.state}; only a quarantined one can be released.")
     return row
 
@@ -115,9 +120,10 @@ def _refuse_open(session: Session, signer: Signer) -> None:
         raise SignerNotAtRest(f"{len(under_way)} messages have not ended; the first is {under_way[0]}.")
 
 
-def _nonce_at_rest(look: Look, case: _Case) -> int:
-    """The key's nonce, where latest, pending and the horizon's are one, and the chain has lost none of ours."""
-    view = look.signers.get(case.address)
+def _nonce_at_rest(snapshot: ChainSnapshot, case: _Case) -> int:
+    """The key's nonce on the chain. Raises `SignerNotAtRest` unless it is the same at the latest block, with what is pending
+    and at the horizon, and not below the nonces that were given here."""
+    view = snapshot.signers.get(case.address)
     if view is None:
         raise SignerNotFound("The key of this address is not held here.")
     if not view.latest == view.pending == view.settled:
@@ -130,62 +136,62 @@ def _nonce_at_rest(look: Look, case: _Case) -> int:
     return view.settled
 
 
-def _identify(context: RelayerContext, look: Look, case: _Case, nonces: Sequence[int]) -> list[_Use]:
-    """What used each nonce, where this look's endpoint can tell it and every other that answers tells the same."""
+def _identify(context: RelayerContext, snapshot: ChainSnapshot, case: _Case, nonces: Sequence[int]) -> list[_Use]:
+    """What used each nonce, as the snapshot's endpoint tells it; raises unless every other endpoint that answers tells the
+    same."""
     try:
         low = _unused_at(context, case, nonces)
-        places = blocks_using(look.endpoint, case.address, nonces, low, look.horizon)
-        uses = _read_uses(look.endpoint, case.address, places)
+        places = blocks_using(snapshot.endpoint, case.address, nonces, low, snapshot.horizon)
+        uses = _read_uses(snapshot.endpoint, case.address, places)
     except (RpcError, Unanswered, TypeError, ValueError) as error:
-        log.warning("occupant_not_found", address=case.address, kind=type(error).__name__)
+        log.warning("nonce_user_not_found", address=case.address, kind=type(error).__name__)
         uses = None
     if uses is None:
-        raise OccupantUnknown
+        raise NonceUserUnknown
 
     def ask(endpoint: Endpoint) -> tuple[int, bool, list[_Use] | None]:
         return (
             endpoint.number,
-            _rests_there(endpoint, look, case.address),
+            _rests_there(endpoint, snapshot, case.address),
             _read_uses(endpoint, case.address, places),
         )
 
-    answers, needed = elsewhere(context.settings, context.endpoints, look, ask)
+    answers, needed = elsewhere(context.settings, context.endpoints, snapshot, ask)
     for number, at_rest, seen in answers:
         if not at_rest:
             raise SignerNotAtRest(f"Endpoint {number} sees another nonce of the key, or another chain.")
         if seen != uses:
-            raise OccupantUnknown(f"Endpoint {number} does not hold the same transactions in the same blocks.")
+            raise NonceUserUnknown(f"Endpoint {number} does not hold the same transactions in the same blocks.")
     if 1 + len(answers) < needed:
         raise SignerNotAtRest(f"{1 + len(answers)} endpoints answer, and {needed} must agree.")
     return uses
 
 
 def _unused_at(context: RelayerContext, case: _Case, nonces: Sequence[int]) -> int:
-    """A block, as late as is known, at which none of these nonces was used: the one before that in which a lower
-    nonce was."""
+    """The latest block known at which none of these nonces was used: the one before that in which a lower nonce was used."""
     if not nonces:
         return 0
     chain_id = context.settings.chain_id
-    ours = select(func.max(Message.block_number)).where(
+    own = select(func.max(Message.block_number)).where(
         Message.chain_id == chain_id,
         Message.from_address == case.address,
         Message.status.in_(FINAL),
         Message.nonce < nonces[0],
     )
-    foreign = select(func.max(ForeignTransaction.block_number)).where(
-        ForeignTransaction.chain_id == chain_id,
-        ForeignTransaction.address == case.address,
-        ForeignTransaction.nonce < nonces[0],
+    external = select(func.max(ExternalTransaction.block_number)).where(
+        ExternalTransaction.chain_id == chain_id,
+        ExternalTransaction.address == case.address,
+        ExternalTransaction.nonce < nonces[0],
     )
     with transaction(context.sessions) as session:
-        return max(session.scalar(ours) or 1, session.scalar(foreign) or 1) - 1
+        return max(session.scalar(own) or 1, session.scalar(external) or 1) - 1
 
 
-def _rests_there(endpoint: Endpoint, look: Look, address: str) -> bool:
-    """Whether this endpoint, too, sees the key at rest at that nonce, on a chain that holds the horizon's block."""
-    places: tuple[Any, ...] = ("latest", "pending", {"blockHash": look.horizon_hash})
+def _rests_there(endpoint: Endpoint, snapshot: ChainSnapshot, address: str) -> bool:
+    """Whether this endpoint, too, sees the key at rest at that nonce, on a chain that has the horizon's block."""
+    places: tuple[object, ...] = ("latest", "pending", {"blockHash": snapshot.horizon_hash})
     counts = endpoint.batch([("eth_getTransactionCount", [address, place]) for place in places])
-    settled = look.signers[address].settled
+    settled = snapshot.signers[address].settled
     return all(isinstance(count, str) and int(count, 16) == settled for count in counts)
 
 
@@ -201,7 +207,7 @@ def _read_uses(endpoint: Endpoint, address: str, places: Mapping[int, int]) -> l
         return None
 
 
-def _read_use(endpoint: Endpoint, address: str, nonce: int, block: Mapping[str, Any]) -> _Use:
+def _read_use(endpoint: Endpoint, address: str, nonce: int, block: NodeObject) -> _Use:
     number, block_hash = int(block["number"], 16), block["hash"]
     found = transaction_in(block, address, nonce)
     if found is None:
@@ -219,7 +225,7 @@ def _read_use(endpoint: Endpoint, address: str, nonce: int, block: Mapping[str, 
         block_number=number,
         block_hash=block_hash,
         tx_hash=found["hash"],
-        to_address=str(Web3.to_checksum_address(found["to"])) if found.get("to") else None,
+        to_address=checksummed(found["to"]) if found.get("to") else None,
         value_wei=int(found["value"], 16),
         data=bytes.fromhex(found["input"][2:]),
         success=receipt.success,
@@ -227,17 +233,17 @@ def _read_use(endpoint: Endpoint, address: str, nonce: int, block: Mapping[str, 
 
 
 def _record(session: Session, signer: Signer, case: _Case, uses: Sequence[_Use]) -> None:
-    """Store what was found. What took a message's own slot with that message's payload was a lost attempt of it, so no
-    other message may claim it."""
+    """Store what was found. An external transaction in a message's own nonce with that message's payload was an attempt of
+    it that the database has lost, so it is linked to that message, and to no other."""
     key = {"chain_id": signer.chain_id, "address": signer.address}
     for use in uses:
         message_id = case.taken.get(use.nonce)
         values = {**key, **asdict(use), "message_id": message_id}
-        session.execute(insert(ForeignTransaction).values(values).on_conflict_do_nothing())
+        session.execute(insert(ExternalTransaction).values(values).on_conflict_do_nothing())
         message = session.get(Message, message_id) if message_id else None
         if message is not None and use.success and _payload(message) == (use.to_address, use.value_wei, use.data):
             values = {**key, "nonce": use.nonce, "message_id": message_id}
-            session.execute(insert(ForeignClaim).values(values).on_conflict_do_nothing())
+            session.execute(insert(ExternalMatch).values(values).on_conflict_do_nothing())
 
 
 def _payload(message: Message) -> tuple[str, int, bytes]:

@@ -1,7 +1,7 @@
 """From queued to signed: policy, simulation and funds first, then nonces and signatures, stored in one transaction.
 
-Signing itself happens before that transaction, for the nonces that are next, as a signer may be far away; what was
-signed for a nonce that turns out taken is thrown away and never leaves the process. Nothing has been sent when the
+Signing itself happens before that transaction, for the nonces that are next, as a signer may answer slowly. A signature
+for a nonce that was given away meanwhile is thrown away and never leaves the process. Nothing has been sent when the
 transaction commits: a crash before it leaves queued messages, and a crash after it leaves bytes that the pump sends.
 No reply, error or time-out ever leads to another nonce.
 """
@@ -17,18 +17,20 @@ from sqlalchemy.orm import Session
 from apps.common.crashpoint import crashpoint
 from apps.common.database import transaction
 from relayer.chain.doubts import doubted, nonce_of
-from relayer.chain.snapshot import Look, OpenMessage
+from relayer.chain.snapshot import ChainSnapshot
 from relayer.context import RelayerContext
 from relayer.lifecycle.candidates import candidates, oldest, senders, unpayable
-from relayer.lifecycle.choosing import DAY_GAS, choose, day_value, note_lack, purse_of
-from relayer.lifecycle.external import end_done
+from relayer.lifecycle.choosing import GAS_CAP_REACHED, choose, note_lack, spendable_of, value_cap_reached
+from relayer.lifecycle.external import end_done_externally
 from relayer.lifecycle.fees import Fees
 from relayer.signing.policy import Refusal
-from relayer.signing.preflight import Queued, expire_queued, judge_all, lock_queued, note, reject, set_reason
-from relayer.signing.spending_caps import DailySums
+from relayer.signing.preflight import expire_queued, judge_all
+from relayer.signing.spending_caps import SpendingSums
 from relayer.signing.transactions import SignatureMismatch, Signed, SignerUnavailable, Unsigned
 from relayer.store.events import Event, record_all
+from relayer.store.messages import OpenMessage, Queued, lock_queued, note, reject, set_reason
 from relayer.store.models import Signer
+from relayer.store.states import SignerState
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +42,11 @@ class _Planned:
     signed: Signed
 
 
-def assign(context: RelayerContext, look: Look, messages: Sequence[OpenMessage]) -> tuple[int, list[str]]:
+def sign_queued(
+    context: RelayerContext, snapshot: ChainSnapshot, messages: Sequence[OpenMessage]
+) -> tuple[int, list[str]]:
     """Sign what may be signed; returns how many were signed, and the messages that ended (rejected, expired)."""
-    ended = [*end_done(context), *expire_queued(context)]
+    ended = [*end_done_externally(context), *expire_queued(context)]
     signed = 0
     waiting = senders(context)
     in_doubt = _in_doubt(context, waiting)
@@ -52,26 +56,26 @@ def assign(context: RelayerContext, look: Look, messages: Sequence[OpenMessage])
             for row in oldest(context, address, "signer_doubted"):
                 note(context, row, "signer_doubted", detail)
             continue
-        # A key that was taken out of the settings may still be looked at, for what it has under way. Not a quarantined
-        # one: a transaction of it that is not recorded yet may have executed them, and this end says that nothing was.
-        if address not in context.settings.keyring and state != "quarantined":
+        # No key is held any more that could sign these. They are not rejected while the key is quarantined: another sender
+        # may have executed them with it, which is not recorded yet, and `rejected` says that nothing was done.
+        if address not in context.settings.keyring and state != SignerState.QUARANTINED:
             for row in oldest(context, address):
                 ended += reject(context, row, Refusal("unknown_signer", f"No key of {address} is held here."))
             continue
-        if state != "active":
+        if state != SignerState.ACTIVE:
             for row in oldest(context, address, "signer_not_active"):
                 note(context, row, "signer_not_active", "Nothing is signed with this key now; see /v1/signers.")
             continue
-        purse = purse_of(context, look, messages, address)
-        allowed, refused = judge_all(context, look, unpayable(context, address, purse.available_wei))
+        spendable = spendable_of(context, snapshot, messages, address)
+        allowed, refused = judge_all(context, snapshot, unpayable(context, address, spendable.available_wei))
         ended += refused
         for row in allowed:
-            note_lack(context, row, row.value_wei - purse.available_wei)
-        allowed, refused = judge_all(context, look, candidates(context, address, purse.available_wei))
+            note_lack(context, row, row.value_wei - spendable.available_wei)
+        allowed, refused = judge_all(context, snapshot, candidates(context, address, spendable.available_wei))
         ended += refused
-        chosen, refused = choose(context, look, allowed, purse)
+        chosen, refused = choose(context, snapshot, allowed, spendable)
         ended += refused
-        signed += _sign_and_store(context, look, chosen, nonce)
+        signed += _sign_and_store(context, snapshot, chosen, nonce)
     return signed, ended
 
 
@@ -82,7 +86,9 @@ def _in_doubt(context: RelayerContext, addresses: Iterable[str]) -> set[str]:
         return {subjects[subject] for subject in doubted(session, list(subjects))}
 
 
-def _sign_and_store(context: RelayerContext, look: Look, rows: Sequence[tuple[Queued, Fees]], first_nonce: int) -> int:
+def _sign_and_store(
+    context: RelayerContext, snapshot: ChainSnapshot, rows: Sequence[tuple[Queued, Fees]], first_nonce: int
+) -> int:
     planned: list[_Planned] = []
     for row, fees in rows:
         unsigned = Unsigned(
@@ -101,55 +107,55 @@ def _sign_and_store(context: RelayerContext, look: Look, rows: Sequence[tuple[Qu
         except (SignatureMismatch, SignerUnavailable) as error:
             log.error("not_signed", message_id=row.message_id, address=row.sender, kind=type(error).__name__)
             note(context, row, "signer_failed", "The signer did not sign what was asked; it is asked again.")
-            break  # the same signer has the rest too
+            break  # the rest has the same signer
     if not planned:
         return 0
-    found = _store(context, look, planned)
+    found = _store(context, snapshot, planned)
     crashpoint("relayer.assigned")
     return found
 
 
-def _store(context: RelayerContext, look: Look, planned: Sequence[_Planned]) -> int:
+def _store(context: RelayerContext, snapshot: ChainSnapshot, planned: Sequence[_Planned]) -> int:
     """The one transaction in which messages get their nonces and signatures. See `relayer.store.models` for the lock order.
 
-    Nonces have no gap: of a plan whose n-th message is gone by now, only what stands before it is stored.
+    Nonces have no gap: where the n-th message of the plan has changed meanwhile, only those before it are stored.
     """
     settings = context.settings
     sender, first = planned[0].unsigned.sender, planned[0].unsigned.nonce
     with transaction(context.sessions) as session:
         queued = lock_queued(session, [plan.queued.message_id for plan in planned])
-        sums = DailySums(session, context)
+        sums = SpendingSums(session, context)
         signer = session.scalars(
             select(Signer)
-            .where(Signer.chain_id == settings.chain_id, Signer.address == sender, Signer.state == "active")
+            .where(Signer.chain_id == settings.chain_id, Signer.address == sender, Signer.state == SignerState.ACTIVE)
             .with_for_update()
         ).one_or_none()
         if signer is None or signer.next_nonce != first:
             return 0
-        borne: list[_Planned] = []
+        stored: list[_Planned] = []
         for plan in planned:
             message_id = plan.queued.message_id
             if message_id not in queued:
                 break
-            # Both were looked at when the plan was made: another tick has signed meanwhile.
-            if not sums.bear_value(plan.queued.proposal):
-                set_reason(session, message_id, {"code": "daily_value_over_cap", "detail": day_value(context)})
+            # The caps allowed it when the plan was made: another tick has signed meanwhile.
+            if not sums.add_value(plan.queued.proposal):
+                set_reason(session, message_id, {"code": "daily_value_over_cap", "detail": value_cap_reached(context)})
                 break
-            if not sums.bear_gas(plan.unsigned.gas_limit * plan.unsigned.max_fee_wei):
-                set_reason(session, message_id, {"code": "daily_gas_over_cap", "detail": DAY_GAS})
+            if not sums.add_gas(plan.unsigned.gas_limit * plan.unsigned.max_fee_wei):
+                set_reason(session, message_id, {"code": "daily_gas_over_cap", "detail": GAS_CAP_REACHED})
                 break
-            borne.append(plan)
-        _give_slots(session, look, borne)
-        signer.next_nonce = first + len(borne)
+            stored.append(plan)
+        _give_nonces(session, snapshot, stored)
+        signer.next_nonce = first + len(stored)
         signer.updated_at = func.clock_timestamp()
         session.flush()
         crashpoint("relayer.assigning")
-    return len(borne)
+    return len(stored)
 
 
-# The slots, the signed bytes in them, and the messages that own them: one statement, however many they are. None of
-# these messages existed for the chain when it was looked at, so they are in no block up to the horizon of that look.
-_GIVE_SLOTS = text(
+# The nonces, the signed bytes, and the messages that own them: one statement, however many they are. None of these messages
+# was signed when the chain was read, so they are in no block up to the horizon of that snapshot.
+_GIVE_NONCES = text(
     """
     WITH new AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
@@ -171,8 +177,8 @@ _GIVE_SLOTS = text(
 )
 
 
-def _give_slots(session: Session, look: Look, borne: Sequence[_Planned]) -> None:
-    if not borne:
+def _give_nonces(session: Session, snapshot: ChainSnapshot, stored: Sequence[_Planned]) -> None:
+    if not stored:
         return
     rows = [
         {
@@ -184,17 +190,17 @@ def _give_slots(session: Session, look: Look, borne: Sequence[_Planned]) -> None
             "max_fee": plan.unsigned.max_fee_wei,
             "tip": plan.unsigned.tip_wei,
         }
-        for plan in borne
+        for plan in stored
     ]
-    first = borne[0].unsigned
-    values = {"chain_id": first.chain_id, "address": first.sender, "head": look.head, "horizon": look.horizon}
-    session.execute(_GIVE_SLOTS, {**values, "rows": json.dumps(rows)})
+    first = stored[0].unsigned
+    values = {"chain_id": first.chain_id, "address": first.sender, "head": snapshot.head, "horizon": snapshot.horizon}
+    session.execute(_GIVE_NONCES, {**values, "rows": json.dumps(rows)})
     events = [
         Event(
             plan.queued.message_id,
             "signed",
             {"nonce": plan.unsigned.nonce, "tx_hash": plan.signed.tx_hash, **plan.unsigned.price()},
         )
-        for plan in borne
+        for plan in stored
     ]
     record_all(session, events)

@@ -1,6 +1,6 @@
-"""The caps on 24 hours: what leaves the house, and what gas may cost. One reckoning at a time, over all signers.
+"""The caps on 24 hours: on the value that leaves custody and operator, and on what gas costs; over all signers together.
 
-What a cap does not bear waits until the hours have passed that used it up; it is not refused.
+A message that would pass a cap waits until enough of the spending is more than 24 hours old; it is not refused.
 """
 
 from dataclasses import dataclass
@@ -11,16 +11,18 @@ from sqlalchemy.orm import Session
 from relayer.context import RelayerContext
 from relayer.signing.policy import Proposal, is_internal
 from relayer.store.models import Attempt, Message
+from relayer.store.states import WITHOUT_EFFECT
 
 
 @dataclass
-class DayLeft:
-    """What is left of the caps, read without the lock: for choosing what to sign. `DailySums` has the last word."""
+class CapsLeft:
+    """Wei that the caps still allow, read without the lock: for choosing what to sign. Before signatures are stored,
+    `SpendingSums` checks again under the lock."""
 
     value_wei: int
     gas_wei: int
 
-    def bears_value(self, context: RelayerContext, proposal: Proposal) -> bool:
+    def allows_value(self, context: RelayerContext, proposal: Proposal) -> bool:
         return is_internal(context.rules, proposal) or proposal.value_wei <= self.value_wei
 
     def take(self, context: RelayerContext, proposal: Proposal, gas_wei: int) -> None:
@@ -29,20 +31,20 @@ class DayLeft:
             self.value_wei -= proposal.value_wei
 
 
-def left_of_the_day(session: Session, context: RelayerContext) -> DayLeft:
-    """What the caps bear now; never below zero."""
+def caps_left(session: Session, context: RelayerContext) -> CapsLeft:
+    """What the caps allow now; never below zero."""
     settings = context.settings
-    sums = DailySums(session, context, lock=False)
-    return DayLeft(
+    sums = SpendingSums(session, context, lock=False)
+    return CapsLeft(
         max(0, settings.max_value_per_day_wei - sums.value_wei()), max(0, settings.max_gas_per_day_wei - sums.gas_wei())
     )
 
 
-class DailySums:
-    """The sums of the last 24 hours, under a lock that the transaction holds; each bearing adds to them.
+class SpendingSums:
+    """The sums of the last 24 hours, under a lock that the transaction holds until its end; what is added counts from then on.
 
     A sum is read when it is first asked for. Gas counts as limit times the highest fee cap signed, until the receipt
-    says what it was.
+    tells what it cost.
     """
 
     def __init__(self, session: Session, context: RelayerContext, *, lock: bool = True) -> None:
@@ -50,11 +52,11 @@ class DailySums:
         self._context = context
         self._value_wei: int | None = None
         self._gas_wei: int | None = None
-        if lock:
+        if lock:  # the name is that of earlier releases, whose workers may run beside this one
             session.execute(text("SELECT pg_advisory_xact_lock(hashtext('relayer_daily_sums'))"))
 
-    def bear_value(self, proposal: Proposal) -> bool:
-        """Whether the cap bears this too. Moves inside the house are free."""
+    def add_value(self, proposal: Proposal) -> bool:
+        """Count this value too, and return True, where the cap allows it. Moves between custody and operator are free."""
         if is_internal(self._context.rules, proposal):
             return True
         after = self.value_wei() + proposal.value_wei
@@ -63,7 +65,8 @@ class DailySums:
         self._value_wei = after
         return True
 
-    def bear_gas(self, more_wei: int) -> bool:
+    def add_gas(self, more_wei: int) -> bool:
+        """Count this much gas too, and return True, where the cap allows it."""
         after = self.gas_wei() + more_wei
         if after > self._context.settings.max_gas_per_day_wei:
             return False
@@ -82,12 +85,12 @@ class DailySums:
 
     def _value(self) -> int:
         settings = self._context.settings
-        house = [str(value).lower() for value in (settings.custody_address, settings.operator_address) if value]
+        ours = [str(value).lower() for value in (settings.custody_address, settings.operator_address) if value]
         found = self._session.scalar(
             select(func.coalesce(func.sum(Message.value_wei), 0)).where(
                 self._lately(),
-                Message.status.not_in(("reverted", "cancelled", "expired", "rejected", "conflict")),
-                func.lower(Message.to_address).not_in(house),
+                Message.status.not_in(WITHOUT_EFFECT),
+                func.lower(Message.to_address).not_in(ours),
             )
         )
         return int(found or 0)

@@ -1,21 +1,22 @@
-"""Where a payout never goes: nobody's addresses, and the protocol's contracts, most of which take ETH and keep it.
+"""Where a payout never goes: addresses that no user has, and the protocol's contracts, most of which keep ETH for good.
 
-stETH is the worst of them: plain ETH sent to it is staked for whoever sent it. What is known without a chain stands here;
-what the protocol itself names is read from its locator and kept for a while.
+stETH is the worst of them: plain ETH that is sent to it is staked for its sender. What is known without a chain stands
+here; what the protocol itself names is read from its locator and kept for a while.
 """
 
 import time
 from collections.abc import Mapping
 
 from eth_utils.abi import function_signature_to_4byte_selector
-from eth_utils.address import is_address, to_checksum_address
+from eth_utils.address import is_address
 
+from apps.ethereum.addresses import checksummed
 from apps.ethereum.jsonrpc import Endpoint, RpcError, Unanswered
 
 RESERVED_BELOW = 0x10000  # precompiles are 0x01..0x11 and 0x0100 today; new ones come next to them
 ANEW_AFTER_SEC = 600.0
 
-# An address of one chain is nobody's on another, so all of them are refused everywhere.
+# No user has the address of another chain's contract either, so all of them are refused on every chain.
 KNOWN: Mapping[str, str] = {
     "0x000000000000000000000000000000000000dEaD": "a burn address",
     "0xdEAD000000000000000042069420694206942069": "a burn address",
@@ -64,8 +65,8 @@ LOCATOR_NAMES = (
 _WORD_HEX = 66
 
 
-def nobodys(address: str) -> str | None:
-    """What an address is that no payee can have; None where it may be somebody's."""
+def not_a_payee(address: str) -> str | None:
+    """What an address is that no payee can have; None where a payee may have it."""
     if int(address, 16) < RESERVED_BELOW:
         return "reserved for the chain's own contracts"
     return _KNOWN.get(address.lower())
@@ -113,5 +114,5 @@ def _addresses(endpoint: Endpoint, contract: str, names: tuple[str, ...]) -> dic
                 continue
             raise Unanswered(f"{name}: the node cannot say")
         if isinstance(result, str) and len(result) == _WORD_HEX and 0 < int(result, 16) < 2**160:
-            found[str(to_checksum_address("0x" + result[-40:]))] = name
+            found[checksummed("0x" + result[-40:])] = name
     return found

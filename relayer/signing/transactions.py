@@ -1,11 +1,12 @@
-"""What is signed, and the proof that it was: signed bytes are decoded and compared before anybody stores them.
+"""What is signed, and the proof that it was: signed bytes are decoded and compared before they are stored.
 
-So a wrong library or a hostile signer cannot make the relayer send what nobody asked for.
+So neither a faulty library nor a hostile signer can make the relayer send what no message asks for. RLP and EIP-1559 are
+written out here: eth-account, which takes fields in any form, needs about four times as long for a signature.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import rlp
 from coincurve import PublicKey
@@ -49,11 +50,11 @@ class Signed:
 
 
 class Signer(Protocol):
-    """Signs for some addresses. It only signs: it never sends, and nobody believes it."""
+    """Signs for some addresses. It only signs, it never sends; what it returns is checked by `verify`."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Checksummed, known without asking anybody."""
+        """Checksummed, known without a call."""
 
     def sign(self, unsigned: Unsigned) -> bytes:
         """The raw signed transaction; raises `SignerUnavailable`."""
@@ -117,7 +118,7 @@ def encode(unsigned: Unsigned, signature: tuple[int, int, int]) -> bytes:
     return bytes(_EIP_1559 + rlp.encode([*_body(unsigned), *(_big_endian(part) for part in signature)]))
 
 
-def _body(unsigned: Unsigned) -> list[Any]:
+def _body(unsigned: Unsigned) -> list[bytes | list[bytes]]:
     """The nine fields that are signed, as EIP-1559 orders and RLP encodes them; the access list is empty."""
     prices = (unsigned.tip_wei, unsigned.max_fee_wei)
     numbers = [_big_endian(value) for value in (unsigned.chain_id, unsigned.nonce, *prices, unsigned.gas_limit)]

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import distinct_on
@@ -17,10 +16,10 @@ from relayer.store.models import MessageEvent, one_of
 class Event:
     message_id: str
     type: str
-    body: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, object] = field(default_factory=dict)
 
 
-def record(session: Session, message_id: str, kind: str, body: Mapping[str, Any] | None = None) -> None:
+def record(session: Session, message_id: str, kind: str, body: Mapping[str, object] | None = None) -> None:
     """Append one event; see `record_all`."""
     record_all(session, [Event(message_id, kind, body or {})])
 
@@ -69,7 +68,7 @@ def record_all(session: Session, events: Sequence[Event]) -> None:
     session.execute(_APPEND, {"rows": json.dumps(rows)})
 
 
-def digest(previous: str, message_id: str, number: int, kind: str, body: Mapping[str, Any]) -> str:
+def digest(previous: str, message_id: str, number: int, kind: str, body: Mapping[str, object]) -> str:
     """SHA-256 over the previous digest and the entry, as sorted JSON."""
     text = json.dumps([previous, message_id, number, kind, dict(body)], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

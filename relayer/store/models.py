@@ -1,13 +1,13 @@
-"""Tables of the relayer. Constraints carry the safety; locks and leases only save work.
+"""Tables of the relayer. Safety rests on their constraints; locks only save work.
 
-Lock order: messages in order of acceptance, the daily sums, then the signer. A message owns at most one slot (signer
-and nonce), for life; all attempts of a slot share its nonce, so at most one of them can ever be executed. What a
-message asks for, its nonce, its attempts and its history are never changed, and an end is final: triggers see to it.
+Lock order: messages in order of acceptance, the sums of `relayer.signing.spending_caps`, then the signer. A message owns at
+most one nonce of one signer, for life; all its attempts share that nonce, so at most one of them can ever be executed. What
+a message asks for, its nonce, its attempts and its history are never changed, and an end is final: triggers see to it.
+Which states there are is said in `relayer.store.states`.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -33,13 +33,8 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mappe
 
 from apps.common.database import new_metadata
 from apps.common.wei import WeiColumn
+from relayer.store.states import UNFINISHED
 
-OPEN = ("signed", "broadcast", "mined")
-FINAL = ("confirmed", "reverted", "cancelled", "expired", "rejected", "conflict")
-STATUSES = ("queued", *OPEN, *FINAL)
-UNMINED = ("signed", "broadcast")
-INTENTS = ("none", "cancel", "expire", "reject")
-SIGNER_STATES = ("active", "draining", "paused", "quarantined")
 Time = DateTime(timezone=True)
 
 
@@ -49,8 +44,8 @@ class Base(DeclarativeBase):
 
 class Signer(Base):
     """A key's next nonce. `state`: ``active``; ``draining``: what has a nonce goes on, nothing else gets one;
-    ``paused``: nothing is signed or sent; ``quarantined``: somebody else used the key, and nothing new is signed until
-    what they did is recorded."""
+    ``paused``: nothing is signed or sent; ``quarantined``: another sender used the key, and nothing new is signed until
+    what it did is recorded."""
 
     __tablename__ = "signers"
 
@@ -63,13 +58,13 @@ class Signer(Base):
 
 
 class Doubt(Base):
-    """What a look at the chain suggested and nothing has confirmed yet, see `relayer.chain.doubts`: seen at `seen` heads, the
-    last of them `head`, and not there at `clean` heads since."""
+    """What one snapshot of the chain suggested and nothing has confirmed yet, see `relayer.chain.doubts`: seen at `seen` heads,
+    the last of them `head`, and absent at `clean` heads since."""
 
     __tablename__ = "doubts"
 
     subject: Mapped[str] = mapped_column(Text, primary_key=True)
-    evidence: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    evidence: Mapped[dict[str, object]] = mapped_column(JSONB)
     head: Mapped[int] = mapped_column(BigInteger)
     seen: Mapped[int] = mapped_column(Integer)
     clean: Mapped[int] = mapped_column(Integer, server_default=text("0"))
@@ -77,7 +72,7 @@ class Doubt(Base):
 
 
 class Message(Base):
-    """What a caller asked for, under its name, and how it stands.
+    """What a caller asked to be signed and sent, under its `message_id`, and how it stands.
 
     `request` is the canonical body, for telling a replay from a reuse. `observed_block`: while the message is not
     final, it was certainly in no block up to this one; see `relayer.lifecycle.finalize`. `intent` only asks for an empty
@@ -89,7 +84,7 @@ class Message(Base):
         Index("ix_messages_status", "status", "seq"),
         Index("ix_messages_block", "block_number", postgresql_where=text("block_number IS NOT NULL")),
         Index("ix_messages_unfinished", "seq", postgresql_where=text(
-            "status IN ('queued', 'signed', 'broadcast', 'mined')")),
+            "status IN (" + ", ".join(f"'{status}'" for status in UNFINISHED) + ")")),
         Index("ix_messages_signed_at", "signed_at"),
         ForeignKeyConstraint(
             ["chain_id", "from_address", "nonce", "message_id"],
@@ -100,10 +95,10 @@ class Message(Base):
 
     message_id: Mapped[str] = mapped_column(Text, primary_key=True)
     seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
-    request: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    request: Mapped[dict[str, str | None]] = mapped_column(JSONB)
     purpose: Mapped[str | None] = mapped_column(Text)
     status: Mapped[str] = mapped_column(Text)
-    reason: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    reason: Mapped[dict[str, str] | None] = mapped_column(JSONB(none_as_null=True))
     intent: Mapped[str] = mapped_column(Text, server_default=text("'none'"))
     raise_asked: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     chain_id: Mapped[int] = mapped_column(BigInteger)
@@ -120,14 +115,15 @@ class Message(Base):
     observed_block: Mapped[int | None] = mapped_column(BigInteger)
     observed_head: Mapped[int | None] = mapped_column(BigInteger)
     gas_cost_wei: Mapped[int | None] = mapped_column(WeiColumn)
-    revert: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    revert: Mapped[dict[str, str] | None] = mapped_column(JSONB(none_as_null=True))
     signed_at: Mapped[datetime | None] = mapped_column(Time)
     created_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
     updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
 
 
-class Slot(Base):
-    """A nonce of a signer, given to one message for ever. `state`: ``open``, ``settled`` or ``foreign``."""
+class NonceRow(Base):
+    """A nonce of a signer, and the message that owns it for life. `state`: ``open``; ``settled``: one of the message's own
+    attempts used it; ``foreign``: an external transaction did. `settled_by`: the hash of what used it."""
 
     __tablename__ = "slots"
     __table_args__ = (
@@ -171,7 +167,7 @@ class Attempt(Base):
 
 
 class Send(Base):
-    """Evidence of one handing-over of bytes to one node; written before it, completed with the reply after it."""
+    """Evidence that an attempt's bytes were sent to one node; written before it is done, completed with the reply."""
 
     __tablename__ = "sends"
     __table_args__ = (Index("ix_sends_tx_hash", "tx_hash", "endpoint", "id"),)
@@ -194,17 +190,18 @@ class MessageEvent(Base):
     message_id: Mapped[str] = mapped_column(ForeignKey("messages.message_id"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     type: Mapped[str] = mapped_column(Text)
-    body: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    body: Mapped[dict[str, object]] = mapped_column(JSONB)
     previous_digest: Mapped[str] = mapped_column(Text)
     digest: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
 
 
-class ForeignTransaction(Base):
-    """What used a nonce of a key and is none of the relayer's attempts, as found on the chain at a release.
+class ExternalTransaction(Base):
+    """An external transaction: what used a nonce of a key and is none of the relayer's attempts, as found on the chain at a
+    release.
 
     `tx_hash`, `value_wei`, `data` and `success` are null where no transaction of the key's used the nonce (EIP-7702);
-    `to_address` also where a contract was made. `message_id`: the message whose slot it took, where it took one.
+    `to_address` also where a contract was made. `message_id`: the message that owned the nonce, where one did.
     """
 
     __tablename__ = "foreign_transactions"
@@ -224,8 +221,8 @@ class ForeignTransaction(Base):
     found_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
 
 
-class ForeignClaim(Base):
-    """The message whose effect a foreign transaction was. Each takes the other's place once."""
+class ExternalMatch(Base):
+    """Links one external transaction to the one message that it fulfilled (unique both ways)."""
 
     __tablename__ = "foreign_claims"
     __table_args__ = (
@@ -243,7 +240,7 @@ class ForeignClaim(Base):
 
 
 class Heartbeat(Base):
-    """When a periodic work last came to its end, by the database's clock; ops look at its age."""
+    """When a periodic task last ran to its end, by the database's clock; an alert fires when it is too old."""
 
     __tablename__ = "heartbeats"
 

@@ -8,8 +8,10 @@ import json
 import sys
 from typing import Any
 
+from apps.clients.shapes.protocols import WithdrawalItem
+from apps.common.shapes import dump
 from apps.common.wei import ETHER
-from apps.protocols.builders import build_claim, build_request, build_submit
+from apps.protocols.builders import Builders
 from apps.protocols.chain import Chain
 from apps.protocols.withdrawals import read_statuses
 from tests.support.lido import Desk, start_desk
@@ -48,17 +50,17 @@ def main() -> int:
 def _stake(desk: Desk, tap: Tap, chain: Chain, users: int) -> float:
     """One submit for all of a batch's stakes."""
     tap.requests.clear()
-    built = build_submit(chain, users * STAKE_WEI)
-    return _tell("stake: one submit", users, desk.send(built), tap)
+    built = Builders(chain).submit(users * STAKE_WEI)
+    return _tell("stake: one submit", users, desk.send(dump(built)), tap)
 
 
 def _unstake(desk: Desk, tap: Tap, chain: Chain, users: int) -> float:
     """One requestWithdrawals, an element a user."""
     tap.requests.clear()
-    items: list[dict[str, Any]] = [
-        {"reference": str(number), "amount_wei": ETHER // 100 + number} for number in range(users)
-    ]
-    return _tell("unstake: one requestWithdrawals", users, desk.send(build_request(chain, items)), tap)
+    items = [WithdrawalItem(reference=str(number), amount_wei=ETHER // 100 + number) for number in range(users)]
+    return _tell(
+        "unstake: one requestWithdrawals", users, desk.send(dump(Builders(chain).request_withdrawals(items))), tap
+    )
 
 
 def _claim(desk: Desk, tap: Tap, chain: Chain, users: int) -> None:
@@ -66,7 +68,7 @@ def _claim(desk: Desk, tap: Tap, chain: Chain, users: int) -> None:
     desk.oracle.finalize()
     desk.approve(desk.operator, 2**256 - 1)
     tap.requests.clear()
-    _tell("claim: one claimWithdrawalsTo", users, desk.send(build_claim(chain, ids)), tap)
+    _tell("claim: one claimWithdrawalsTo", users, desk.send(dump(Builders(chain).claim(ids))), tap)
 
 
 def _polls(desk: Desk, tap: Tap, chain: Chain) -> dict[int, int]:

@@ -23,10 +23,10 @@ import psycopg2
 import requests
 
 from apps.clients.ledger import LedgerClient
+from apps.clients.shapes.ledger import NewMovement
 from apps.common.database import make_engine, make_sessions
 from apps.common.settings import normalise_database_url
 from apps.ledger import append_only_proof
-from apps.ledger.posting import NewMovement
 from apps.ledger.service import LedgerService
 from migrations import runner
 from tests.bench.pgbench import run_pgbench
@@ -63,7 +63,7 @@ def main() -> int:
     with start_postgres(durable=True) as server:
         peer = _peer_python()
         tpcb, hordak = server.create("tpcb"), server.create("hordak")
-        ours, untied = _ledger_database(server), _ledger_database(server)
+        ours, untied = ledger_database(server), ledger_database(server)
         for statement in UNTIED:
             _execute(untied, statement)
         run_pgbench(server, tpcb, "-i", "-q", "-s", "10")
@@ -100,7 +100,7 @@ def main() -> int:
     return 0
 
 
-def _ledger_database(server: Server) -> str:
+def ledger_database(server: Server) -> str:
     url = server.create("ledger")
     runner.upgrade("ledger", url)
     for user in range(1, USERS + 1):
@@ -139,41 +139,42 @@ def _run_client(client: Client, url: str, seed: int, start: Any) -> int:
     return made
 
 
-def _service(url: str) -> LedgerService:
+def ledger_service(url: str) -> LedgerService:
     database_url = normalise_database_url(url)
     engine = make_engine(database_url, pool_size=1)
     poster = make_engine(database_url, pool_size=1, autocommit=True)
-    return LedgerService(make_sessions(engine), poster, append_only_proof(engine))
+    return LedgerService(make_sessions(engine), poster, append_only_proof(engine), POOL)
 
 
 def _service_client(url: str) -> Call:
-    service = _service(url)
+    service = ledger_service(url)
 
     def call(draw: random.Random) -> int:
-        assert service.post(_deposit(draw)).status == 201
+        assert service.post(deposit(draw)).status == 201
         return 1
 
     return call
 
 
 def _batch_client(url: str) -> Call:
-    service = _service(url)
-    return lambda draw: int(service.post_batch([_deposit(draw) for _ in range(BATCH)])[0]["posted"])
+    service = ledger_service(url)
+    return lambda draw: int(service.post_batch([deposit(draw) for _ in range(BATCH)]).posted)
 
 
 def _http_client(url: str) -> Call:
     client = LedgerClient(url, KEY, timeout=60)
 
     def call(draw: random.Random) -> int:
-        new = _deposit(draw)
-        client.post_movement(new.message_id, new.kind, new.pool_id, new.user_id, new.amount_wei)
+        new = deposit(draw)
+        client.post_movement(new.message_id, new.kind, POOL, new.user_id, new.amount_wei)
         return 1
 
     return call
 
 
-def _deposit(draw: random.Random) -> NewMovement:
-    return NewMovement(str(uuid.uuid4()), "deposit", POOL, f"u{draw.randint(1, USERS)}", 5, None)
+def deposit(draw: random.Random) -> NewMovement:
+    user = f"u{draw.randint(1, USERS)}"
+    return NewMovement(message_id=str(uuid.uuid4()), kind="deposit", pool_id=POOL, user_id=user, amount_wei=5)
 
 
 @contextmanager

@@ -21,10 +21,11 @@ import requests
 import structlog
 from eth_account import Account
 
+from apps.clients.shapes.relayer import NewTransaction
 from apps.common.database import make_engine
+from apps.common.shapes import load
 from apps.common.wei import ETHER
 from migrations import runner
-from relayer.api.schemas import NewTransactionSchema
 from relayer.api.service import RelayerService
 from tests.support.anvil import start_anvil
 from tests.support.postgres import start_postgres
@@ -142,8 +143,7 @@ def _in_flight(node: Node, database_url: str) -> tuple[float, float, float]:
         house.context, make_engine(house.context.settings.database_url, autocommit=True), wake=lambda: None
     )
     for number in range(IN_FLIGHT):
-        body = NewTransactionSchema().load(_body(f"flight:{number}", number + 1))
-        service.accept(body)
+        service.accept(load(NewTransaction, _body(f"flight:{number}", number + 1)))
     while house.pump().signed:
         pass
     node.rpc("evm_setBlockGasLimit", hex(21_000 * PER_BLOCK))

@@ -16,6 +16,7 @@ from itertools import count
 from sqlalchemy import create_engine, text
 
 from apps.clients.rewards import RewardsClient, stake_delta
+from apps.clients.shapes.rewards import NewAccrual, NewStakeDeltas, StakeDelta
 from apps.common.settings import normalise_database_url
 from apps.common.wei import ETHER, GWEI
 from apps.rewards import create_app
@@ -97,7 +98,7 @@ def _accruals(service: RewardsService) -> dict[str, float]:
     for _ in range(ACCRUALS):
         for pool_id, times in taken.items():
             started = time.perf_counter()
-            service.accrue(message_id=f"a:{next(names)}", pool_id=pool_id, new_rewards_wei=12_345_678, source="bench")
+            service.accrue(_accrual(f"a:{next(names)}", pool_id, 12_345_678))
             times.append(time.perf_counter() - started)
     return {pool_id: statistics.median(times) for pool_id, times in taken.items()}
 
@@ -105,16 +106,20 @@ def _accruals(service: RewardsService) -> dict[str, float]:
 def _loss(service: RewardsService, wei: int) -> float:
     """Below one gwei it is held against every position and nothing more; from there on it is settled into them."""
     started = time.perf_counter()
-    service.accrue(message_id=f"loss:{wei}", pool_id="million", new_rewards_wei=-wei, source="bench")
+    service.accrue(_accrual(f"loss:{wei}", "million", -wei))
     return time.perf_counter() - started
 
 
 def _delta_batch(service: RewardsService, size: int) -> None:
     items = [
-        {"message_id": f"d:{next(names)}", "user_id": f"u{number}", "staked_delta_wei": ETHER, "exiting_delta_wei": 0}
+        StakeDelta(message_id=f"d:{next(names)}", user_id=f"u{number}", staked_delta_wei=ETHER, exiting_delta_wei=0)
         for number in range(size)
     ]
-    service.change_stakes(pool_id="staked", deltas=items)
+    service.change_stakes(NewStakeDeltas(pool_id="staked", deltas=items))
+
+
+def _accrual(message_id: str, pool_id: str, wei: int) -> NewAccrual:
+    return NewAccrual(message_id=message_id, pool_id=pool_id, new_rewards_wei=wei, source="bench")
 
 
 def _delta_http(client: RewardsClient, size: int) -> None:

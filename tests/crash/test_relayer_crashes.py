@@ -13,7 +13,8 @@ from sqlalchemy import select
 
 from apps.common.database import transaction
 from relayer import create_app
-from relayer.store.models import FINAL, OPEN, STATUSES, Message
+from relayer.store.models import Message
+from relayer.store.states import FINAL, OPEN, STATUSES
 from tests.support import naive
 from tests.support.anvil import start_anvil
 from tests.support.chaos import RECEIPT, SEND, Chaos, chaos_proxy

@@ -15,7 +15,7 @@ import requests
 from apps.local import postgres as local
 from apps.local.postgres import Postgres, unprivileged_account
 from migrations import runner
-from relayer.store.models import FINAL
+from relayer.store.states import FINAL
 from tests.support.anvil import start_anvil
 from tests.support.chaos import SEND, chaos_proxy
 from tests.support.ports import free_port

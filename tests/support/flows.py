@@ -14,12 +14,12 @@ from apps.clients.ledger import LedgerClient
 from apps.common.database import make_engine, transaction
 from apps.common.settings import normalise_database_url
 from apps.devnet.deployment import set_balance
+from apps.flow.lease import acquire
+from apps.flow.runner import run
 from apps.pool.context import PoolContext, make_context
-from apps.pool.flows.batches import STEPS
+from apps.pool.flows.batches import BatchFlow
 from apps.pool.flows.batching import open_batches
-from apps.pool.flows.engine import run_batch
-from apps.pool.flows.leases import claim
-from apps.pool.flows.reserving import run_request
+from apps.pool.flows.requests import run_request
 from apps.pool.flows.withdrawal_claim import poll_open
 from apps.pool.models import Batch, Request, Walk, Withdrawal
 from apps.pool.reads import PoolReads
@@ -36,7 +36,8 @@ from relayer.context import RelayerContext
 from relayer.lifecycle.pump import pump_once
 from relayer.signing.signers import parse_keys
 from relayer.signing.transactions import Keyring
-from relayer.store.models import FINAL, Message
+from relayer.store.models import Message
+from relayer.store.states import FINAL
 from tests.support.lido import PURSE_WEI, Desk
 from tests.support.protocols import KEY, POOL, make_settings, running_ledger, serving
 from tests.support.relayer import OPERATOR_KEY
@@ -117,7 +118,7 @@ class Flows:
         return open_batches(self.context, POOL, self.context.protocols.state())
 
     def batches(self) -> int:
-        return self._each(Batch, lambda row: run_batch(self.context, row, STEPS[(row.kind, row.status)]))
+        return self._each(Batch, lambda row: run(BatchFlow(self.context), row))
 
     def pump(self) -> None:
         pump_once(self.relayer)
@@ -190,7 +191,7 @@ class Flows:
         with transaction(self.relayer.sessions) as session:
             return session.scalar(select(Message.message_id).where(Message.status.not_in(FINAL)).limit(1)) is not None
 
-    def _each(self, model: Any, step: Callable[[Any], None]) -> int:
+    def _each(self, model: Any, step: Callable[[Any], object]) -> int:
         """Run every row that waits for a time, as if its time had come."""
         with transaction(self.context.sessions) as session:
             session.execute(
@@ -198,7 +199,7 @@ class Flows:
                 .where(model.next_run_at.is_not(None))
                 .values(next_run_at=func.now() - text("interval '1 s'"))
             )
-        rows = claim(self.context.sessions, model, self.context.settings.lease_sec, limit=100)
+        rows = acquire(self.context.sessions, model, self.context.settings.lease_sec, limit=100)
         for row in rows:
             step(row)
         return len(rows)
@@ -212,7 +213,7 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
     custody = changes.pop("custody", operator)
     relayer_changes = changes.pop("relayer", {})
     url = {name: make_database(name) for name in ("ledger", "rewards", "protocols", "pool", "relayer")}
-    base: dict[str, Any] = {"app_env": "test", "internal_keys": (KEY,), "broker_url": DEAD_BROKER, "pool_id": POOL}
+    base: dict[str, Any] = {"app_env": "test", "internal_keys": (KEY,), "pool_id": POOL}
     with ExitStack() as stack:
         books = stack.enter_context(running_ledger(url["ledger"]))
         fee = changes.pop("reward_fee_bps", 0)
@@ -245,6 +246,7 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
         )
         settings = PoolSettings(
             **base,
+            broker_url=DEAD_BROKER,
             http_port=8104,
             database_url=normalise_database_url(url["pool"]),
             ledger_url=books.url,

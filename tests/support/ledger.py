@@ -129,7 +129,6 @@ def ledger_settings(database_url: str) -> LedgerSettings:
         http_port=8101,
         internal_keys=(KEY,),
         database_url=normalise_database_url(database_url),
-        broker_url="redis://127.0.0.1:1/0",
         pool_id=POOL,
     )
 

@@ -32,6 +32,11 @@ class Block:
                 return port
         raise AssertionError(f"all {BLOCK} ports of a block are in use")
 
+    def close(self) -> None:
+        """Give the block back."""
+        if self._lock is not None:
+            self._lock.close()
+
 
 _block = Block()
 

@@ -66,7 +66,7 @@ class House:
 
 
 def live_a_life(desk: Desk) -> None:
-    """Every kind of item, with strangers' doings in between."""
+    """Every kind of item, with what other users do in between."""
     desk.submit(desk.operator, 100 * ETHER)
     desk.oracle.stranger_submit(50 * ETHER)
     desk.oracle.rebase(10 * ETHER)
@@ -93,7 +93,6 @@ def make_settings(desk: Desk, database_url: str, **changes: Any) -> ProtocolsSet
         "http_port": 8102,
         "internal_keys": (KEY,),
         "database_url": normalise_database_url(database_url),
-        "broker_url": "redis://127.0.0.1:1/0",
         "pool_id": POOL,
         "rpc_urls": (desk.rpc_url,),
         "rpc_timeout_sec": 20.0,
@@ -134,7 +133,6 @@ def running_ledger(database_url: str) -> Iterator[Books]:
         http_port=8101,
         internal_keys=(KEY,),
         database_url=normalise_database_url(database_url),
-        broker_url="redis://127.0.0.1:1/0",
         pool_id=POOL,
     )
     with serving(create_ledger(settings)) as url:

@@ -99,7 +99,6 @@ def make_settings(database_url: str, fee_bps: int = 0) -> RewardsSettings:
         http_port=8103,
         internal_keys=(KEY,),
         database_url=normalise_database_url(database_url),
-        broker_url="redis://127.0.0.1:1/0",
         pool_id=POOL,
         reward_fee_bps=fee_bps,
     )

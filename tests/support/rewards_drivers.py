@@ -12,11 +12,22 @@ from sqlalchemy.exc import DBAPIError
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.clients.rewards import RewardsClient, stake_delta
+from apps.clients.shapes.rewards import (
+    NewAccrual,
+    NewClaim,
+    NewRelease,
+    NewStakeDeltas,
+    PositionsQuery,
+    StakeDelta,
+    StakeDeltasAnswer,
+)
 from apps.common.errors import Conflict
 from apps.common.idempotency import Answer
+from apps.common.shapes import dump
 from apps.common.wire import new_id
 from apps.rewards import index_math
 from apps.rewards.index_math import PoolState, PositionState
+from tests.support.conservation import conserved
 from tests.support.rewards_model import Delta, Numbers, Refused
 
 SPREAD = ("fee_wei", "distributed_wei", "parked_wei", "acc_reward_per_share", "weight_wei")
@@ -102,7 +113,7 @@ class MathDriver:
         }
 
     def differences(self) -> list[Any]:
-        return [] if index_math.conserved(self.state, self.held.values()) else ["not conserved"]
+        return [] if conserved(self.state, self.held.values()) else ["not conserved"]
 
     def _fall(self) -> int:
         return index_math.bearable_fall(self.held.values(), self.state.index)
@@ -127,35 +138,38 @@ class ServiceDriver:
         self.reads = app.extensions["reads"]
 
     def accrue(self, name: str, reward: int) -> Numbers:
-        return self._spread(lambda: self.service.accrue(**self._id(name), new_rewards_wei=reward, source="model"))
+        return self._spread(
+            lambda: self.service.accrue(NewAccrual(**self._id(name), new_rewards_wei=reward, source="model"))
+        )
 
     def release(self, name: str, amount: int) -> Numbers:
-        return self._spread(lambda: self.service.release_parked(**self._id(name), amount_wei=amount))
+        return self._spread(lambda: self.service.release_parked(NewRelease(**self._id(name), amount_wei=amount)))
 
     def stake(self, name: str, deltas: Sequence[Delta]) -> Numbers:
         items = [
-            {
-                "message_id": f"{self.pool_id}:{name}:{number}",
-                "user_id": user,
-                "staked_delta_wei": staked,
-                "exiting_delta_wei": exiting,
-            }
+            StakeDelta(
+                message_id=f"{self.pool_id}:{name}:{number}",
+                user_id=user,
+                staked_delta_wei=staked,
+                exiting_delta_wei=exiting,
+            )
             for number, (user, staked, exiting) in enumerate(deltas)
         ]
-        return self._call(lambda: self.service.change_stakes(pool_id=self.pool_id, deltas=items))
+        new = NewStakeDeltas(pool_id=self.pool_id, deltas=items)
+        return self._call(lambda: self.service.change_stakes(new))
 
     def claim(self, name: str, user: str) -> Numbers:
-        found = self._call(lambda: self.service.claim(**self._id(name), user_id=user))
+        found = self._call(lambda: self.service.claim(NewClaim(**self._id(name), user_id=user)))
         return {"claimed_wei": int(found["claimed_wei"])}
 
     def pool(self) -> Numbers:
-        return _numbers(self.reads.pool(self.pool_id))
+        return _numbers(dump(self.reads.pool(self.pool_id)))
 
     def positions(self) -> dict[str, Numbers]:
-        return _by_user(self.reads.positions(self.pool_id, after=None, limit=PAGE)["items"])
+        return _by_user(dump(self.reads.positions(PositionsQuery(pool_id=self.pool_id, limit=PAGE)))["items"])
 
     def differences(self) -> list[Any]:
-        return list(self.app.extensions["audits"].run(self.pool_id)["differences"])
+        return list(self.service.audit(self.pool_id).differences)
 
     def _id(self, name: str) -> dict[str, str]:
         return {"message_id": f"{self.pool_id}:{name}", "pool_id": self.pool_id}
@@ -164,7 +178,7 @@ class ServiceDriver:
         found = self._call(work)
         return {name: int(found[name]) for name in SPREAD}
 
-    def _call(self, work: Callable[[], Answer]) -> dict[str, Any]:
+    def _call(self, work: Callable[[], Answer | StakeDeltasAnswer]) -> dict[str, Any]:
         with self.app.app_context():
             try:
                 answer = work()
@@ -172,6 +186,8 @@ class ServiceDriver:
                 raise Refused(refusal.code) from refusal
             except DBAPIError as error:
                 raise Broken from error
+            if not isinstance(answer, Answer):
+                return dump(answer)
             body: dict[str, Any] = answer.response().get_json()
         if answer.status >= 400:
             raise Refused(body["code"])

@@ -111,7 +111,7 @@ RELAYER_TRANSACTION = {
     "message_id": "text", "purpose": "text?", "status": "text", "reason": (_REASON,), "from": "A", "to": "A",
     "data": "H", "value_wei": "W", "gas_limit": "I", "deadline": "T?", "nonce": "I?", "tx_hash": "H?",
     "block_number": "I?", "block_hash": "H?", "confirmations": "I", "observed_block": "I?", "gas_cost_wei": "W?",
-    "revert": ({"name": "text", "detail": "text"},),
+    "revert": ({"name": "text", "detail": "text"},), "passing": "text?",
     "attempts": [
         {"tx_hash": "H", "kind": "text", "max_fee_per_gas_wei": "W", "max_priority_fee_per_gas_wei": "W", "created_at": "T"}
     ],

@@ -33,6 +33,22 @@ READS = {
 }
 
 
+@dataclass(frozen=True)
+class Program:
+    """Which Python runs which tree: the one that tests run in, unless a test brings another."""
+
+    python: str = sys.executable
+    tree: Path = ROOT
+
+    def start(
+        self, module: str, *arguments: str, environment: Mapping[str, str], stderr: int | None = subprocess.DEVNULL
+    ) -> "subprocess.Popen[bytes]":
+        """``python -m module`` in an environment that is given whole but for the two paths."""
+        own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(self.tree), **environment}
+        command = [self.python, "-m", module, *arguments]
+        return subprocess.Popen(command, env=own, cwd=self.tree, stdout=subprocess.DEVNULL, stderr=stderr)
+
+
 @dataclass
 class Service:
     """One running service, and a caller of the house."""
@@ -41,6 +57,7 @@ class Service:
     port: int
     process: "subprocess.Popen[bytes]"
     key: str = KEY
+    environment: Mapping[str, str] = field(default_factory=dict)
     session: requests.Session = field(default_factory=requests.Session)
 
     @property
@@ -78,19 +95,18 @@ class Service:
 
 
 @contextmanager
-def running(name: str, environment: Mapping[str, str], key: str = KEY, healthy: int = 200) -> Iterator[Service]:
+def running(
+    name: str, environment: Mapping[str, str], key: str = KEY, healthy: int = 200, program: Program | None = None
+) -> Iterator[Service]:
     """Start one service by its own command, wait until its status page says 200, and end it with the block.
 
     `healthy` is what the page says instead where a part of the service is missing on purpose.
     """
     tally.count("services")
     port = free_port()
-    command = [sys.executable, "-m", "relayer" if name == "relayer" else f"apps.{name}"]
-    own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HTTP_PORT": str(port), "INTERNAL_API_KEY": KEY}
-    process = subprocess.Popen(
-        command, env={**own, **environment}, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    service = Service(name, port, process, key)
+    whole = {"HTTP_PORT": str(port), "INTERNAL_API_KEY": KEY, **environment}
+    process = (program or Program()).start("relayer" if name == "relayer" else f"apps.{name}", environment=whole)
+    service = Service(name, port, process, key, whole)
     try:
         deadline = time.monotonic() + 120
         while not _says(service, healthy):
@@ -118,7 +134,9 @@ def broker() -> Iterator[str]:
 
 
 @contextmanager
-def five_services(desk: Desk, make_database: Callable[[str], str]) -> Iterator[dict[str, Service]]:
+def five_services(
+    desk: Desk, make_database: Callable[[str], str], program: Program | None = None
+) -> Iterator[dict[str, Service]]:
     """All of them, each on a database of its own, with one node and one broker, and knowing each other."""
     lido = {
         "CUSTODY_ETH_ADDRESS": desk.custody,
@@ -138,7 +156,7 @@ def five_services(desk: Desk, make_database: Callable[[str], str]) -> Iterator[d
                 own = {"DATABASE_URL": url, "ETH_RPC_URL": desk.rpc_url, "RELAYER_HTTP_API_KEY": KEY}
             urls = {f"{other.upper()}_BASE_URL": service.url for other, service in found.items()}
             environment = {**own, **lido, **urls, "CELERY_BROKER_URL": broker_url}
-            found[name] = stack.enter_context(running(name, environment))
+            found[name] = stack.enter_context(running(name, environment, program=program))
         yield found
 
 

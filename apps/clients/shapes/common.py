@@ -1,8 +1,11 @@
-"""Shapes that several services answer with."""
+"""Shapes that several services answer with or take."""
 
 from dataclasses import dataclass
 
-from apps.common.shapes import Time
+import marshmallow as ma
+
+from apps.common import wire
+from apps.common.shapes import Time, given
 
 
 @dataclass(frozen=True)
@@ -39,3 +42,39 @@ class AuditPage:
 
     items: list[Audit]
     next: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberPageQuery:
+    """The query of a list whose cursor is a number: of a row, a block, a sequence."""
+
+    limit: int = given(wire.limit_field, load_default=wire.DEFAULT_LIMIT)
+    after: str | None = given(wire.cursor_field, regex=wire.NUMBER, load_default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdPageQuery:
+    """The query of a list, newest first, whose cursor is an id."""
+
+    limit: int = given(wire.limit_field, load_default=wire.DEFAULT_LIMIT)
+    after: str | None = given(wire.cursor_field, regex=wire.UUID_TEXT, load_default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserPageQuery:
+    """The query of a list in the order of users, whose cursor is one of them."""
+
+    limit: int = given(wire.limit_field, load_default=wire.DEFAULT_LIMIT)
+    after: str | None = given(wire.cursor_field, regex=wire.USER_ID, load_default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolQuery:
+    """A query about one pool; the service's own where none is named."""
+
+    pool_id: str | None = given(wire.pool_id_field, load_default=None)
+
+
+def one_of(names: tuple[str, ...]) -> ma.validate.OneOf:
+    """A check that a text is one of these."""
+    return ma.validate.OneOf(names)

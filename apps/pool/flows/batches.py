@@ -1,42 +1,78 @@
-"""Run the due step of a batch, whatever its kind: the dispatch from (kind, status) to the flow's function."""
+"""Batches as a flow: which function runs for a kind and a status, and what a batch's requests are told."""
+
+from collections.abc import Callable
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
+from apps.clients.base import CallFailed, CallRefused
 from apps.common.database import transaction
+from apps.flow.lease import acquire
+from apps.flow.outcome import Outcome, Park, Wait
+from apps.flow.row import code_of, reason
+from apps.flow.runner import Flow, run
 from apps.pool.context import PoolContext
-from apps.pool.flows.engine import Step, run_batch
-from apps.pool.flows.leases import claim
+from apps.pool.flows.members import park_members, tell_members
 from apps.pool.flows.releasing import release
 from apps.pool.flows.stake import STAKE_STEPS
 from apps.pool.flows.unstake import UNSTAKE_STEPS
 from apps.pool.flows.withdrawal_claim import CLAIM_STEPS
 from apps.pool.models import Batch, BatchTransaction
+from apps.pool.states import BatchKind, BatchStatus
+from apps.pool.walk.booking import WalkHalted
 
-STEPS: dict[tuple[str, str], Step] = {
-    **{("stake", status): step for status, step in STAKE_STEPS.items()},
-    **{("unstake", status): step for status, step in UNSTAKE_STEPS.items()},
-    **{("claim", status): step for status, step in CLAIM_STEPS.items()},
-    **{(kind, "needs_attention"): release for kind in ("stake", "unstake", "claim")},
+HALTED_AGAIN_SEC = 30.0
+
+Step = Callable[[PoolContext, Batch], Outcome]
+
+STEPS: dict[tuple[BatchKind, BatchStatus], Step] = {
+    **{(BatchKind.STAKE, status): step for status, step in STAKE_STEPS.items()},
+    **{(BatchKind.UNSTAKE, status): step for status, step in UNSTAKE_STEPS.items()},
+    **{(BatchKind.CLAIM, status): step for status, step in CLAIM_STEPS.items()},
+    # A parked batch is due only once ops have released it.
+    **{(kind, BatchStatus.NEEDS_ATTENTION): release for kind in BatchKind},
 }
 
 
-def advance(context: PoolContext, batch_id: str | None = None) -> int:
-    """Run the step of the named due batch, or of one due batch; returns how many were taken."""
-    rows = claim(context.sessions, Batch, context.settings.lease_sec, row_id=batch_id)
+class BatchFlow(Flow[Batch]):
+    """Runs a batch's steps; its requests show what it waits for and that it is parked."""
+
+    name = "batch"
+    foreseen = (CallFailed, CallRefused)
+
+    def __init__(self, context: PoolContext) -> None:
+        super().__init__(context.sessions, context.publish)
+        self.context = context
+
+    def step(self, row: Batch) -> Outcome:
+        return STEPS[BatchKind(row.kind), BatchStatus(row.status)](self.context, row)
+
+    def outcome_of(self, row: Batch, error: Exception) -> Outcome | None:
+        if isinstance(error, WalkHalted):  # the walk waits for ops, and so does what shares its lane
+            return Wait(HALTED_AGAIN_SEC, reason(error.code, error.detail))
+        return None
+
+    def waits(self, session: Session, row: Batch, outcome: Wait) -> None:
+        if code_of(outcome.reason) != code_of(row.reason):
+            tell_members(session, row, outcome.reason)
+
+    def parked(self, session: Session, row: Batch, outcome: Park) -> None:
+        park_members(session, row, outcome.reason)
+
+
+def advance(context: PoolContext, batch_id: str | None = None, *, early: bool = False) -> int:
+    """Run the step of the named due batch, or of one due batch; returns how many were taken. `early`: before its time."""
+    flow = BatchFlow(context)
+    rows = acquire(context.sessions, Batch, context.settings.lease_sec, row_id=batch_id, early=early)
     for row in rows:
-        run_batch(context, row, STEPS[(row.kind, row.status)])
+        run(flow, row)
     return len(rows)
 
 
 def transaction_ended(context: PoolContext, message_id: str | None = None) -> int:
     """What the relayer hints at: a transaction has ended, and the batch that waits for it looks before its time."""
     with transaction(context.sessions) as session:
-        batch_id = session.scalar(
-            select(BatchTransaction.batch_id).where(BatchTransaction.message_id == message_id)
-        )  # fmt: skip
+        batch_id = session.scalar(select(BatchTransaction.batch_id).where(BatchTransaction.message_id == message_id))
     if batch_id is None:
-        return 0  # a payout of ops, or a message of somebody else's
-    rows = claim(context.sessions, Batch, context.settings.lease_sec, row_id=batch_id, early=True)
-    for row in rows:
-        run_batch(context, row, STEPS[(row.kind, row.status)])
-    return len(rows)
+        return 0  # a payout of ops, or another caller's message
+    return advance(context, batch_id, early=True)

@@ -16,10 +16,10 @@ from apps.clients.base import CallFailed, CallRefused
 from apps.common.database import transaction
 from apps.common.wei import exact_int
 from apps.common.wire import new_id
+from apps.flow.row import Reason, code_of, reason
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
 from apps.pool.flows.fitting import Hold, Waiting, fit
-from apps.pool.flows.leases import flow_event, reason
 from apps.pool.flows.limits import (
     MAX_ELEMENTS,
     MAX_UNSTAKE_WEI,
@@ -29,14 +29,21 @@ from apps.pool.flows.limits import (
     elements,
     relayer_limits,
 )
+from apps.pool.flows.members import insert_batch
 from apps.pool.flows.transactions import refresh_parked_requests
 from apps.pool.models import Batch, BatchTransaction, Request, Walk
+from apps.pool.states import (
+    BATCH_OPEN,
+    UNDER_WAY,
+    BatchKind,
+    BatchStatus,
+    RequestStatus,
+    TransactionStatus,
+)
 
 log = structlog.get_logger(__name__)
 
 MAX_REQUESTS_PER_STAKE_BATCH = 10_000
-# A parked batch is not open: what holds it up is its own. See `_unstakes_under_way` for the one exception.
-OPEN_STATUSES = ("batched", "submitting", "confirming", "requesting", "claiming")
 # How long the protocol's limit refills for one stake alone, nobody overtaking it: see `apps.pool.flows.fitting`.
 PATIENCE_SEC = 900.0
 # Reasons that batching writes itself and takes back where they hold no more.
@@ -49,7 +56,7 @@ OWN_REASONS = (
 def open_due_batches(context: PoolContext) -> int:
     """Open every batch that is due, for each pool with queued requests; returns how many."""
     with transaction(context.sessions) as session:
-        pools = session.scalars(select(Request.pool_id).where(Request.status == "queued").distinct()).all()
+        pools = session.scalars(select(Request.pool_id).where(Request.status == RequestStatus.QUEUED).distinct()).all()
     if not pools:
         return 0
     try:
@@ -99,7 +106,7 @@ def _open(context: PoolContext, pool_id: str, kind: str, state: dict[str, Any], 
 _UNSTAKE_CAP = Cap(MAX_UNSTAKE_WEI, "unstake_above_limit", f"{TOO_MUCH_TO_UNSTAKE} Cancel this one.")
 
 
-def _obstacle(session: Session, pool_id: str, kind: str, state: dict[str, Any]) -> dict[str, Any] | None:
+def _obstacle(session: Session, pool_id: str, kind: str, state: dict[str, Any]) -> Reason | None:
     """Why no batch can be opened at all now."""
     switches = state["switches"]
     walk = session.get(Walk, pool_id)
@@ -123,12 +130,12 @@ def _explain_outage(context: PoolContext, pools: Sequence[str]) -> None:
 
 
 def _queued_of(pool_id: str, kind: str) -> tuple[ColumnElement[bool], ...]:
-    return Request.pool_id == pool_id, Request.kind == kind, Request.status == "queued"
+    return Request.pool_id == pool_id, Request.kind == kind, Request.status == RequestStatus.QUEUED
 
 
-def _explain(session: Session, which: Sequence[ColumnElement[bool]], why: dict[str, Any] | None) -> None:
+def _explain(session: Session, which: Sequence[ColumnElement[bool]], why: Reason | None) -> None:
     """Show on requests why they wait, or that nothing keeps them any more; once, not at every look."""
-    code = None if why is None else why["code"]
+    code = code_of(why)
     changed = session.scalars(
         update(Request)
         .where(*which, Request.reason["code"].astext.is_distinct_from(code))
@@ -158,7 +165,7 @@ def _due_stakes(
         return []
     room = limits.free_now(*_under_way(session, pool_id))
     now = float(session.scalar(select(func.extract("epoch", func.now()))) or 0)
-    hold = next((Hold.of(row.id, row.context["hold"]) for row in rows if "hold" in row.context), None)
+    hold = next((_hold_of(row) for row in rows if row.hold_since is not None), None)
     found = fit(
         [_waiting(row, int(row.amount_wei or 0)) for row in rows],
         batch=limits.per_tx_wei,
@@ -170,7 +177,7 @@ def _due_stakes(
     chosen = set(found.chosen)
     if found.hold is not None and room is not None:
         holder = next(row for row in rows if row.id == found.hold.request_id)
-        holder.context = {**holder.context, "hold": found.hold.as_context()}
+        holder.hold_since, holder.hold_aside, holder.hold_left = found.hold.since, found.hold.aside, found.hold.left
         session.flush()
         rest = [row.id for row in rows if row.id not in chosen]
         _explain(session, [Request.id.in_(rest)], reason(room.code, room.detail))
@@ -181,13 +188,13 @@ def _under_way(session: Session, pool_id: str) -> tuple[int, int]:
     """Wei of open stake batches, which use up the protocol's limit; and of those, what the relayer has not signed."""
     open_ = (
         Batch.pool_id == pool_id,
-        Batch.kind == "stake",
-        Batch.status.in_(("batched", "submitting", "confirming")),
+        Batch.kind == BatchKind.STAKE,
+        Batch.status.in_(BATCH_OPEN),
     )
     signed = select(BatchTransaction.batch_id).where(
         BatchTransaction.batch_id == Batch.id,
         BatchTransaction.purpose == "submit",
-        BatchTransaction.status != "queued",
+        BatchTransaction.status != TransactionStatus.QUEUED,
     )
     total = func.coalesce(func.sum(Batch.amount_wei), 0)
     unsigned = func.coalesce(func.sum(Batch.amount_wei).filter(~signed.exists()), 0)
@@ -224,10 +231,10 @@ def _unstakes_under_way(pool_id: str) -> tuple[ColumnElement[bool], ...]:
     sent = select(BatchTransaction.batch_id).where(
         BatchTransaction.batch_id == Batch.id,
         BatchTransaction.purpose == "request",
-        BatchTransaction.status.in_(("queued", "signed", "broadcast", "mined", "confirmed")),
+        BatchTransaction.status.in_(UNDER_WAY | {TransactionStatus.CONFIRMED}),
     )
-    parked = and_(Batch.status == "needs_attention", sent.exists())
-    return Batch.pool_id == pool_id, Batch.kind == "unstake", or_(Batch.status.in_(OPEN_STATUSES), parked)
+    parked = and_(Batch.status == BatchStatus.NEEDS_ATTENTION, sent.exists())
+    return Batch.pool_id == pool_id, Batch.kind == BatchKind.UNSTAKE, or_(Batch.status.in_(BATCH_OPEN), parked)
 
 
 def _queued(session: Session, pool_id: str, kind: str, limit: int, most_wei: int | None) -> list[Request]:
@@ -244,7 +251,11 @@ def _queued(session: Session, pool_id: str, kind: str, limit: int, most_wei: int
 
 
 def _waiting(row: Request, size: int) -> Waiting:
-    return Waiting(row.id, size, row.context.get("at_most"))
+    return Waiting(row.id, size, row.at_most)
+
+
+def _hold_of(row: Request) -> Hold:
+    return Hold(row.id, row.hold_since or 0.0, row.hold_aside or 0, row.hold_left or 0)
 
 
 def _is_due(session: Session, rows: Sequence[Request], threshold_wei: int, max_wait_sec: float) -> bool:
@@ -258,27 +269,27 @@ def _is_due(session: Session, rows: Sequence[Request], threshold_wei: int, max_w
 
 
 def _insert_batch(session: Session, pool_id: str, kind: str, rows: Sequence[Request]) -> str:
-    for row in rows:
-        row.context = {name: value for name, value in row.context.items() if name != "hold"}
     batch = Batch(
         id=new_id(),
         kind=kind,
         pool_id=pool_id,
-        status="batched",
-        context={},
         amount_wei=sum(int(row.amount_wei or 0) for row in rows),
         request_count=len(rows),
-        attempts=0,
-        next_run_at=func.now(),
     )
-    session.add(batch)
-    session.flush()
-    session.add(flow_event(batch, "created", "batched", {"requests": len(rows)}))
+    insert_batch(session, batch, {"requests": len(rows)})
     ids = [row.id for row in rows]
     session.execute(
         update(Request)
         .where(Request.id.in_(ids))
-        .values(status="batched", batch_id=batch.id, reason=None, updated_at=func.clock_timestamp()),
+        .values(
+            status=RequestStatus.BATCHED,
+            batch_id=batch.id,
+            reason=None,
+            hold_since=None,
+            hold_aside=None,
+            hold_left=None,
+            updated_at=func.clock_timestamp(),
+        ),
         execution_options={"synchronize_session": False},
     )
     record_events(session, ids)

@@ -7,7 +7,6 @@ half is kept aside for it: it waits at most twice as long as the refill takes, a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,6 @@ class Hold:
     since: float
     aside: int = 0
     left: int = 0
-
-    def as_context(self) -> dict[str, Any]:
-        return {"since": self.since, "aside": str(self.aside), "left": str(self.left)}
-
-    @classmethod
-    def of(cls, request_id: str, stored: dict[str, Any] | None) -> "Hold | None":
-        if stored is None:
-            return None
-        return cls(request_id, float(stored["since"]), int(stored["aside"]), int(stored["left"]))
 
 
 @dataclass(frozen=True)

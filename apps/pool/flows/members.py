@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Integer, cast, func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from apps.common.database import transaction
+from apps.flow.lease import flow_event
+from apps.flow.row import Reason, code_of, seconds
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
-from apps.pool.flows.leases import seconds
-from apps.pool.models import Batch, Request
-from apps.pool.rendering import TERMINAL
+from apps.pool.models import Batch, Request, requests_of
+from apps.pool.states import REQUEST_TERMINAL, BatchKind, BatchStatus, RequestStatus
 
 REQUEUE_AFTER_SEC = 15.0
 REQUEUE_AFTER_MOST_SEC = 900.0
@@ -40,13 +41,13 @@ def members(context: PoolContext, batch_id: str) -> list[Member]:
 def members_in(session: Session, batch_id: str) -> list[Member]:
     query = (
         select(Request.id, Request.user_id, Request.amount_wei)
-        .where(Request.batch_id == batch_id, Request.status.not_in(TERMINAL))
+        .where(Request.batch_id == batch_id, Request.status.not_in(REQUEST_TERMINAL))
         .order_by(Request.id)
     )
     return [Member(row.id, row.user_id, int(row.amount_wei or 0)) for row in session.execute(query)]
 
 
-def move_members(session: Session, batch: Batch, status: str, **values: Any) -> list[str]:
+def move_members(session: Session, batch: Batch, status: RequestStatus, **values: Any) -> list[str]:
     """Move a batch's open requests to a status and record it; returns their ids."""
     ids = [member.request_id for member in members_in(session, batch.id)]
     set_requests(session, ids, status=status, **values)
@@ -54,47 +55,71 @@ def move_members(session: Session, batch: Batch, status: str, **values: Any) -> 
     return ids
 
 
-def requeue_members(session: Session, batch: Batch, why: Mapping[str, Any]) -> None:
+def park_members(session: Session, batch: Batch, why: Reason) -> None:
+    """Show on a batch's open requests that it is parked."""
+    parked = RequestStatus.NEEDS_ATTENTION
+    record_events(session, _update(session, batch, Request.status != parked, status=parked, reason=why))
+
+
+def unpark_members(session: Session, batch: Batch, status: str) -> None:
+    """Let a batch's parked requests go on with it, in the status that it goes back to."""
+    back = RequestStatus.CLAIMING if batch.kind == BatchKind.CLAIM else RequestStatus(status)
+    parked = Request.status == RequestStatus.NEEDS_ATTENTION
+    record_events(session, _update(session, batch, parked, status=back, reason=None))
+
+
+def tell_members(session: Session, batch: Batch, why: Reason | None) -> None:
+    """Show on a batch's open requests what it waits for, or that it does so no more; nothing where that is known."""
+    told = Request.reason["code"].astext
+    known = told.is_distinct_from(code_of(why)) if why is not None else told == code_of(batch.reason)
+    record_events(session, _update(session, batch, known, reason=why))
+
+
+def requeue_members(session: Session, batch: Batch, why: Reason) -> None:
     """Back to the queue, keeping their place in it, after a pause that doubles with each time: a loop that gets nowhere
     slows down, and is seen."""
-    times = func.coalesce(cast(Request.context["requeues"].astext, Integer), 0)
-    pause = func.least(REQUEUE_AFTER_MOST_SEC, REQUEUE_AFTER_SEC * func.power(2, func.least(times, 10)))
+    pause = func.least(REQUEUE_AFTER_MOST_SEC, REQUEUE_AFTER_SEC * func.power(2, func.least(Request.requeues, 10)))
     ids = move_members(
         session,
         batch,
-        "queued",
-        reason=dict(why),
+        RequestStatus.QUEUED,
+        reason=why,
         batch_id=None,
         eligible_at=func.now() + seconds(pause),
-        context=Request.context.op("||")(func.jsonb_build_object("requeues", times + 1)),
+        requeues=Request.requeues + 1,
     )
-    often = session.scalars(
-        select(Request.id).where(
-            Request.id.in_(ids), cast(Request.context["requeues"].astext, Integer) >= KEEPS_FAILING
-        )
-    ).all()
+    often = session.scalars(select(Request.id).where(Request.id.in_(ids), Request.requeues >= KEEPS_FAILING)).all()
     if often:
-        log.error("requests_keep_failing", batch_id=batch.id, requests=len(often), why=dict(why))
+        log.error("requests_keep_failing", batch_id=batch.id, requests=len(often), why=why)
 
 
-def requeue_smaller(session: Session, batch: Batch, why: Mapping[str, Any]) -> None:
+def requeue_smaller(session: Session, batch: Batch, why: Reason) -> None:
     """Back to the queue at once, for batches of half as many at most: what is too much together may pass in parts."""
     count = len(members_in(session, batch.id))
     move_members(
         session,
         batch,
-        "queued",
-        reason=dict(why),
+        RequestStatus.QUEUED,
+        reason=why,
         batch_id=None,
         eligible_at=func.now(),
-        context=Request.context.op("||")(func.jsonb_build_object("at_most", max(1, count // 2))),
+        at_most=max(1, count // 2),
     )
+
+
+def insert_batch(session: Session, batch: Batch, detail: Mapping[str, Any]) -> str:
+    """Insert a new batch, due now, with the first line of its history; returns its id."""
+    batch.status, batch.attempts, batch.next_run_at = BatchStatus.BATCHED, 0, func.now()
+    session.add(batch)
+    session.flush()
+    session.add(flow_event(batch, "created", BatchStatus.BATCHED, detail))
+    return batch.id
 
 
 def left_and_not_requested() -> ColumnElement[bool]:
     """Whether an unstake, joined with its batch, has left the index and has no NFT yet; a parked batch's too."""
-    parked = (Batch.status == "needs_attention") & (Batch.context["parked_status"].astext == "requesting")
-    return or_(Request.status == "requesting", (Request.status == "needs_attention") & parked)
+    parked = (Batch.status == BatchStatus.NEEDS_ATTENTION) & (Batch.parked_status == BatchStatus.REQUESTING)
+    return or_(Request.status == RequestStatus.REQUESTING, (Request.status == RequestStatus.NEEDS_ATTENTION) & parked)
 
 
 def set_requests(session: Session, ids: Iterable[str], **values: Any) -> None:
@@ -102,3 +127,15 @@ def set_requests(session: Session, ids: Iterable[str], **values: Any) -> None:
         update(Request).where(Request.id.in_(list(ids))).values(updated_at=func.clock_timestamp(), **values),
         execution_options={"synchronize_session": False},
     )
+
+
+def _update(session: Session, batch: Batch, which: ColumnElement[bool], **values: Any) -> list[str]:
+    """Change a batch's open requests that `which` chooses; returns their ids."""
+    changed = session.scalars(
+        update(Request)
+        .where(requests_of(batch), Request.status.not_in(REQUEST_TERMINAL), which)
+        .values(updated_at=func.clock_timestamp(), **values)
+        .returning(Request.id),
+        execution_options={"synchronize_session": False},
+    )
+    return list(changed)

@@ -6,15 +6,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from apps.common.database import transaction
+from apps.flow.outcome import Advance, Outcome, Park
+from apps.flow.row import reason
 from apps.pool.context import PoolContext
 from apps.pool.errors import BatchHasEffect
 from apps.pool.flows import stake, unstake, withdrawal_claim
-from apps.pool.flows.leases import Advance, Outcome, Park, reason
 from apps.pool.models import Batch, Resolution
+from apps.pool.states import BatchKind, BatchStatus, ResolutionStatus
 from apps.pool.walk.resolutions import RELEASE_BATCH, Resolutions
 from apps.pool.walk.resolve import mark_applied
-
-LEFT_THE_INDEX = "requesting"
 
 
 def release(context: PoolContext, batch: Batch) -> Outcome:
@@ -22,11 +22,13 @@ def release(context: PoolContext, batch: Batch) -> Outcome:
     with transaction(context.sessions) as session:
         decided = session.scalars(
             select(Resolution).where(
-                Resolution.batch_id == batch.id, Resolution.action == RELEASE_BATCH, Resolution.status == "approved"
+                Resolution.batch_id == batch.id,
+                Resolution.action == RELEASE_BATCH,
+                Resolution.status == ResolutionStatus.APPROVED,
             )
         ).first()
     if decided is None:
-        return Park(batch.reason or reason("attempts_exhausted", "It was parked; nobody has released it."))
+        return Park(batch.reason or reason("attempts_exhausted", "It was parked; no operator has released it."))
     try:
         Resolutions(context).refuse_effects(batch)
     except BatchHasEffect as error:
@@ -44,8 +46,8 @@ def release(context: PoolContext, batch: Batch) -> Outcome:
 
 def _undo(context: PoolContext, batch: Batch) -> Advance:
     code, detail = "released", "Ops released the batch; its requests wait for the next one."
-    if batch.kind == "claim":
+    if batch.kind == BatchKind.CLAIM:
         return withdrawal_claim.drop(batch, code, detail)
-    if batch.kind == "unstake" and batch.context.get("parked_status") == LEFT_THE_INDEX:
+    if batch.kind == BatchKind.UNSTAKE and batch.parked_status == BatchStatus.REQUESTING:
         return unstake.restore(context, batch, code, detail)
     return stake.requeue(batch, code, detail)

@@ -1,22 +1,72 @@
-"""Requests whose first or last money step was not finished inside POST: after an outage, a crash, or a cancel."""
+"""Requests as a flow: the steps that are a request's own, before it is part of a batch.
 
+They run inside the POST and, after a crash, an outage or a cancel, in a worker.
+"""
+
+from collections.abc import Callable
+
+from sqlalchemy.orm import Session
+
+from apps.clients.base import CallFailed, CallRefused
+from apps.flow.lease import acquire, reread
+from apps.flow.outcome import Advance, Outcome, Park
+from apps.flow.runner import Flow, run
 from apps.pool.context import PoolContext
-from apps.pool.flows.leases import claim
-from apps.pool.flows.reserving import run_request
+from apps.pool.feed import record_events
+from apps.pool.flows import reward_claim, stake, unstake
+from apps.pool.flows.lanes import user_lanes
 from apps.pool.models import Request
+from apps.pool.states import RequestKind, RequestStatus
 
 ROWS_PER_MESSAGE = 10
+
+Step = Callable[[PoolContext, Request], Outcome]
+
+STEPS: dict[tuple[RequestKind, RequestStatus], Step] = {
+    (RequestKind.STAKE, RequestStatus.RESERVING): stake.reserve,
+    (RequestKind.STAKE, RequestStatus.QUEUED): stake.cancel,
+    (RequestKind.UNSTAKE, RequestStatus.RESERVING): unstake.reserve,
+    (RequestKind.UNSTAKE, RequestStatus.QUEUED): unstake.cancel,
+    (RequestKind.REWARD_CLAIM, RequestStatus.SETTLING): reward_claim.settle,
+}
+
+
+class RequestFlow(Flow[Request]):
+    """Runs a request's own steps, one at a time for each user; each change of status is an event of the feed."""
+
+    name = "request"
+    foreseen = (CallFailed, CallRefused)
+    lane_busy_sec = 0.1
+
+    def __init__(self, context: PoolContext) -> None:
+        super().__init__(context.sessions, context.publish)
+        self.context = context
+
+    def step(self, row: Request) -> Outcome:
+        with user_lanes(self.context, row.pool_id, [row.user_id]):
+            # Before the lane was ours a slashing may have come off the amount: what was acquired is out of date.
+            row = reread(self.sessions, row)
+            if row.status == RequestStatus.QUEUED and row.intent is None:
+                raise LookupError("a queued request has a step of its own only once its user has taken it back")
+            return STEPS[RequestKind(row.kind), RequestStatus(row.status)](self.context, row)
+
+    def advanced(self, session: Session, row: Request, outcome: Advance) -> None:
+        if outcome.status != row.status:
+            record_events(session, [row.id])
+
+    def parked(self, session: Session, row: Request, outcome: Park) -> None:
+        record_events(session, [row.id])
 
 
 def advance(context: PoolContext, request_id: str | None = None) -> int:
     """Run the step of the named due request, or of up to ten due ones; returns how many were taken."""
-    rows = claim(
-        context.sessions,
-        Request,
-        context.settings.lease_sec,
-        row_id=request_id,
-        limit=1 if request_id else ROWS_PER_MESSAGE,
-    )
+    limit = 1 if request_id else ROWS_PER_MESSAGE
+    rows = acquire(context.sessions, Request, context.settings.lease_sec, row_id=request_id, limit=limit)
     for row in rows:
         run_request(context, row)
     return len(rows)
+
+
+def run_request(context: PoolContext, row: Request) -> None:
+    """Run the step of a leased request and write its outcome; never raises for what a later run can heal."""
+    run(RequestFlow(context), row)

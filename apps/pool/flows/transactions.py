@@ -3,19 +3,22 @@
 A stored transaction is never built again: the relayer would rightly refuse the same message_id with other calldata.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed
 from apps.common.database import transaction
+from apps.flow.outcome import Park, Wait
+from apps.flow.row import reason
+from apps.pool import effects
 from apps.pool.context import PoolContext
-from apps.pool.flows.leases import Wait
-from apps.pool.models import Batch, BatchTransaction
+from apps.pool.models import Batch, BatchTransaction, UnsignedTransaction
+from apps.pool.states import BATCH_TERMINAL, UNDER_WAY, WITHOUT_EFFECT, BatchKind, BatchStatus, TransactionStatus
 
-# Ends of a relayer transaction that are not `confirmed`. A conflict is never retried: ops decide.
-FAILED = frozenset({"reverted", "rejected", "expired", "cancelled"})
 # Rejections of the whole that say nothing of a member: a smaller one may pass.
 TOO_MUCH = frozenset({"value_over_cap", "daily_value_over_cap", "gas_limit_too_low"})
 # Rejections by how the relayer is set up: the same passes once that is mended.
@@ -23,49 +26,105 @@ SET_UP = frozenset({"not_configured", "unknown_signer", "wrong_signer", "destina
 POLL_SEC = 1.0
 
 
+@dataclass(frozen=True)
+class Confirmed:
+    """It is final, with its effect."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """It ended without effect and never will have one. `code` and `detail` are the decoded revert's or the relayer's reason;
+    `passing` is the code of a cause that passes by itself, where it is one; `rejected` says that it was never signed."""
+
+    code: str
+    detail: str
+    passing: str | None
+    rejected: bool
+
+    @property
+    def too_much(self) -> bool:
+        """Whether a smaller one may pass."""
+        return self.rejected and self.code in TOO_MUCH
+
+
 def message_id(batch: Batch, purpose: str) -> str:
-    """``stake-batch:<id>:submit:<try>``: the try grows only when the last one is settled and had no effect."""
-    return f"{batch.kind}-batch:{batch.id}:{purpose}:{batch.try_number}"
+    """The name of this try: the try grows only when the last one is settled and had no effect."""
+    return effects.batch_transaction(batch.kind, batch.id, purpose, batch.try_number)
 
 
-def stored(batch: Batch, purpose: str) -> dict[str, Any] | None:
-    """The unsigned transaction of this try, once it was checkpointed."""
-    found: dict[str, Any] | None = batch.context.get("transactions", {}).get(message_id(batch, purpose))
-    return found
+def stored(context: PoolContext, batch: Batch, purpose: str) -> UnsignedTransaction | None:
+    """The unsigned transaction of this try, once it was stored."""
+    with transaction(context.sessions) as session:
+        return session.get(UnsignedTransaction, message_id(batch, purpose))
 
 
-def with_transaction(batch: Batch, purpose: str, unsigned: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """The batch's context with an unsigned transaction added, to be checkpointed before it is sent."""
-    kept = {name: unsigned[name] for name in ("from", "to", "data", "value_wei", "gas_limit")}
-    transactions = {**batch.context.get("transactions", {}), message_id(batch, purpose): kept}
-    return {**batch.context, "transactions": transactions, **more}
+def store(session: Session, batch: Batch, purpose: str, unsigned: dict[str, Any]) -> None:
+    """Keep an unsigned transaction with its batch, in the step's own checkpoint, before it is sent."""
+    session.add(
+        UnsignedTransaction(
+            message_id=message_id(batch, purpose),
+            batch_id=batch.id,
+            from_address=unsigned["from"],
+            to_address=unsigned["to"],
+            data=unsigned["data"],
+            value_wei=int(unsigned["value_wei"]),
+            gas_limit=int(unsigned["gas_limit"]),
+        )
+    )
+    session.flush()
 
 
 def send(context: PoolContext, batch: Batch, purpose: str) -> dict[str, Any]:
     """Hand a stored transaction to the relayer; again is harmless. Returns the relayer's view."""
-    unsigned = stored(batch, purpose)
+    unsigned = stored(context, batch, purpose)
     if unsigned is None:
         raise LookupError(f"{message_id(batch, purpose)} was not stored before sending")
-    sent = context.relayer.send({"message_id": message_id(batch, purpose), "purpose": purpose, **unsigned})
+    sent = context.relayer.send(
+        {
+            "message_id": unsigned.message_id,
+            "purpose": purpose,
+            "from": unsigned.from_address,
+            "to": unsigned.to_address,
+            "data": unsigned.data,
+            "value_wei": str(unsigned.value_wei),
+            "gas_limit": unsigned.gas_limit,
+        }
+    )
     return _remember(context, batch, purpose, sent)
 
 
-def follow(context: PoolContext, batch: Batch, purpose: str) -> dict[str, Any]:
-    """Ask the relayer how a sent transaction stands; unknown there is answered by sending the same again."""
+def follow(context: PoolContext, batch: Batch, purpose: str) -> Confirmed | Failed | Wait | Park:
+    """How a sent transaction stands: ended one way or the other, or what its batch is to do meanwhile. One that the relayer
+    does not know is sent again. A conflict is never retried: ops decide."""
     found = context.relayer.transaction(message_id(batch, purpose))
-    return send(context, batch, purpose) if found is None else _remember(context, batch, purpose, found)
+    sent = send(context, batch, purpose) if found is None else _remember(context, batch, purpose, found)
+    status = TransactionStatus(sent["status"])
+    if status == TransactionStatus.CONFIRMED:
+        return Confirmed()
+    if status == TransactionStatus.CONFLICT:
+        return Park(reason("conflict", "Another sender used the signing key's nonce; see the relayer's message."))
+    if status in WITHOUT_EFFECT:
+        code, detail = _failure(sent)
+        return Failed(code, detail, sent.get("passing"), rejected=status == TransactionStatus.REJECTED)
+    # While the relayer does not sign it yet, its reason is the batch's.
+    return Wait(POLL_SEC, sent.get("reason") if status == TransactionStatus.QUEUED else None)
+
+
+def wait_for_walk(context: PoolContext, batch: Batch) -> Wait:
+    """It is final: the walk, which books it, is on its way."""
+    context.publish("tasks.walk.run_pool", batch.pool_id)
+    return Wait(2 * POLL_SEC)
 
 
 def refresh_open_transactions(context: PoolContext, pool_id: str) -> None:
     """Bring hashes and statuses of all unfinished batches' transactions up to date, for the walk to recognise them."""
-    _refresh(context, Batch.pool_id == pool_id, Batch.status.not_in(("completed", "failed")))
+    _refresh(context, Batch.pool_id == pool_id, Batch.status.not_in(BATCH_TERMINAL))
 
 
 def refresh_parked_requests(context: PoolContext, pool_id: str) -> None:
-    """The same for the withdrawal requests of parked batches, which nobody follows while they are parked."""
-    under_way = BatchTransaction.status.in_(("queued", "signed", "broadcast", "mined"))
-    parked = Batch.pool_id == pool_id, Batch.status == "needs_attention"
-    _refresh(context, *parked, Batch.kind == "unstake", BatchTransaction.purpose == "request", under_way)
+    """The same for the withdrawal requests of parked batches, whose steps do not run while they are parked."""
+    parked = Batch.pool_id == pool_id, Batch.status == BatchStatus.NEEDS_ATTENTION, Batch.kind == BatchKind.UNSTAKE
+    _refresh(context, *parked, BatchTransaction.purpose == "request", BatchTransaction.status.in_(UNDER_WAY))
 
 
 def _refresh(context: PoolContext, *which: ColumnElement[bool]) -> None:
@@ -79,12 +138,7 @@ def _refresh(context: PoolContext, *which: ColumnElement[bool]) -> None:
             _remember(context, batch, row.purpose, found)
 
 
-def waiting(sent: dict[str, Any]) -> Wait:
-    """Look again soon; while the relayer does not sign it yet, its reason is the batch's."""
-    return Wait(POLL_SEC, sent.get("reason") if sent["status"] == "queued" else None)
-
-
-def failure(sent: dict[str, Any]) -> tuple[str, str]:
+def _failure(sent: dict[str, Any]) -> tuple[str, str]:
     """Code and detail of why a transaction had no effect: the decoded revert, or the relayer's reason."""
     revert = sent.get("revert") or {}
     why = sent.get("reason") or {}

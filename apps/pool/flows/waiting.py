@@ -9,16 +9,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.sql.expression import cast
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.common.database import transaction
-from apps.common.wire import time_text
+from apps.flow.row import Reason, reason
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
-from apps.pool.flows.leases import reason
 from apps.pool.models import Request, Withdrawal
+from apps.pool.states import RequestStatus
 
 MARGIN_SEC = 7_680  # the oracle leaves out requests younger than this at its reference slot
 
@@ -42,27 +40,35 @@ def explain_waiting(context: PoolContext, statuses: Sequence[dict[str, Any]]) ->
         rows = session.execute(
             select(Withdrawal.request_id, Withdrawal.withdrawal_id)
             .join(Request, Request.id == Withdrawal.request_id)
-            .where(Withdrawal.withdrawal_id.in_(asked), Request.status == "waiting")
+            .where(Withdrawal.withdrawal_id.in_(asked), Request.status == RequestStatus.WAITING)
         ).all()
         latest: dict[str, datetime] = {}
         for row in rows:
             latest[row.request_id] = max(asked[row.withdrawal_id], latest.get(row.request_id, asked[row.withdrawal_id]))
-        by_time: dict[str | None, list[str]] = {}
+        by_time: dict[datetime | None, list[str]] = {}
         for request_id, requested_at in latest.items():
             due = None
             if certain and report is not None:
-                due = time_text(expected_at(requested_at, *report, datetime.fromisoformat(state["block_time"])))
+                due = expected_at(requested_at, *report, datetime.fromisoformat(state["block_time"]))
             by_time.setdefault(due, []).append(request_id)
         for due, ids in by_time.items():
             session.execute(
                 update(Request)
-                .where(Request.id.in_(ids), Request.context["expected_at"].astext.is_distinct_from(due))
-                .values(context=Request.context.op("||")(cast({"expected_at": due}, JSONB))),
+                .where(
+                    Request.id.in_(ids),
+                    Request.status == RequestStatus.WAITING,
+                    Request.expected_at.is_distinct_from(due),
+                )
+                .values(expected_at=due),
                 execution_options={"synchronize_session": False},
             )
         told = session.scalars(
             update(Request)
-            .where(Request.id.in_(latest), func.coalesce(Request.reason["code"].astext, "") != why["code"])
+            .where(
+                Request.id.in_(latest),
+                Request.status == RequestStatus.WAITING,
+                func.coalesce(Request.reason["code"].astext, "") != why["code"],
+            )
             .values(reason=why, updated_at=func.clock_timestamp())
             .returning(Request.id),
             execution_options={"synchronize_session": False},
@@ -86,7 +92,7 @@ def _last_report(context: PoolContext) -> tuple[datetime, timedelta] | None:
     return reported_at, timedelta(seconds=int(last["elapsed_sec"]))
 
 
-def _reason(switches: dict[str, bool]) -> tuple[dict[str, Any], bool]:
+def _reason(switches: dict[str, bool]) -> tuple[Reason, bool]:
     """Why it waits, and whether the rhythm of reports says until when."""
     if switches["stopped"]:
         return reason("protocol_stopped", "The protocol is stopped; withdrawals are paid once it resumes."), False

@@ -1,8 +1,8 @@
-"""Claim polling, and the claim batch: finalized withdrawal NFTs become ETH in custody.
+"""The claim of finalized withdrawal NFTs, from the poll to the ETH in custody; it ends the unstakes that are waiting.
 
     batched --build--> claiming --(the walk meets each WithdrawalClaimed log)--> completed
 
-Nothing is credited here: the walk pays each request what its log says. A batch that cannot be built or sent is dropped,
+Nothing is credited by a step: the walk pays each request what its log says. A batch that cannot be built or sent is dropped,
 and a later poll looks again at what each NFT is by then: after a pause that doubles with each failure, and in halves where
 it is not known which NFT was at fault. Until a claim is built its requests stay `waiting`, with the reason: what fails
 again and again changes no status again and again.
@@ -16,16 +16,23 @@ from sqlalchemy import ColumnElement, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
+from apps.clients.ledger import movement
 from apps.common.database import transaction
+from apps.common.wei import exact_int
 from apps.common.wire import new_id
+from apps.flow.outcome import Advance, Outcome, Park
+from apps.flow.row import Reason, reason, seconds
+from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
-from apps.pool.flows.engine import Step
-from apps.pool.flows.leases import Advance, Outcome, Park, Wait, flow_event, reason, seconds
-from apps.pool.flows.members import set_requests
-from apps.pool.flows.transactions import FAILED, POLL_SEC, failure, follow, stored, waiting, with_transaction
+from apps.pool.flows.lanes import user_lanes
+from apps.pool.flows.members import insert_batch, set_requests
+from apps.pool.flows.transactions import Confirmed, Failed, follow, store, stored, wait_for_walk
 from apps.pool.flows.waiting import explain_waiting
-from apps.pool.models import Batch, Request, Withdrawal
+from apps.pool.models import Batch, CompanyWithdrawal, Request, Walk, Withdrawal
+from apps.pool.states import BatchKind, BatchStatus, RequestStatus
+from apps.pool.walk.booking import Item, WalkHalted, post_effects
+from apps.pool.walk.passing import claim_log, complete_batch, pass_item
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +42,7 @@ AGAIN_SEC, AGAIN_MOST_SEC = 30.0, 900.0
 KEEPS_FAILING = 4  # failures of one NFT's claim: the alert `ClaimsKeepFailing`
 # Refusals about every NFT alike, so that halves would fail alike. Others are tried in halves until the one is found.
 ABOUT_ALL = frozenset({"custody_refuses_eth", "protocol_stopped", "not_configured", "unknown_signer", "wrong_signer"})
-REFUSED_BY_CUSTODY = "CantSendValueRecipientMayHaveReverted"
+REFUSED_BY_CUSTODY = "CantSendValueRecipientMayHaveReverted()"  # as the relayer decodes the queue's own error
 
 
 def poll_open(context: PoolContext) -> int:
@@ -60,7 +67,7 @@ def build(context: PoolContext, batch: Batch) -> Outcome:
     """Build the one claim of the batch's NFTs, ids sorted and hints found by protocols."""
     ids = _unpaid(context, batch)
     if not ids:
-        return Advance("completed", run_in_sec=None)
+        return Advance(BatchStatus.COMPLETED, run_in_sec=None)
     try:
         unsigned = context.protocols.build_claim(ids)
     except CallRefused as refusal:
@@ -69,34 +76,75 @@ def build(context: PoolContext, batch: Batch) -> Outcome:
             return drop(batch, refusal.code, refusal.detail)
         # One bad id must not hold up the others: it is let go, and the rest is built again.
         why = reason(refusal.code, refusal.detail)
-        return Advance("batched", reason=why, write=lambda session: _free(session, batch, bad, why))
-    return Advance(
-        "claiming",
-        {"context": with_transaction(batch, "claim", unsigned)},
-        write=lambda session: _start(session, batch),
-        wake=(("tasks.batches.advance", batch.id),),
-    )
+        return Advance(BatchStatus.BATCHED, reason=why, write=lambda session: _free(session, batch, bad, why))
+
+    def write(session: Session) -> None:
+        store(session, batch, "claim", unsigned)
+        _start(session, batch)
+
+    return Advance(BatchStatus.CLAIMING, write=write, wake=(("tasks.batches.advance", batch.id),))
 
 
 def claim(context: PoolContext, batch: Batch) -> Outcome:
     """Send and follow the claim until the walk has met its logs."""
-    if stored(batch, "claim") is None:
+    if stored(context, batch, "claim") is None:
         return Park(reason("transaction_missing", "The claim's transaction was not stored."))
     sent = follow(context, batch, "claim")
-    if sent["status"] == "confirmed":
-        context.publish("tasks.walk.run_pool", batch.pool_id)
-        return Wait(2 * POLL_SEC)
-    if sent["status"] == "conflict":
-        return Park(reason("conflict", "The signing key was used by somebody else; see the relayer's message."))
-    if sent["status"] in FAILED:
-        code, detail = failure(sent)
-        if REFUSED_BY_CUSTODY in f"{code} {detail}":
-            code = "custody_refuses_eth"
-        return drop(batch, code, detail)
-    return waiting(sent)
+    if isinstance(sent, Confirmed):
+        return wait_for_walk(context, batch)
+    if not isinstance(sent, Failed):
+        return sent
+    return drop(batch, "custody_refuses_eth" if sent.detail == REFUSED_BY_CUSTODY else sent.code, sent.detail)
 
 
-CLAIM_STEPS: dict[str, Step] = {"batched": build, "claiming": claim}
+CLAIM_STEPS = {BatchStatus.BATCHED: build, BatchStatus.CLAIMING: claim}
+
+
+def drop(batch: Batch, code: str, detail: str) -> Advance:
+    """Give up the batch; whatever was wrong with one of its NFTs, a later poll sees what each is by then."""
+    why = reason(code, detail)
+    return Advance(
+        BatchStatus.FAILED, reason=why, run_in_sec=None, write=lambda session: _free(session, batch, None, why)
+    )
+
+
+def book_claim(context: PoolContext, walk: Walk, item: Item) -> None:
+    """The walk meets our claim: the request gets what the chain really paid, and bears what is missing to its face."""
+    log = claim_log(context, item)
+    withdrawal_id = int(log["withdrawal_id"])
+    custody = context.settings.custody_address or ""
+    if log["receiver"].lower() != custody.lower():
+        raise WalkHalted("claim_paid_elsewhere", f"Withdrawal {withdrawal_id} was paid to {log['receiver']}.")
+    with transaction(context.sessions) as session:
+        row = session.get(Withdrawal, withdrawal_id)
+        companys = session.get(CompanyWithdrawal, withdrawal_id)
+    if row is not None:
+        pay_request(context, walk, item, log, row)
+    elif companys is not None:
+        _pay_company(context, walk, item, log, companys)
+    else:
+        raise WalkHalted("unknown_withdrawal", f"Withdrawal {withdrawal_id} belongs to no request.")
+
+
+def pay_request(context: PoolContext, walk: Walk, item: Item, log: dict[str, Any], row: Withdrawal) -> None:
+    """Credit the request of a paid withdrawal, and complete it with its last one."""
+    withdrawal_id, paid = row.withdrawal_id, int(log["amount_wei"])
+    with transaction(context.sessions) as session:
+        user_id = session.scalars(select(Request.user_id).where(Request.id == row.request_id)).one()
+    missing = row.amount_wei - paid
+    rows = [
+        movement(
+            effects.withdrawal_paid(withdrawal_id), "unstake_settle", walk.id, user_id, paid, reference=row.request_id
+        )
+    ]
+    if missing > 0:
+        name = effects.withdrawal_shortfall(withdrawal_id)
+        rows.append(movement(name, "unstake_shortfall", walk.id, user_id, missing, reference=row.request_id))
+    with user_lanes(context, walk.id, [user_id]):
+        post_effects(context, walk, [entry for entry in rows if int(entry["amount_wei"]) > 0])
+        with transaction(context.sessions) as session:
+            pass_item(context, session, walk, item, operations=1)
+            _pay(session, row, paid, item)
 
 
 def _poll_some(context: PoolContext, pool_id: str, ids: Sequence[int], seen: list[dict[str, Any]]) -> int:
@@ -144,18 +192,12 @@ def _open(context: PoolContext, pool_id: str, ids: Sequence[int]) -> str | None:
             return None
         batch = Batch(
             id=new_id(),
-            kind="claim",
+            kind=BatchKind.CLAIM,
             pool_id=pool_id,
-            status="batched",
-            context={},
             amount_wei=sum(row.amount_wei for row in rows),
             request_count=len({row.request_id for row in rows}),
-            attempts=0,
-            next_run_at=func.now(),
         )
-        session.add(batch)
-        session.flush()
-        session.add(flow_event(batch, "created", "batched", {"withdrawals": [row.withdrawal_id for row in rows]}))
+        insert_batch(session, batch, {"withdrawals": [row.withdrawal_id for row in rows]})
         for row in rows:
             row.claim_batch_id = batch.id
         return batch.id
@@ -196,18 +238,14 @@ def _together(context: PoolContext, ids: Sequence[int]) -> list[list[int]]:
 def _start(session: Session, batch: Batch) -> None:
     """The claim is built: its requests are on their way."""
     of_it = select(Withdrawal.request_id).where(Withdrawal.claim_batch_id == batch.id)
-    ids = session.scalars(select(Request.id).where(Request.id.in_(of_it), Request.status == "waiting")).all()
-    set_requests(session, ids, status="claiming", reason=None)
+    ids = session.scalars(
+        select(Request.id).where(Request.id.in_(of_it), Request.status == RequestStatus.WAITING)
+    ).all()
+    set_requests(session, ids, status=RequestStatus.CLAIMING, reason=None)
     record_events(session, ids)
 
 
-def drop(batch: Batch, code: str, detail: str) -> Advance:
-    """Give up the batch; whatever was wrong with one of its NFTs, a later poll sees what each is by then."""
-    why = reason(code, detail)
-    return Advance("failed", reason=why, run_in_sec=None, write=lambda session: _free(session, batch, None, why))
-
-
-def _free(session: Session, batch: Batch, ids: Collection[int] | None, why: dict[str, Any]) -> None:
+def _free(session: Session, batch: Batch, ids: Collection[int] | None, why: Reason) -> None:
     """Let go of the batch's unpaid NFTs, or of some of them, for a while: a later poll sees what each is by then.
 
     One failure of many together may be one's own: they are tried in halves at once, and only those that fail alone, or
@@ -237,14 +275,64 @@ def _free(session: Session, batch: Batch, ids: Collection[int] | None, why: dict
         select(Request.id).where(
             Request.id.in_(requests),
             Request.id.not_in(still),
-            or_(Request.status == "claiming", Request.reason["code"].astext.is_distinct_from(why["code"])),
-            Request.status.in_(("waiting", "claiming")),
+            or_(Request.status == RequestStatus.CLAIMING, Request.reason["code"].astext.is_distinct_from(why["code"])),
+            Request.status.in_((RequestStatus.WAITING, RequestStatus.CLAIMING)),
         )
     ).all()
-    set_requests(session, back, status="waiting", reason=why)
+    set_requests(session, back, status=RequestStatus.WAITING, reason=why)
     record_events(session, back)
 
 
 def _named(refusal: CallRefused) -> set[int]:
     """The withdrawal ids that a refusal names."""
     return {int(number) for number in refusal.errors.get("withdrawal_ids", [])}
+
+
+def _pay_company(context: PoolContext, walk: Walk, item: Item, log: dict[str, Any], row: CompanyWithdrawal) -> None:
+    """The company's own withdrawal: its stETH has become ETH of its float, less what a slashing took."""
+    number, paid = row.withdrawal_id, int(log["amount_wei"])
+    rows = [
+        movement(effects.company_claim(number), "company_claim", walk.id, None, paid, reference=item["tx_hash"]),
+        movement(effects.company_shortfall(number), "fees_lost", walk.id, None, max(0, row.amount_wei - paid)),
+    ]
+    post_effects(context, walk, [entry for entry in rows if int(entry["amount_wei"]) > 0])
+    with transaction(context.sessions) as session:
+        session.execute(
+            update(CompanyWithdrawal).where(CompanyWithdrawal.withdrawal_id == number).values(paid_wei=paid),
+            execution_options={"synchronize_session": False},
+        )
+        pass_item(context, session, walk, item, operations=1)
+
+
+def _pay(session: Session, row: Withdrawal, paid: int, item: Item) -> None:
+    """Note what an NFT paid; its request is completed with the last one, its claim batch likewise."""
+    batch = None
+    if row.claim_batch_id is not None:
+        batch = session.scalars(select(Batch).where(Batch.id == row.claim_batch_id).with_for_update()).one()
+    session.execute(select(Request.id).where(Request.id == row.request_id).with_for_update())
+    session.execute(
+        update(Withdrawal).where(Withdrawal.withdrawal_id == row.withdrawal_id).values(paid_wei=paid),
+        execution_options={"synchronize_session": False},
+    )
+    siblings = session.execute(
+        select(
+            func.count().filter(Withdrawal.paid_wei.is_(None)).label("open"),
+            func.count()
+            .filter(Withdrawal.paid_wei.is_(None), Withdrawal.claim_batch_id.is_not(None))
+            .label("claiming"),
+            func.sum(Withdrawal.paid_wei).label("paid"),
+        ).where(Withdrawal.request_id == row.request_id)
+    ).one()
+    if batch is not None and batch.status != BatchStatus.FAILED:
+        claimed_by_it = Withdrawal.claim_batch_id == batch.id
+        left = session.scalar(select(func.count()).where(claimed_by_it, Withdrawal.paid_wei.is_(None)))
+        if left == 0:
+            complete_batch(session, batch, item)
+    if siblings.open == 0:
+        set_requests(
+            session, [row.request_id], status=RequestStatus.COMPLETED, settled_wei=exact_int(siblings.paid), reason=None
+        )
+        record_events(session, [row.request_id])
+    elif siblings.claiming == 0:
+        set_requests(session, [row.request_id], status=RequestStatus.WAITING)
+        record_events(session, [row.request_id])

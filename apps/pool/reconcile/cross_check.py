@@ -7,11 +7,13 @@ from sqlalchemy import ColumnElement, func, select
 
 from apps.common.database import transaction
 from apps.common.wei import exact_int
+from apps.flow.lanes import LaneBusy
+from apps.flow.lease import extend
 from apps.pool.context import PoolContext
-from apps.pool.flows.lanes import LaneBusy, user_lanes
-from apps.pool.flows.leases import extend
+from apps.pool.flows.lanes import user_lanes
 from apps.pool.flows.members import left_and_not_requested
 from apps.pool.models import Batch, Request, Walk, Withdrawal
+from apps.pool.states import BatchKind
 from apps.pool.walk.booking import book_reward_events
 
 # Looked at alone in one run: enough to show a fault, and few enough for a lease.
@@ -39,7 +41,7 @@ def users_that_differ(context: PoolContext, walk: Walk) -> list[str]:
 def _differs(context: PoolContext, walk: Walk, user_id: str) -> bool:
     extend(context.sessions, walk, context.settings.lease_sec)
     try:
-        with user_lanes(context.sessions, walk.id, [user_id], context.settings.lease_sec):
+        with user_lanes(context, walk.id, [user_id]):
             book_reward_events(context, walk, held=frozenset({user_id}))
             weight = _sum(context.rewards.position(walk.id, user_id), _INDEX)
             stake = _sum(context.ledger.balance(walk.id, user_id), _LEDGER)
@@ -75,7 +77,7 @@ def _left_the_index(context: PoolContext, pool_id: str, *which: ColumnElement[bo
     asked = (
         select(Request.user_id, Request.amount_wei.label("wei"))
         .join(Batch, Batch.id == Request.batch_id)
-        .where(Batch.pool_id == pool_id, Batch.kind == "unstake", left_and_not_requested(), *which)
+        .where(Batch.pool_id == pool_id, Batch.kind == BatchKind.UNSTAKE, left_and_not_requested(), *which)
     )
     unpaid = (
         select(Request.user_id, Withdrawal.amount_wei)

@@ -10,12 +10,15 @@ from apps.clients.base import CallFailed, CallRefused
 from apps.common.database import transaction
 from apps.common.wei import exact_int
 from apps.common.wire import new_id
+from apps.flow.lanes import LaneBusy
+from apps.flow.lease import LeaseLost, extend
+from apps.flow.row import reason
+from apps.pool import effects
 from apps.pool.context import PoolContext
-from apps.pool.flows.lanes import LaneBusy
-from apps.pool.flows.leases import LeaseLost, extend
 from apps.pool.flows.members import left_and_not_requested
 from apps.pool.models import WHOLE_BLOCK, Batch, CompanyWithdrawal, Request, Walk
 from apps.pool.reconcile.cross_check import users_that_differ
+from apps.pool.states import BatchKind, WalkStatus
 from apps.pool.walk.booking import WalkHalted, book_reward_events, write_walk
 from apps.pool.walk.lane import walk_lane
 
@@ -25,7 +28,7 @@ log = structlog.get_logger(__name__)
 def reconcile(context: PoolContext, pool_id: str) -> str | None:
     """Reconcile a pool while its lane is held, so that nothing is booked between the reads.
 
-    When somebody else is in the lane, the wish is left on the walk's row, and whoever holds the lane sees to it.
+    While another worker is in the lane, the wish is left on the walk's row, and the next walk sees to it.
     """
     try:
         with walk_lane(context, pool_id) as walk:
@@ -41,7 +44,7 @@ def reconcile(context: PoolContext, pool_id: str) -> str | None:
 def reconcile_in_lane(context: PoolContext, walk: Walk) -> str | None:
     """Reconcile at the walk's cursor; None when the books are not at a block's end, or a service did not answer."""
     pool_id = walk.id
-    if walk.cursor_log_index < WHOLE_BLOCK or walk.status == "halted" or "pending" in walk.context:
+    if walk.cursor_log_index < WHOLE_BLOCK or walk.status == WalkStatus.HALTED or walk.closing_block is not None:
         return None
     try:
         book_reward_events(context, walk)
@@ -72,7 +75,7 @@ def _reconcile_at(context: PoolContext, walk: Walk) -> dict[str, Any]:
     owed = int(pool["accrued_wei"]) - int(pool["claimed_wei"])
     with transaction(context.sessions) as session:
         weight = int(pool["weight_wei"]) + _left_but_not_requested(session, walk.id) - _company_faces(session, walk.id)
-    message_id = f"reconciliation:{walk.id}:{walk.cursor_block}:{new_id()}"
+    message_id = effects.reconciliation(walk.id, walk.cursor_block, new_id())
     return context.protocols.reconcile(message_id, walk.cursor_block, owed, weight)
 
 
@@ -81,7 +84,7 @@ def _left_but_not_requested(session: Session, pool_id: str) -> int:
     total = session.scalar(
         select(func.coalesce(func.sum(Request.amount_wei), 0))
         .join(Batch, Batch.id == Request.batch_id)
-        .where(Batch.pool_id == pool_id, Batch.kind == "unstake", left_and_not_requested())
+        .where(Batch.pool_id == pool_id, Batch.kind == BatchKind.UNSTAKE, left_and_not_requested())
     )
     return exact_int(total)
 
@@ -97,6 +100,6 @@ def _company_faces(session: Session, pool_id: str) -> int:
 
 
 def _pause(context: PoolContext, pool_id: str, lines: list[str]) -> None:
-    why = {"code": "drift", "detail": f"Reconciliation found a drift in: {', '.join(lines)}."}
+    why = reason("drift", f"Reconciliation found a drift in: {', '.join(lines)}.")
     with transaction(context.sessions) as session:
         session.execute(update(Walk).where(Walk.id == pool_id).values(batches_paused=why))

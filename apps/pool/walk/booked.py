@@ -6,6 +6,7 @@ from sqlalchemy import select
 
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput
+from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.errors import ItemBooked
 from apps.pool.models import Batch, BatchTransaction, CompanyWithdrawal, Resolution, Walk, Withdrawal
@@ -42,10 +43,10 @@ def is_booked(context: PoolContext, pool_id: str, item: dict[str, Any]) -> bool:
         if session.scalar(decided.limit(1)) is not None:
             return True  # as ops decided
     if item["kind"] == "rebase":
-        accrual = f"rebase:{item['block_number']}:{item['log_index']}"
-        return int(item["rebase"]["reward_wei"]) == 0 or context.ledger.movement(f"{accrual}:book") is not None
+        name = effects.rebase_book(int(item["block_number"]), int(item["log_index"]))
+        return int(item["rebase"]["reward_wei"]) == 0 or context.ledger.movement(name) is not None
     if item["kind"] == "foreign_in":
-        name = f"donation:{item['block_number']}:{item['log_index']}"
+        name = effects.donation(int(item["block_number"]), int(item["log_index"]))
         return int(item["amount_wei"]) == 0 or context.ledger.movement(name) is not None
     if item["kind"] == "claim":
         return _is_paid(context, item)
@@ -75,4 +76,4 @@ def _is_paid(context: PoolContext, item: dict[str, Any]) -> bool:
         return users.paid_wei is not None
     if companys is not None:
         return companys.paid_wei is not None
-    return context.ledger.movement(f"claim:{number}:company") is not None
+    return context.ledger.movement(effects.company_claim(number)) is not None

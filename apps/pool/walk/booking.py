@@ -16,13 +16,20 @@ from apps.clients.base import CallRefused
 from apps.clients.ledger import movement
 from apps.clients.rewards import stake_delta
 from apps.common.database import transaction
+from apps.flow.lease import LeaseLost
+from apps.flow.row import seconds
+from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.flows.lanes import user_lanes
-from apps.pool.flows.leases import LeaseLost, seconds
 from apps.pool.models import Batch, Request, Resolution, RewardCut, Walk
+from apps.pool.states import BatchStatus, RequestKind, RequestStatus, ResolutionStatus
 from apps.pool.walk.halts import FACTS
+from apps.pool.walk.models import HaltRecord
 
 EVENTS_PER_PAGE = 200
+# An item of the share history, as protocols tells it.
+Item = dict[str, Any]
+
 REUSED = "message_id_reused"
 OPEN_AT_THE_RELAYER = "signed,broadcast,mined"
 
@@ -30,7 +37,7 @@ OPEN_AT_THE_RELAYER = "signed,broadcast,mined"
 class WalkHalted(Exception):
     """The books cannot follow the chain any further without ops; nothing is skipped.
 
-    `facts` say where and about what (`apps.pool.walk.halts.FACTS`), for whoever decides about it.
+    `facts` say where and about what (`apps.pool.walk.halts.FACTS`), for the operator who decides about it.
     """
 
     def __init__(self, code: str, detail: str, **facts: Any) -> None:
@@ -39,19 +46,19 @@ class WalkHalted(Exception):
         self.facts = facts
         super().__init__(f"{code}: {detail}")
 
-    def at(self, item: Mapping[str, Any]) -> "WalkHalted":
+    def at(self, item: Item) -> "WalkHalted":
         """The same halt, at an item of the history."""
         place = {name: item[name] for name in ("block_number", "log_index", "tx_hash", "kind", "shares", "amount_wei")}
         self.facts = {**place, **self.facts}
         return self
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> HaltRecord:
         """The halt as it is kept on the walk."""
         return {"code": self.code, "detail": self.detail, **dict.fromkeys(FACTS), **self.facts}
 
 
 def write_walk(context: PoolContext, session: Session, walk: Walk, /, **values: Any) -> None:
-    """Change the walk while its lane is still held, extend the lane, and keep the object in step."""
+    """Change the walk while its lane is still held, extend the lane, and keep the object in step; raises `LeaseLost`."""
     changed = session.execute(
         update(Walk)
         .where(Walk.id == walk.id, Walk.lease_token == walk.lease_token)
@@ -109,7 +116,7 @@ def book_reward_events(context: PoolContext, walk: Walk, *, held: frozenset[str]
             return
         settled = [item for item in items if item["kind"] in {"claim", "settle"} and int(item["claimed_wei"]) != 0]
         users = {item["user_id"] for item in settled} - held
-        with user_lanes(context.sessions, walk.id, users, context.settings.lease_sec):
+        with user_lanes(context, walk.id, users):
             rows = [row for item in settled for row in _movements_of(context, walk.id, item)]
             post_effects(context, walk, rows)
             with transaction(context.sessions) as session:
@@ -133,7 +140,7 @@ def book_gas(context: PoolContext, walk: Walk, up_to_block: int) -> None:
         return
     rows = [
         movement(
-            f"gas:{item['from']}:{item['nonce']}",
+            effects.gas(item["from"], item["nonce"]),
             "gas_spent",
             walk.id,
             None,
@@ -191,21 +198,22 @@ def _new_name(context: PoolContext, walk: Walk, effect: str, service: str) -> st
                 Resolution.pool_id == walk.id,
                 Resolution.action == "rename_effect",
                 Resolution.effect == effect,
-                Resolution.status.in_(("approved", "applied")),
+                Resolution.status.in_((ResolutionStatus.APPROVED, ResolutionStatus.APPLIED)),
             )
             .with_for_update()
         ).first()
         if decided is None:
             detail = f"{effect} stands for something else at {service}."
             raise WalkHalted("booking_refused", detail, effect=effect)
-        if decided.status == "approved":
-            decided.status, decided.applied_at = "applied", func.clock_timestamp()
-        return f"resolution:{decided.id}:effect"
+        if decided.status == ResolutionStatus.APPROVED:
+            decided.status, decided.applied_at = ResolutionStatus.APPLIED, func.clock_timestamp()
+        return effects.resolution_effect(decided.id)
 
 
 def _movements_of(context: PoolContext, pool_id: str, event: dict[str, Any]) -> list[dict[str, Any]]:
     claimed = int(event["claimed_wei"])
-    booking = f"{event['message_id']}:book"
+    source = event["message_id"]
+    booking = effects.reward_book(source)
     user_id = event["user_id"]
     if claimed > 0:
         return [movement(booking, "reward_compound", pool_id, user_id, claimed)]
@@ -216,12 +224,12 @@ def _movements_of(context: PoolContext, pool_id: str, event: dict[str, Any]) -> 
         cuts = _cuts(context, pool_id, event, exiting)
         covered = exiting - sum(amount for _, amount in cuts)
         for request_id, amount in cuts:
-            name = f"{event['message_id']}:cut:{request_id}"
+            name = effects.reward_cut(source, request_id)
             rows.append(movement(name, "unstake_cancel", pool_id, user_id, amount, reference=request_id))
     if covered > 0:
-        rows.append(movement(f"{event['message_id']}:covered", "reward_loss_covered", pool_id, None, covered))
+        rows.append(movement(effects.reward_covered(source), "reward_loss_covered", pool_id, None, covered))
         # The index has taken it off the user's exiting wei; the books leave those whole.
-        context.rewards.stake_deltas(pool_id, [stake_delta(f"{event['message_id']}:covered", user_id, 0, covered)])
+        context.rewards.stake_deltas(pool_id, [stake_delta(effects.reward_covered(source), user_id, 0, covered)])
     if -claimed > covered:
         rows.append(movement(booking, "reward_loss", pool_id, user_id, -claimed - covered))
     return rows
@@ -243,8 +251,8 @@ def _cuts(context: PoolContext, pool_id: str, event: dict[str, Any], exiting: in
             .where(
                 Request.pool_id == pool_id,
                 Request.user_id == event["user_id"],
-                Request.kind == "unstake",
-                or_(Request.status.in_(("queued", "batched")), _parked_before_leaving()),
+                Request.kind == RequestKind.UNSTAKE,
+                or_(Request.status.in_((RequestStatus.QUEUED, RequestStatus.BATCHED)), _parked_before_leaving()),
             )
             .order_by(Request.status.desc(), Request.queued_at.desc(), Request.id.desc())
             .with_for_update()
@@ -277,11 +285,11 @@ def _covered(session: Session, pool_id: str, event_message_id: str) -> bool:
             Resolution.pool_id == pool_id,
             Resolution.action == "cover_loss",
             Resolution.halt["effect"].astext == event_message_id,
-            Resolution.status.in_(("approved", "applied")),
+            Resolution.status.in_((ResolutionStatus.APPROVED, ResolutionStatus.APPLIED)),
         )
     ).first()
-    if found is not None and found.status == "approved":
-        found.status, found.applied_at = "applied", func.clock_timestamp()
+    if found is not None and found.status == ResolutionStatus.APPROVED:
+        found.status, found.applied_at = ResolutionStatus.APPLIED, func.clock_timestamp()
     return found is not None
 
 
@@ -289,7 +297,7 @@ def _parked_before_leaving() -> ColumnElement[bool]:
     """Whether a request's batch was parked with its weight still in the index, where it bears losses like any other."""
     parked = select(Batch.id).where(
         Batch.id == Request.batch_id,
-        Batch.status == "needs_attention",
-        Batch.context["parked_status"].astext == "batched",
+        Batch.status == BatchStatus.NEEDS_ATTENTION,
+        Batch.parked_status == BatchStatus.BATCHED,
     )
-    return (Request.status == "needs_attention") & parked.correlate(Request).exists()
+    return (Request.status == RequestStatus.NEEDS_ATTENTION) & parked.correlate(Request).exists()

@@ -2,20 +2,23 @@
 
 from typing import Any
 
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from apps.common.database import transaction
+from apps.flow.lease import flow_event
 from apps.pool.context import PoolContext
-from apps.pool.flows.leases import flow_event
+from apps.pool.flows.transactions import refresh_open_transactions
 from apps.pool.models import Batch, BatchTransaction, Walk
-from apps.pool.walk.booking import WalkHalted, write_walk
+from apps.pool.states import UNDER_WAY, BatchKind, BatchStatus, TransactionStatus
+from apps.pool.walk.booking import Item, WalkHalted, write_walk
 
 
 def pass_item(
     context: PoolContext,
     session: Session,
     walk: Walk,
-    item: dict[str, Any],
+    item: Item,
     /,
     *,
     shares: int = 0,
@@ -39,14 +42,16 @@ def pass_item(
     )
 
 
-def complete_batch(session: Session, batch: Batch, item: dict[str, Any]) -> None:
+def complete_batch(session: Session, batch: Batch, item: Item) -> None:
     """End a batch whatever its own step is doing: that step's checkpoint then finds its lease gone."""
     session.execute(
         update(Batch)
         .where(Batch.id == batch.id)
         .values(
-            status="completed",
+            status=BatchStatus.COMPLETED,
             reason=None,
+            parked_status=None,
+            hinted_at=None,
             next_run_at=None,
             lease_token=None,
             lease_until=None,
@@ -58,9 +63,9 @@ def complete_batch(session: Session, batch: Batch, item: dict[str, Any]) -> None
         update(BatchTransaction)
         .where(
             BatchTransaction.batch_id == batch.id,
-            BatchTransaction.status.in_(("queued", "signed", "broadcast", "mined")),
+            BatchTransaction.status.in_(UNDER_WAY),
         )
-        .values(status="confirmed"),
+        .values(status=TransactionStatus.CONFIRMED),
         execution_options={"synchronize_session": False},
     )
     # The walk may be quicker than the batch's own look at the relayer: the item knows the hash.
@@ -74,10 +79,26 @@ def complete_batch(session: Session, batch: Batch, item: dict[str, Any]) -> None
         .values(tx_hash=item["tx_hash"]),
         execution_options={"synchronize_session": False},
     )
-    session.add(flow_event(batch, "completed", "completed", None))
+    session.add(flow_event(batch, "completed", BatchStatus.COMPLETED, None))
 
 
-def request_log(context: PoolContext, item: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
+def batch_of(context: PoolContext, walk: Walk, item: Item, kind: BatchKind) -> Batch:
+    """The batch of this pool that sent an item's transaction; asks the relayer for hashes where none is known to have."""
+    for fresh in (False, True):
+        if fresh:
+            refresh_open_transactions(context, walk.id)
+        with transaction(context.sessions) as session:
+            batch = session.scalars(
+                select(Batch)
+                .join(BatchTransaction, BatchTransaction.batch_id == Batch.id)
+                .where(BatchTransaction.tx_hash == item["tx_hash"], Batch.pool_id == walk.id, Batch.kind == kind)
+            ).one_or_none()
+        if batch is not None:
+            return batch
+    raise WalkHalted(f"unknown_{item['kind']}", f"No batch of this pool sent {item['tx_hash']}.")
+
+
+def request_log(context: PoolContext, item: Item) -> tuple[dict[str, Any], int, int]:
     """The WithdrawalRequested of a share transfer to the queue, its place among its transaction's, and their number."""
     logs = sorted(_receipt(context, item)["withdrawal_requests"], key=lambda log: int(log["log_index"]))
     # Each element's share transfer stands before its WithdrawalRequested in the receipt.
@@ -87,7 +108,7 @@ def request_log(context: PoolContext, item: dict[str, Any]) -> tuple[dict[str, A
     raise WalkHalted("request_mismatch", f"The receipt of {item['tx_hash']} shows no withdrawal for its shares.")
 
 
-def claim_log(context: PoolContext, item: dict[str, Any]) -> dict[str, Any]:
+def claim_log(context: PoolContext, item: Item) -> dict[str, Any]:
     """The WithdrawalClaimed of a claim item."""
     for log in _receipt(context, item)["withdrawal_claims"]:
         if log["log_index"] == item["log_index"]:
@@ -106,7 +127,7 @@ def shares_mismatch(walk: Walk, found: int, pooled_wei: int, total_shares: int) 
     )
 
 
-def _receipt(context: PoolContext, item: dict[str, Any]) -> dict[str, Any]:
+def _receipt(context: PoolContext, item: Item) -> dict[str, Any]:
     receipt = context.protocols.receipt(item["tx_hash"])
     if receipt is None:
         raise WalkHalted("receipt_missing", f"The chain has no receipt of {item['tx_hash']}, whose log was walked.")

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput, NotFound
 from apps.common.idempotency import differing_fields, raise_reused
-from apps.common.wire import format_time, new_id, page, time_text
+from apps.common.wire import format_time, new_id, page
+from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.errors import (
     AlreadyDecided,
@@ -24,14 +25,21 @@ from apps.pool.errors import (
     NotHalted,
     SecondPersonNeeded,
 )
+from apps.pool.flows.unstake import elements_of
 from apps.pool.models import Batch, BatchTransaction, Request, Resolution, Walk
-from apps.pool.rendering import TERMINAL
+from apps.pool.states import (
+    REQUEST_TERMINAL,
+    WITHOUT_EFFECT,
+    BatchKind,
+    BatchStatus,
+    ResolutionStatus,
+    TransactionStatus,
+)
 from apps.pool.walk.booked import missed_item
 from apps.pool.walk.halts import ACTIONS, ALWAYS, WAYS_OUT
 
 RELEASE_BATCH = "release_batch"
-WITHOUT_EFFECT = frozenset({"reverted", "rejected", "expired", "cancelled", "conflict"})
-BATCH_OF = {"submit": "stake", "request": "unstake"}
+BATCH_OF = {"submit": BatchKind.STAKE, "request": BatchKind.UNSTAKE}
 
 
 class Resolutions:
@@ -85,11 +93,11 @@ class Resolutions:
 
     def approve(self, resolution_id: str, by: str) -> dict[str, Any]:
         """The second person agrees. Raises `SecondPersonNeeded` for the first one, `AlreadyDecided`."""
-        return self._decide(resolution_id, by, "approved")
+        return self._decide(resolution_id, by, ResolutionStatus.APPROVED)
 
     def reject(self, resolution_id: str, by: str) -> dict[str, Any]:
-        """Take back what was said, anybody may, as long as nothing has been done about it."""
-        return self._decide(resolution_id, by, "rejected")
+        """Take back what was said, as any operator may, as long as nothing has been done about it."""
+        return self._decide(resolution_id, by, ResolutionStatus.REJECTED)
 
     def list(self, *, limit: int, after: str | None, **filters: str | None) -> dict[str, Any]:
         """Resolutions, newest first."""
@@ -106,7 +114,7 @@ class Resolutions:
     def refuse_effects(self, batch: Batch, *, foreign: bool = False) -> None:
         """Raise `BatchHasEffect` unless every transaction of a batch that counts is certainly without effect.
 
-        With `foreign` one that somebody else's transaction did is taken too: the walk is about to book that one.
+        With `foreign` one that another sender's transaction did is taken too: the walk is about to book that one.
         """
         with transaction(self.context.sessions) as session:
             rows = session.execute(
@@ -118,7 +126,7 @@ class Resolutions:
             adopted = set(
                 session.scalars(
                     select(Resolution.tx_hash).where(
-                        Resolution.action == "adopt_as_company", Resolution.status == "applied"
+                        Resolution.action == "adopt_as_company", Resolution.status == ResolutionStatus.APPLIED
                     )
                 )
             )
@@ -131,7 +139,7 @@ class Resolutions:
                 raise BatchHasEffect(
                     f"{row.message_id} is {row.status} here and unknown to the relayer: retry the batch first."
                 )
-            if found["status"] not in WITHOUT_EFFECT:
+            if found["status"] not in WITHOUT_EFFECT | {TransactionStatus.CONFLICT}:
                 raise BatchHasEffect(f"{row.message_id} is {found['status']} at the relayer.")
             why = (found.get("reason") or {}).get("code")
             if why == "done_by_foreign_transaction" and not foreign:
@@ -152,7 +160,7 @@ class Resolutions:
                 body=canonical,
                 **values,
                 **said,
-                status="approved" if decided else "proposed",
+                status=ResolutionStatus.APPROVED if decided else ResolutionStatus.PROPOSED,
                 decided_by=body["by"] if decided else None,
                 decided_at=func.clock_timestamp() if decided else None,
             )
@@ -170,21 +178,21 @@ class Resolutions:
         self._wake(shape)
         return shape, False
 
-    def _decide(self, resolution_id: str, by: str, status: str) -> dict[str, Any]:
+    def _decide(self, resolution_id: str, by: str, status: ResolutionStatus) -> dict[str, Any]:
         with transaction(self.context.sessions) as session:
             row = session.scalars(
                 select(Resolution).where(Resolution.id == resolution_id).with_for_update()
             ).one_or_none()
             if row is None:
                 raise NotFound("There is no resolution with this id.")
-            if row.status not in {"proposed", "approved"} or row.status == status:
+            if row.status not in {ResolutionStatus.PROPOSED, ResolutionStatus.APPROVED} or row.status == status:
                 raise AlreadyDecided(f"This resolution is {row.status}.")
-            if status == "approved" and by == row.by:
+            if status == ResolutionStatus.APPROVED and by == row.by:
                 raise SecondPersonNeeded
             row.status, row.decided_by, row.decided_at = status, by, func.clock_timestamp()
             session.flush()
             session.refresh(row)
-            if status == "approved":
+            if status == ResolutionStatus.APPROVED:
                 _make_ready(session, row)
                 session.refresh(row)
             shape = _render(row)
@@ -192,7 +200,7 @@ class Resolutions:
         return shape
 
     def _wake(self, shape: Mapping[str, Any]) -> None:
-        if shape["status"] not in {"approved", "applied"}:
+        if shape["status"] not in {ResolutionStatus.APPROVED, ResolutionStatus.APPLIED}:
             return
         if shape["action"] == RELEASE_BATCH:
             self.context.publish("tasks.batches.advance", shape["batch_id"])
@@ -214,7 +222,7 @@ class Resolutions:
             batch = session.get(Batch, batch_id)
         if batch is None:
             raise InvalidInput(errors={"batch_id": ["There is no batch with this id."]})
-        if batch.status != "needs_attention":
+        if batch.status != BatchStatus.NEEDS_ATTENTION:
             raise BatchNotMatching(f"The batch is {batch.status}; only a parked one can be decided about.")
         return batch
 
@@ -226,12 +234,12 @@ class Resolutions:
         if halt["kind"] == "submit":
             with transaction(self.context.sessions) as session:
                 query = select(func.coalesce(func.sum(Request.amount_wei), 0)).where(
-                    Request.batch_id == batch_id, Request.status.not_in(TERMINAL)
+                    Request.batch_id == batch_id, Request.status.not_in(REQUEST_TERMINAL)
                 )
                 asked = [int(session.scalar(query) or 0)]
             done = [int(halt["amount_wei"])]
         else:
-            asked = [int(element["amount_wei"]) for element in batch.context.get("elements", [])]
+            asked = [element.amount_wei for element in elements_of(self.context, batch)]
             receipt = self.context.protocols.receipt(halt["tx_hash"]) or {"withdrawal_requests": []}
             done = [int(log["amount_wei"]) for log in receipt["withdrawal_requests"]]
         if asked != done:
@@ -266,17 +274,17 @@ def _make_ready(session: Session, row: Resolution) -> None:
         assert row.halt is not None
         session.add(
             BatchTransaction(
-                message_id=f"resolution:{row.id}:{row.halt['kind']}",
+                message_id=effects.resolution_transaction(row.id, str(row.halt["kind"])),
                 batch_id=row.batch_id,
                 purpose=row.halt["kind"],
-                status="confirmed",
+                status=TransactionStatus.CONFIRMED,
                 tx_hash=row.tx_hash,
             )
         )
-        row.status, row.applied_at = "applied", func.clock_timestamp()
+        row.status, row.applied_at = ResolutionStatus.APPLIED, func.clock_timestamp()
     if row.action == RELEASE_BATCH:
         batch = session.scalars(select(Batch).where(Batch.id == row.batch_id).with_for_update()).one()
-        if batch.status != "needs_attention":
+        if batch.status != BatchStatus.NEEDS_ATTENTION:
             raise BatchNotMatching(f"The {batch.kind} batch is {batch.status} by now.")
         batch.next_run_at = func.now()
     session.flush()
@@ -311,7 +319,7 @@ def _render(row: Resolution) -> dict[str, Any]:
         "evidence": row.evidence,
         "status": row.status,
         "decided_by": row.decided_by,
-        "created_at": time_text(row.created_at),
+        "created_at": format_time(row.created_at),
         "decided_at": format_time(row.decided_at),
         "applied_at": format_time(row.applied_at),
     }

@@ -11,17 +11,19 @@ from sqlalchemy.orm import Session
 
 from apps.clients.ledger import movement
 from apps.common.database import transaction
+from apps.flow.lease import flow_event
+from apps.flow.row import reason
+from apps.pool import effects
 from apps.pool.context import PoolContext
-from apps.pool.feed import record_events
-from apps.pool.flows.engine import set_members
-from apps.pool.flows.leases import reason
+from apps.pool.flows.members import park_members
+from apps.pool.flows.withdrawal_claim import pay_request
 from apps.pool.models import Batch, BatchTransaction, CompanyWithdrawal, Resolution, Walk, Withdrawal
+from apps.pool.states import BATCH_TERMINAL, BatchStatus, ResolutionStatus
 from apps.pool.walk.booked import is_booked
-from apps.pool.walk.booking import WalkHalted, post_effects, write_walk
-from apps.pool.walk.claims import settle_user_claim
+from apps.pool.walk.booking import Item, WalkHalted, post_effects, write_walk
 from apps.pool.walk.passing import claim_log, pass_item, request_log
 
-DECIDED = ("approved", "applied")
+DECIDED = (ResolutionStatus.APPROVED, ResolutionStatus.APPLIED)
 LOSS_KINDS = {"@fees": "fees_lost", "@losses": "steth_lost"}
 RATE = 10**27
 
@@ -45,7 +47,7 @@ def decisions_about(context: PoolContext, pool_id: str, tx_hashes: Iterable[str]
 def decided_about_block(context: PoolContext, pool_id: str, action: str, code: str | None = None) -> Resolution | None:
     """The oldest decision of this kind that the walk has not acted on yet; with a code, about such a halt."""
     query = select(Resolution).where(
-        Resolution.pool_id == pool_id, Resolution.status == "approved", Resolution.action == action
+        Resolution.pool_id == pool_id, Resolution.status == ResolutionStatus.APPROVED, Resolution.action == action
     )
     if code is not None:
         query = query.where(Resolution.halt["code"].astext == code)
@@ -53,12 +55,12 @@ def decided_about_block(context: PoolContext, pool_id: str, action: str, code: s
         return session.scalars(query.order_by(Resolution.id).limit(1)).one_or_none()
 
 
-def apply_to_item(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+def apply_to_item(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
     """Book an item as ops decided."""
     _STEPS[(decided.action, item["kind"])](context, walk, item, decided)
 
 
-def book_missed(context: PoolContext, walk: Walk, book: Callable[[dict[str, Any], Resolution | None], None]) -> None:
+def book_missed(context: PoolContext, walk: Walk, book: Callable[[Item, Resolution | None], None]) -> None:
     """Book the items that a rescan found behind the walk, where ops have said so; `book` books one of them, as it is
     usual or as was decided about it."""
     while (decided := decided_about_block(context, walk.id, "book_missed")) is not None:
@@ -77,9 +79,9 @@ def accept_shares(context: PoolContext, walk: Walk, found: int) -> bool:
     """Where ops have decided that a difference of shares is real: book it and take the chain's number. False without."""
     decided = decided_about_block(context, walk.id, "book_difference", "shares_mismatch")
     difference = found - walk.operator_shares
-    if decided is None or decided.halt is None or int(decided.halt["shares"]) != difference:
+    if decided is None or decided.halt is None or int(decided.halt["shares"] or 0) != difference:
         return False
-    amount = int(decided.halt["amount_wei"])
+    amount = int(decided.halt["amount_wei"] or 0)
     _book_difference(context, walk, decided, amount, gone=difference < 0)
     sums = (
         {"requested_wei": walk.requested_wei + amount} if difference < 0 else {"donated_wei": walk.donated_wei + amount}
@@ -97,7 +99,7 @@ def accept_dust(context: PoolContext, walk: Walk, step: int, bound: int) -> int:
     decided = decided_about_block(context, walk.id, "book_difference", "dust_out_of_bounds")
     if decided is None or decided.halt is None:
         return 0
-    accepted = int(decided.halt["amount_wei"])
+    accepted = int(decided.halt["amount_wei"] or 0)
     if abs(step - accepted) > bound:
         return 0
     _book_difference(context, walk, decided, abs(accepted), gone=accepted > 0)
@@ -144,16 +146,20 @@ def mark_applied(session: Session, decided: Resolution) -> None:
     """Note that the walk has acted on a decision."""
     session.execute(
         update(Resolution)
-        .where(Resolution.id == decided.id, Resolution.status == "approved")
-        .values(status="applied", applied_at=func.clock_timestamp()),
+        .where(Resolution.id == decided.id, Resolution.status == ResolutionStatus.APPROVED)
+        .values(status=ResolutionStatus.APPLIED, applied_at=func.clock_timestamp()),
         execution_options={"synchronize_session": False},
     )
 
 
-def _adopt_submit(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+def _adopt_submit(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
     """The company's ETH was staked by hand: out of its float, into its fees."""
     amount = int(item["amount_wei"])
-    rows = [movement(_name(item, "submit"), "manual_submit", walk.id, None, amount, reference=item["tx_hash"])]
+    rows = [
+        movement(
+            effects.manual_submit(*_place(item)), "manual_submit", walk.id, None, amount, reference=item["tx_hash"]
+        )
+    ]
     post_effects(context, walk, [*rows, *_gas(walk, item, decided)])
     with transaction(context.sessions) as session:
         pass_item(
@@ -169,7 +175,7 @@ def _adopt_submit(context: PoolContext, walk: Walk, item: dict[str, Any], decide
         mark_applied(session, decided)
 
 
-def _adopt_request(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+def _adopt_request(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
     """The company's stETH waits in the queue; what it pays is met later, as `company_claim`."""
     log = request_log(context, item)[0]
     post_effects(context, walk, _gas(walk, item, decided))
@@ -189,7 +195,7 @@ def _adopt_request(context: PoolContext, walk: Walk, item: dict[str, Any], decid
         mark_applied(session, decided)
 
 
-def _park_batch_of(session: Session, item: dict[str, Any]) -> None:
+def _park_batch_of(session: Session, item: Item) -> None:
     """Where a batch sent the transaction that is now the company's, it is parked: its requests were not served by it."""
     batch = session.scalars(
         select(Batch)
@@ -197,32 +203,33 @@ def _park_batch_of(session: Session, item: dict[str, Any]) -> None:
         .where(BatchTransaction.tx_hash == item["tx_hash"], BatchTransaction.purpose == item["kind"])
         .with_for_update(of=Batch)
     ).one_or_none()
-    if batch is None or batch.status in {"completed", "failed", "needs_attention"}:
+    if batch is None or batch.status in {*BATCH_TERMINAL, BatchStatus.NEEDS_ATTENTION}:
         return
     why = reason(
         f"{item['kind']}_mismatch", "What its transaction did was adopted as the company's; release the batch."
     )
-    batch.context = {**batch.context, "parked_status": batch.status}
-    batch.status, batch.reason, batch.next_run_at = "needs_attention", why, None
+    batch.parked_status = batch.status
+    batch.status, batch.reason, batch.next_run_at = BatchStatus.NEEDS_ATTENTION, why, None
     batch.lease_token = batch.lease_until = None
+    session.add(flow_event(batch, "parked", BatchStatus.NEEDS_ATTENTION, why))
     session.flush()
-    record_events(session, set_members(session, batch, "needs_attention", why))
+    park_members(session, batch, why)
 
 
-def _adopt_claim(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+def _adopt_claim(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
     """ETH of a withdrawal that nobody here asked for (a gift, as a rule) is the company's."""
     log = claim_log(context, item)
-    name = f"claim:{log['withdrawal_id']}:company"
+    name = effects.company_claim(int(log["withdrawal_id"]))
     rows = [movement(name, "manual_claim", walk.id, None, int(log["amount_wei"]), reference=item["tx_hash"])]
     post_effects(context, walk, [*_positive(rows), *_gas(walk, item, decided)])
     _pass(context, walk, item, decided)
 
 
-def _write_off(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+def _write_off(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
     """stETH that left the operator is gone."""
     amount = int(item["amount_wei"])
     kind = LOSS_KINDS[str(decided.account)]
-    rows = [movement(_name(item, "lost"), kind, walk.id, None, amount, reference=item["tx_hash"])]
+    rows = [movement(effects.manual_lost(*_place(item)), kind, walk.id, None, amount, reference=item["tx_hash"])]
     post_effects(context, walk, [*_positive(rows), *_gas(walk, item, decided)])
     with transaction(context.sessions) as session:
         requested_wei = walk.requested_wei + amount
@@ -230,7 +237,7 @@ def _write_off(context: PoolContext, walk: Walk, item: dict[str, Any], decided: 
         mark_applied(session, decided)
 
 
-def _write_off_claim(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+def _write_off_claim(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
     """A claim paid somebody else. Its user is credited all the same, out of the company's float."""
     log = claim_log(context, item)
     number, paid = int(log["withdrawal_id"]), int(log["amount_wei"])
@@ -239,13 +246,13 @@ def _write_off_claim(context: PoolContext, walk: Walk, item: dict[str, Any], dec
         companys = session.get(CompanyWithdrawal, number)
     rows = []
     if users is not None:
-        rows.append(movement(f"claim:{number}:lost", "eth_lost", walk.id, None, paid, reference=item["tx_hash"]))
+        rows.append(movement(effects.claim_lost(number), "eth_lost", walk.id, None, paid, reference=item["tx_hash"]))
     elif companys is not None:
         kind = LOSS_KINDS[str(decided.account)]
-        rows.append(movement(f"claim:{number}:lost", kind, walk.id, None, companys.amount_wei, item["tx_hash"]))
+        rows.append(movement(effects.claim_lost(number), kind, walk.id, None, companys.amount_wei, item["tx_hash"]))
     post_effects(context, walk, [*_positive(rows), *_gas(walk, item, decided)])
     if users is not None:
-        settle_user_claim(context, walk, item, log, users)
+        pay_request(context, walk, item, log, users)
         with transaction(context.sessions) as session:
             mark_applied(session, decided)
         return
@@ -257,7 +264,7 @@ def _write_off_claim(context: PoolContext, walk: Walk, item: dict[str, Any], dec
     _pass(context, walk, item, decided)
 
 
-_Step = Callable[[PoolContext, Walk, dict[str, Any], Resolution], None]
+_Step = Callable[[PoolContext, Walk, Item, Resolution], None]
 _STEPS: dict[tuple[str, str], _Step] = {
     ("adopt_as_company", "submit"): _adopt_submit,
     ("adopt_as_company", "request"): _adopt_request,
@@ -267,7 +274,7 @@ _STEPS: dict[tuple[str, str], _Step] = {
 }
 
 
-def _pass(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resolution) -> None:
+def _pass(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
     with transaction(context.sessions) as session:
         pass_item(context, session, walk, item, operations=1)
         mark_applied(session, decided)
@@ -275,19 +282,19 @@ def _pass(context: PoolContext, walk: Walk, item: dict[str, Any], decided: Resol
 
 def _book_difference(context: PoolContext, walk: Walk, decided: Resolution, amount: int, *, gone: bool) -> None:
     kind = LOSS_KINDS[str(decided.account)] if gone else "steth_found"
-    rows = [movement(f"resolution:{decided.id}:difference", kind, walk.id, None, amount)]
+    rows = [movement(effects.resolution_difference(decided.id), kind, walk.id, None, amount)]
     post_effects(context, walk, _positive(rows))
 
 
-def _gas(walk: Walk, item: dict[str, Any], decided: Resolution) -> list[dict[str, Any]]:
+def _gas(walk: Walk, item: Item, decided: Resolution) -> list[dict[str, Any]]:
     """Gas of a transaction that was sent by hand: no relayer tells its cost, so ops do."""
     cost = int(decided.gas_cost_wei or 0)
-    name = f"gas:by-hand:{item['tx_hash']}"
+    name = effects.gas_by_hand(item["tx_hash"])
     return [movement(name, "gas_spent", walk.id, None, cost, reference=item["tx_hash"])] if cost else []
 
 
-def _name(item: dict[str, Any], what: str) -> str:
-    return f"manual:{item['block_number']}:{item['log_index']}:{what}"
+def _place(item: Item) -> tuple[int, int]:
+    return int(item["block_number"]), int(item["log_index"])
 
 
 def _positive(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

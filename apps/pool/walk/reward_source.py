@@ -7,10 +7,10 @@ from sqlalchemy import select
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
 from apps.pool.models import Walk, Withdrawal
-from apps.pool.walk.booking import WalkHalted
+from apps.pool.walk.booking import Item, WalkHalted
 
 
-def reward_of(context: PoolContext, walk: Walk, rebase: dict[str, Any]) -> int:
+def reward_of(context: PoolContext, walk: Walk, rebase: Item) -> int:
     """The signed reward in wei of one rebase.
 
     ``share_rate`` (default): the gain of the operator's own shares, exact whoever else holds stETH.
@@ -45,7 +45,7 @@ def reward_of(context: PoolContext, walk: Walk, rebase: dict[str, Any]) -> int:
 def _finalized_by(nfts: Any, queued_shares: int, burnt_shares: int) -> list[int] | None:
     """The NFTs a rebase finalized: of those still queued (the newest, first in first out) the oldest, to the share.
 
-    None where the queue's or the burnt shares are not exactly our NFTs': somebody else holds stETH, or a fee was
+    None where the queue's or the burnt shares are not exactly our NFTs': another holder has stETH, or a fee was
     minted.
     """
     waiting: list[Any] = []

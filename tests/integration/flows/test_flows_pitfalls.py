@@ -7,9 +7,9 @@ import pytest
 
 from apps.common.errors import ServiceError
 from apps.common.wei import ETHER
+from apps.ethereum.contracts import QUEUE
 from apps.ethereum.jsonrpc import read_error
-from apps.protocols.chain import decode_revert
-from apps.protocols.lido_abi import ERRORS
+from apps.protocols.calls import revert_reason
 from tests.support.flows import Flows
 from tests.support.lido import Desk, signatures
 from tests.support.protocols import POOL, House, make_house
@@ -258,14 +258,15 @@ def test_pitfall_14__reports__late_negative_or_not_at_all__signed_and_without_an
 
 def test_pitfall_15__reverts__strings_and_custom_errors_alike_by_name(house: House) -> None:
     real = {text.partition("(")[0]: selector[:8] for text, selector in signatures("WithdrawalQueue", "error").items()}
-    assert {name: real[name] for name in ERRORS.values()} == {name: selector for selector, name in ERRORS.items()}
-    for selector, name in ERRORS.items():
+    known = {name: error.selector.hex() for name, error in QUEUE.errors.items()}
+    assert {name: real[name] for name in known} == known
+    for name, selector in known.items():
         data = f"0x{selector}{7:064x}{9:064x}"
-        assert decode_revert(read_error({"code": 3, "message": "execution reverted", "data": data})) == name
-        assert decode_revert(read_error({"code": -32000, "message": "VM error", "data": {"data": data}})) == name
+        assert revert_reason(read_error({"code": 3, "message": "execution reverted", "data": data})) == name
+        assert revert_reason(read_error({"code": -32000, "message": "VM error", "data": {"data": data}})) == name
     text = b"STAKE_LIMIT".hex()
     word = f"0x08c379a0{32:064x}{11:064x}{text.ljust(64, '0')}"
-    assert decode_revert(read_error({"code": 3, "message": "execution reverted", "data": word})) == "STAKE_LIMIT"
-    assert decode_revert(read_error({"code": -32000, "message": "execution reverted: STAKE_LIMIT"})) == "STAKE_LIMIT"
+    assert revert_reason(read_error({"code": 3, "message": "execution reverted", "data": word})) == "STAKE_LIMIT"
+    assert revert_reason(read_error({"code": -32000, "message": "execution reverted: STAKE_LIMIT"})) == "STAKE_LIMIT"
     tx_hash = house.desk.oracle.stranger_submit(ETHER)
     assert house.get(f"/v1/lido/receipts/{tx_hash}")["tx_hash"].startswith("0x")

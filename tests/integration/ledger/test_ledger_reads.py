@@ -209,7 +209,7 @@ def test_export__in_either_layout__is_the_table_and_the_pages(ledger: LedgerHous
 def test_export__of_more_than_one_portion__holds_each_movement_once(
     ledger: LedgerHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apps.ledger.movements.EXPORT_PAGE", 3)
+    monkeypatch.setattr("apps.ledger.reads.EXPORT_PAGE", 3)
     assert ledger.batch([ledger.body("deposit", 1, f"u{n}") for n in range(10)]).status_code == 201
     lines = ledger.get("/v1/exports/movements").get_data(as_text=True).splitlines()
     assert [json.loads(line) for line in lines] == ledger.pages()

@@ -142,7 +142,7 @@ def test_open__unstakes__at_most_a_hundred_elements_and_one_batch_at_a_time(hous
     assert list(batches(house).values()) == [big + small[:97]]
     assert open_batches(house.context, POOL, state()) == 0
     with transaction(house.context.sessions) as session:
-        session.execute(update(Batch).values(status="completed"))
+        session.execute(update(Batch).values(status="failed"))
     age(house, 301)
     assert open_batches(house.context, POOL, state()) == 1
     assert sorted(map(len, batches(house).values())) == [2, 98]

@@ -50,7 +50,7 @@ def test_users__wei_changed_places_though_the_sums_agree__both_named(house: Full
 
 def test_users__in_the_middle_of_a_step__left_to_the_next_run(house: FullHouse) -> None:
     house.rewards.stake_deltas(POOL, [stake_delta("a", "ann", -7)])
-    with user_lanes(house.pool.context.sessions, POOL, ["ann"], 60):
+    with user_lanes(house.pool.context, POOL, ["ann"]):
         assert differing(house) == []
     assert differing(house) == ["ann"]
 

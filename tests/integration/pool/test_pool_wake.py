@@ -25,7 +25,7 @@ def pool(make_database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -
     later = func.now() + text("interval '1 hour'")
     with transaction(context.sessions) as session:
         values = {"id": "b1", "kind": "stake", "pool_id": "eth_native", "amount_wei": 5, "request_count": 1}
-        session.add(Batch(**values, status="confirming", next_run_at=later, context={}))
+        session.add(Batch(**values, status="confirming", next_run_at=later))
         session.flush()
         session.add(BatchTransaction(message_id=MESSAGE_ID, batch_id="b1", purpose="submit", status="broadcast"))
     yield context

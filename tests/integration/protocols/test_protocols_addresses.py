@@ -110,5 +110,5 @@ def test_start__whatever_is_set__checked_and_told_in_the_log(
 ) -> None:
     app = create_app(make_settings(desk, database_url, **changes))
     with structlog.testing.capture_logs() as logs:
-        app.extensions["service"].addresses.at_start()
+        app.extensions["addresses"].at_start()
     assert event in [entry["event"] for entry in logs]

@@ -15,7 +15,7 @@ from apps.devnet.deployment import connect, contract_at, deploy
 from relayer.signing.signers import parse_keys
 from relayer.signing.transactions import Keyring
 from relayer.store.events import digest
-from relayer.store.models import MessageEvent, Slot
+from relayer.store.models import MessageEvent, NonceRow
 from tests.support.relayer import (
     CHAIN_ID,
     CUSTODY,
@@ -198,7 +198,7 @@ def test_nonce__taken_by_a_stranger_with_the_key__conflict_and_quarantine(house:
     assert house.message("m:3")["reason"]["code"] == "signer_not_active"
     assert house.client.get("/v1/signers").get_json()["items"][0]["state"] == "quarantined"
     with transaction(house.context.sessions) as session:
-        assert session.scalars(select(Slot.state).order_by(Slot.nonce)).all() == ["foreign", "settled"]
+        assert session.scalars(select(NonceRow.state).order_by(NonceRow.nonce)).all() == ["foreign", "settled"]
 
 
 def test_signer__chain_is_ahead_of_the_database__quarantined(house: House) -> None:
@@ -227,6 +227,7 @@ def test_lido__simulation_and_chain__reverts_are_read(database_url: str, node: N
     refused = house.message("empty")
     assert (refused["status"], refused["nonce"]) == ("rejected", None)
     assert refused["reason"] == {"code": "simulation_reverted", "detail": "ZERO_DEPOSIT"}
+    assert refused["passing"] is None
 
     house.post("good", **submit)
     assert house.run("good")["status"] == "confirmed"
@@ -238,7 +239,16 @@ def test_lido__simulation_and_chain__reverts_are_read(database_url: str, node: N
     house.post("late", **submit)
     late = house.run("late")
     assert (late["status"], late["revert"]) == ("reverted", {"name": "Error", "detail": "STAKING_PAUSED"})
+    assert late["passing"] == "staking_paused"
     assert int(late["gas_cost_wei"]) > 0
+
+    house.post("later", **submit)
+    house.pump()
+    assert house.message("later")["passing"] is None  # it waits, and has not ended
+    house.mine_and_pump(2)
+    later = house.message("later")
+    assert (later["status"], later["reason"]["detail"]) == ("rejected", "STAKING_PAUSED")
+    assert later["passing"] == "staking_paused"
 
 
 def test_history__attempts_and_events__cannot_be_changed(house: House) -> None:

@@ -12,8 +12,8 @@ from tests.support.relayer import CUSTODY, OPERATOR, STRANGER, House, Node, make
 
 KEYS_OF_A_TRANSACTION = [
     "message_id", "purpose", "status", "reason", "from", "to", "data", "value_wei", "gas_limit", "deadline", "nonce",
-    "tx_hash", "block_number", "block_hash", "confirmations", "observed_block", "gas_cost_wei", "revert", "attempts",
-    "created_at", "updated_at",
+    "tx_hash", "block_number", "block_hash", "confirmations", "observed_block", "gas_cost_wei", "revert", "passing",
+    "attempts", "created_at", "updated_at",
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from relayer.lifecycle.fees import OLD_AFTER_BLOCKS
 from relayer.lifecycle.release import NONCES_PER_CALL
 from relayer.signing.signers import parse_keys
 from relayer.signing.transactions import Keyring
-from relayer.store.models import ForeignClaim, ForeignTransaction
+from relayer.store.models import ExternalMatch, ExternalTransaction
 from tests.support.chaos import RECEIPT, Chaos, chaos_proxy
 from tests.support.postgres import Server
 from tests.support.relayer import (
@@ -44,7 +44,7 @@ def operator(house: House) -> dict[str, Any]:
 def recorded(house: House) -> list[tuple[int, str | None, str | None]]:
     """Nonce, hash and own message of each foreign transaction."""
     with transaction(house.context.sessions) as session:
-        rows = session.scalars(select(ForeignTransaction).order_by(ForeignTransaction.nonce))
+        rows = session.scalars(select(ExternalTransaction).order_by(ExternalTransaction.nonce))
         return [(row.nonce, row.tx_hash, row.message_id) for row in rows]
 
 
@@ -270,7 +270,7 @@ def test_foreign_transactions__recorded_and_claimed__cannot_be_changed(house: Ho
     house.mine_and_pump(3)
     ask(house, "release")
     with transaction(house.context.sessions) as session:
-        assert [row.message_id for row in session.scalars(select(ForeignClaim))] == ["m:1"]
+        assert [row.message_id for row in session.scalars(select(ExternalMatch))] == ["m:1"]
     for statement in (
         "UPDATE foreign_transactions SET success = false",
         "DELETE FROM foreign_claims",

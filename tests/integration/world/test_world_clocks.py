@@ -18,11 +18,12 @@ from sqlalchemy import func, select, text, update
 import celeryconfig
 from apps.common.database import transaction
 from apps.common.wire import new_id
+from apps.flow.lease import acquire
 from apps.local import tools
-from apps.pool import schedules, sweep
-from apps.pool.flows.leases import claim
+from apps.pool import sweep
 from apps.pool.models import Request, ScheduleFire, UserLane
 from tasks.beat import MAX_WAITING
+from tasks.entry import fires
 from tests.integration.test_monitoring import COLLECTORS, metrics
 from tests.support.pool import PoolHouse, pool_house
 from tests.support.ports import free_port
@@ -136,15 +137,15 @@ def test_beat__broker_away_and_back__goes_on(tmp_path: Path) -> None:
 
 def test_fires__database_clock_stepped_back_an_hour__fires_at_once_and_not_twice(house: PoolHouse) -> None:
     for schedule in ("batching", "distribution", "claim_polling", "reconciliation"):
-        assert schedules.fires(house.context, schedule)
+        assert fires(house.context, schedule)
         with transaction(house.context.sessions) as session:  # as if fired by a clock an hour ahead, since corrected
             session.execute(
                 update(ScheduleFire)
                 .where(ScheduleFire.schedule == schedule)
                 .values(fire_at=ScheduleFire.fire_at + text("interval '1 hour'"))
             )
-        assert schedules.fires(house.context, schedule)
-    fired = schedules.fires(house.context, "reconciliation"), schedules.fires(house.context, "reconciliation")
+        assert fires(house.context, schedule)
+    fired = fires(house.context, "reconciliation"), fires(house.context, "reconciliation")
     assert fired in {(False, False), (True, False), (False, True)}  # True: an hour began just now
 
 
@@ -164,7 +165,7 @@ def test_sweep__database_clock_stepped_back_an_hour__what_waits_is_due_and_lease
         session.execute(update(Request).where(Request.id == idle).values(next_run_at=None))  # something else wakes it
         session.add(UserLane(pool_id="eth_native", user_id="ann", holder="x", held_until=ahead))
         session.add(ScheduleFire(schedule="sweep", fire_at=ahead, created_at=ahead))
-    assert claim(sessions, Request, 60) == []
+    assert acquire(sessions, Request, 60) == []
     assert sweep.wake(house.context) == 1
     assert [row_id for _, row_id in house.hints] == [waiting]
     limit = func.now() + text(f"interval '{lease} seconds'")
@@ -176,7 +177,7 @@ def test_sweep__database_clock_stepped_back_an_hour__what_waits_is_due_and_lease
         )  # still its holder's
         assert session.scalar(select(func.count()).select_from(UserLane).where(UserLane.held_until > limit)) == 0
         assert session.scalar(select(func.max(ScheduleFire.created_at) <= func.clock_timestamp()))
-    assert [row.id for row in claim(sessions, Request, 60)] == [waiting]
+    assert [row.id for row in acquire(sessions, Request, 60)] == [waiting]
 
 
 def test_sweep__clock_that_runs_true__leaves_what_waits_alone(house: PoolHouse) -> None:
@@ -185,7 +186,7 @@ def test_sweep__clock_that_runs_true__leaves_what_waits_alone(house: PoolHouse) 
         session.execute(update(Request).values(next_run_at=func.now() + text("interval '1 hour'")))
     assert sweep.wake(house.context) == 0
     assert sweep.wake(house.context) == 0
-    assert claim(house.context.sessions, Request, 60, row_id=waiting) == []
+    assert acquire(house.context.sessions, Request, 60, row_id=waiting) == []
 
 
 def test_new_id__made_by_a_host_whose_clock_is_behind__still_comes_after_the_last() -> None:
@@ -212,6 +213,6 @@ def test_heartbeats__of_each_work__infinite_before_the_first_and_young_after_it(
     assert heartbeats("pool", url) == dict.fromkeys(works, float("inf"))
     sweep.wake(house.context)
     for name in works - {"sweep"}:
-        assert schedules.fires(house.context, name)
+        assert fires(house.context, name)
     assert max(heartbeats("pool", url).values()) < 600
     assert heartbeats("relayer", make_database("relayer")) == {"relayer_pump": float("inf")}

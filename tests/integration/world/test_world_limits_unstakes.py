@@ -9,9 +9,11 @@ from sqlalchemy import func, select, update
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput
 from apps.common.wei import ETHER
+from apps.flow.lease import acquire
+from apps.flow.outcome import Park
+from apps.flow.runner import write
 from apps.pool.errors import AmountTooLarge
-from apps.pool.flows.engine import write_outcome
-from apps.pool.flows.leases import Park, claim
+from apps.pool.flows.batches import BatchFlow
 from apps.pool.models import Batch, Request
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk
@@ -233,5 +235,5 @@ def park(flows: Flows, step: str) -> None:
     """Park the open unstake batch as the engine does."""
     with transaction(flows.context.sessions) as session:
         batch_id = session.scalars(select(Batch.id).where(Batch.pool_id == POOL, Batch.status == step)).one()
-    (batch,) = claim(flows.context.sessions, Batch, 60.0, row_id=batch_id, early=True)
-    write_outcome(flows.context, batch, Park({"code": "attempts_exhausted", "detail": "For a test."}))
+    (batch,) = acquire(flows.context.sessions, Batch, 60.0, row_id=batch_id, early=True)
+    write(BatchFlow(flows.context), batch, Park({"code": "attempts_exhausted", "detail": "For a test."}))

@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from apps.common.wei import ETHER
-from apps.protocols.events import TOPICS, topic_of
+from apps.ethereum.contracts import LIDO, QUEUE
+from apps.ethereum.logs import topic_of
 from tests.support.lido import Desk
 from tests.support.protocols import LIFE, House, live_a_life, make_house
 from tests.support.rude_node import RudeNode, rude_node
@@ -39,8 +40,8 @@ def truth(desk: Desk, make_database: Any) -> House:
 
 
 def of_ours(desk: Desk, event: str) -> Any:
-    me = topic_of(desk.operator)
-    return lambda log: log["topics"][0] == TOPICS[event] and (event == "TokenRebased" or me in log["topics"])
+    me, topic = topic_of(desk.operator), {**LIDO.events, **QUEUE.events}[event].topic
+    return lambda log: log["topics"][0] == topic and (event == "TokenRebased" or me in log["topics"])
 
 
 def codes(house: House, times: int) -> list[str]:

@@ -14,11 +14,14 @@ from apps.common.database import make_engine, transaction
 from apps.common.errors import ServiceError
 from apps.common.settings import normalise_database_url
 from apps.common.wei import ETHER
-from apps.pool.flows.batches import STEPS
-from apps.pool.flows.engine import write_outcome
-from apps.pool.flows.leases import Park, claim, reason
+from apps.flow.lease import acquire
+from apps.flow.outcome import Park
+from apps.flow.row import reason
+from apps.flow.runner import write
+from apps.pool.flows.batches import STEPS, BatchFlow
 from apps.pool.models import Batch, BatchTransaction
 from apps.pool.walk.halts import ACTIONS, WAYS_OUT
+from apps.pool.walk.items import ITEM_STEPS
 from apps.pool.walk.run import REFUSALS_BEFORE_HALT
 from apps.protocols.history import SEEN_BEFORE_BELIEVED
 from tests.support.flows import Flows
@@ -87,8 +90,8 @@ def park(flows: Flows) -> Batch:
     with transaction(flows.context.sessions) as session:
         open_ones = Batch.status.not_in(("completed", "failed"))
         session.execute(update(Batch).where(open_ones).values(next_run_at=text("now()")))
-    (batch,) = claim(flows.context.sessions, Batch, 100.0)
-    write_outcome(flows.context, batch, Park(reason("conflict", "The key was used outside the relayer.")))
+    (batch,) = acquire(flows.context.sessions, Batch, 100.0)
+    write(BatchFlow(flows.context), batch, Park(reason("conflict", "The key was used outside the relayer.")))
     return batch
 
 
@@ -523,22 +526,22 @@ def test_booking__refused_again_and_again__halts_and_goes_on_once_the_books_are_
     assert flows.drifts() == {}
 
 
-def test_walk__an_unforeseen_fault__shows_on_its_row_and_heals(flows: Flows) -> None:
+def test_walk__an_unforeseen_fault__shows_on_its_row_and_heals(flows: Flows, monkeypatch: pytest.MonkeyPatch) -> None:
     flows.stake("ann", 10 * ETHER)
     flows.ask("unstake", "ann", 2 * ETHER)
     for _ in range(8):
         flows.batching()
         flows.batches()
         flows.pump()
-    with transaction(flows.context.sessions) as session:
-        batch = session.scalars(select(Batch).where(Batch.kind == "unstake")).one()
-        kept = dict(batch.context)
-        batch.context = {name: value for name, value in kept.items() if name != "elements"}
-    halt = halt_of(flows)
+
+    def broken(*_: object) -> None:
+        raise KeyError("elements")
+
+    with monkeypatch.context() as patched:
+        patched.setitem(ITEM_STEPS, "request", broken)
+        halt = halt_of(flows)
     assert halt["code"] == "walk_fault"
     assert "KeyError" in halt["detail"]
-    with transaction(flows.context.sessions) as session:
-        session.execute(update(Batch).where(Batch.id == batch.id).values(context=kept))
     goes_on(flows)
     flows.settle()
     assert flows.drifts() == {}

@@ -18,8 +18,10 @@ from apps.common.database import transaction
 from apps.common.errors import InvalidInput
 from apps.common.wei import ETHER
 from apps.devnet.deployment import set_balance
-from apps.pool.flows.engine import write_outcome
-from apps.pool.flows.leases import Park, claim
+from apps.flow.lease import acquire
+from apps.flow.outcome import Park
+from apps.flow.runner import write
+from apps.pool.flows.batches import BatchFlow
 from apps.pool.flows.limits import MAX_UNSTAKE_WEI
 from apps.pool.models import Batch, Request
 from apps.pool.service import PoolService
@@ -99,10 +101,10 @@ class Crowd:
             found = session.scalars(
                 select(Batch.id).where(Batch.pool_id == POOL, Batch.kind == "unstake", Batch.status == "batched")
             ).first()
-        for batch in claim(self.flows.context.sessions, Batch, 60.0, row_id=found, early=True) if found else []:
+        for batch in acquire(self.flows.context.sessions, Batch, 60.0, row_id=found, early=True) if found else []:
             with transaction(self.flows.context.sessions) as session:
                 members = set(session.scalars(select(Request.id).where(Request.batch_id == batch.id)))
-            write_outcome(self.flows.context, batch, Park({"code": "attempts_exhausted", "detail": "For a test."}))
+            write(BatchFlow(self.flows.context), batch, Park({"code": "attempts_exhausted", "detail": "For a test."}))
             self.impossible |= dict.fromkeys(members, "attempts_exhausted")
             self.possible = [made for made in self.possible if made["id"] not in members]
 

@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 
 from apps.common.errors import Conflict
 from apps.ledger.kinds import BUCKETS, KINDS, Kind
-from apps.ledger.posting import NewMovement, apply_movement
+from apps.ledger.posting import Posting, apply_movement
 from tests.support.ledger import LedgerHouse
 from tests.support.ledger_model import Model, Request
 
@@ -185,7 +185,7 @@ class FourLedgers(RuleBasedStateMachine):
             kind = KINDS.get(item.kind) or self.sides[item.reference or ""].swapped()
             self.sides[item.message_id] = kind
             if item.user is not None:
-                new = NewMovement(item.message_id, item.kind, "p", item.user, item.wei, item.reference)
+                new = Posting(item.message_id, item.kind, "p", item.user, item.wei, item.reference)
                 try:
                     apply_movement(self.arithmetic[item.user], new, kind)
                 except Conflict as error:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from relayer.store.models import FINAL
+from relayer.store.states import FINAL, NEXT, TransactionStatus
 from tests.support import naive
 from tests.support.anvil import start_anvil
 from tests.support.chaos import RECEIPT, SEND, Chaos, chaos_proxy
@@ -47,6 +47,7 @@ class RelayerMachine(RuleBasedStateMachine):
         self.attempts: dict[str, list[str]] = {}
         self.nonces: dict[str, int] = {}
         self.told: dict[str, dict[str, Any]] = {}
+        self.statuses: dict[str, TransactionStatus] = {}
         self.horizon = 0
         self.stranger_came = False
 
@@ -130,6 +131,10 @@ class RelayerMachine(RuleBasedStateMachine):
             if found["status"] in FINAL:
                 assert executed[value] == (found["status"] == "confirmed"), found
                 assert found == self.told.setdefault(message_id, found), "an end was changed"
+            status = TransactionStatus(found["status"])
+            before = self.statuses.setdefault(message_id, TransactionStatus.QUEUED)
+            assert status in reachable(before), f"{before} never leads to {status}"
+            self.statuses[message_id] = status
             hashes = [item["tx_hash"] for item in found["attempts"]]
             known = self.attempts.get(message_id, [])
             assert hashes[: len(known)] == known, "an attempt was lost"
@@ -158,6 +163,15 @@ class RelayerMachine(RuleBasedStateMachine):
 
     def _looked(self) -> None:
         self.horizon = max(self.horizon, self.node.head() - CONFIRMATIONS + 1)
+
+
+def reachable(status: TransactionStatus) -> set[TransactionStatus]:
+    """The status itself, and what it may become by any number of allowed steps."""
+    found, fresh = {status}, {status}
+    while fresh:
+        fresh = set().union(*(NEXT[one] for one in fresh)) - found
+        found |= fresh
+    return found
 
 
 @pytest.fixture

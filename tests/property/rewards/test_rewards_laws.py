@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from apps.rewards import index_math
 from apps.rewards.index_math import P, PoolState, PositionState
+from tests.support.conservation import conserved, dust_wei
 
 AMOUNTS = st.one_of(st.integers(0, 20), st.integers(0, 10**20), st.integers(0, 2**250))
 SIGNED = st.one_of(st.integers(-20, 20), st.integers(-(10**20), 10**20), st.integers(-(2**250), 2**250))
@@ -42,10 +43,10 @@ def test_r2_r3__signed_accruals__whole_wei_add_up_and_dust_is_below_one_per_posi
     pool, positions = staked(weights)
     pool, _ = accrue_all(pool, amounts)
     pending = sum(index_math.pending_wei(position, pool.index) for position in positions)
-    dust = index_math.dust_wei(pool, positions)
+    dust = dust_wei(pool, positions)
     assert pending + dust == pool.accrued == sum(amounts)
     assert 0 <= dust <= len(positions)
-    assert index_math.conserved(pool, positions)
+    assert conserved(pool, positions)
 
 
 @given(weights=WEIGHTS, steps=st.lists(st.tuples(SIGNED, st.lists(st.integers(0, 5), max_size=4)), max_size=6))
@@ -146,7 +147,7 @@ def test_r10__claim_and_stake__in_either_order_and_claiming_twice_is_once(
     assert index_math.claim(staked_pool, staked_position) == (*first, moved)
     again_pool, again_position, nothing = index_math.claim(claimed_pool, claimed_position)
     assert (again_pool, again_position, nothing.claimed) == (claimed_pool, claimed_position, 0)
-    assert index_math.conserved(again_pool, [again_position, *others])
+    assert conserved(again_pool, [again_position, *others])
 
 
 @given(parked=st.integers(1, 2**250), later=AMOUNTS)

@@ -4,7 +4,8 @@ import pytest
 
 from apps.ethereum import jsonrpc
 from apps.ethereum.abilities import lacks
-from apps.ethereum.jsonrpc import MAX_BATCH, Limits, read_error
+from apps.ethereum.jsonrpc import read_error
+from apps.ethereum.limits import MAX_BATCH, PROBE_MAX_SEC, PROBE_SEC, RATE_REST_MAX_SEC, RATE_REST_SEC, Limits
 from apps.ethereum.node_words import Trouble, trouble
 from tests.support.rude_node import PRUNED_TEXTS, RANGE_TEXTS
 
@@ -21,17 +22,17 @@ def test_limits__batch_refused__remembered_and_tried_upward_ever_later(clock: li
     assert limits.size() == MAX_BATCH
     limits.took(6, refused=12)
     assert (limits.size(), limits.refused_batch) == (6, 12)
-    clock[0] += jsonrpc.PROBE_SEC
+    clock[0] += PROBE_SEC
     assert limits.size() == 12
     limits.took(6, refused=12)
-    clock[0] += jsonrpc.PROBE_SEC
+    clock[0] += PROBE_SEC
     assert limits.size() == 6
-    clock[0] += jsonrpc.PROBE_SEC
+    clock[0] += PROBE_SEC
     assert limits.size() == 12
     limits.took(12, refused=None)  # the provider takes more now
     assert (limits.batch, limits.refused_batch) == (12, None)
     while limits.batch < MAX_BATCH:
-        clock[0] += jsonrpc.PROBE_MAX_SEC
+        clock[0] += PROBE_MAX_SEC
         limits.took(limits.size(), refused=None)
     assert limits.size() == MAX_BATCH
 
@@ -46,11 +47,11 @@ def test_limits__rate_limited_without_a_word__rests_ever_longer_and_anew_once_it
     limits = Limits()
     waits = [limits.rate_limited(None) for _ in range(12)]
     assert waits == sorted(waits)
-    assert (waits[0], waits[-1]) == (jsonrpc.RATE_REST_SEC, jsonrpc.RATE_REST_MAX_SEC)
+    assert (waits[0], waits[-1]) == (RATE_REST_SEC, RATE_REST_MAX_SEC)
     assert limits.rests_until == clock[0] + waits[-1]
     assert limits.rate_limited(7.0) == 7.0
     limits.took(1, refused=None)
-    assert limits.rate_limited(None) == jsonrpc.RATE_REST_SEC
+    assert limits.rate_limited(None) == RATE_REST_SEC
 
 
 @pytest.mark.parametrize(

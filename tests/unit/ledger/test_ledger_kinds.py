@@ -2,9 +2,10 @@
 
 import pytest
 
+from apps.clients.shapes.ledger import MOVEMENT_KINDS
 from apps.ledger.errors import BalanceTooLarge, InsufficientBalance
-from apps.ledger.kinds import BUCKETS, KINDS, LOSSES, SYSTEM_ACCOUNTS, bucket_changes
-from apps.ledger.posting import NewMovement, apply_movement
+from apps.ledger.kinds import BUCKETS, KINDS, LOSSES, REVERSAL, SYSTEM_ACCOUNTS, bucket_changes
+from apps.ledger.posting import Posting, apply_movement
 from tests.support import ledger_model
 
 
@@ -27,8 +28,8 @@ def test_bucket_changes__of_a_kind_and_its_reverse__cancel_out() -> None:
         assert {name: there[name] + back[name] for name in there} == dict.fromkeys(there, 0)
 
 
-def movement(kind: str, wei: int) -> NewMovement:
-    return NewMovement("m", kind, "p", "alice", wei, None)
+def movement(kind: str, wei: int) -> Posting:
+    return Posting("m", kind, "p", "alice", wei, None)
 
 
 def test_apply__within_what_is_there__moves_it() -> None:
@@ -51,3 +52,7 @@ def test_apply__to_two_to_the_256__is_refused() -> None:
     buckets = dict(zip(BUCKETS, (2**256 - 1, 0, 0, 0), strict=True))
     with pytest.raises(BalanceTooLarge):
         apply_movement(buckets, movement("deposit", 1), KINDS["deposit"])
+
+
+def test_kinds__against_the_names_on_the_wire__are_the_same() -> None:
+    assert (*KINDS, REVERSAL) == MOVEMENT_KINDS

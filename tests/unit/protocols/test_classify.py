@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from apps.ethereum.logs import topic_of
 from apps.protocols import classify
-from apps.protocols.events import topic_of
+from apps.protocols.items import Item
 
 ME = topic_of("0x" + "11" * 20)
 QUEUE = topic_of("0x" + "22" * 20)
@@ -27,8 +28,8 @@ def nft(number: int) -> str:
     return f"0x{number:064x}"
 
 
-def kinds(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    return [(row["log_index"], row["kind"], row["amount_wei"], row.get("withdrawal_id")) for row in rows]
+def kinds(items: list[Item]) -> list[tuple[Any, ...]]:
+    return [(item.log_index, item.kind, item.amount_wei, item.withdrawal_id) for item in items]
 
 
 def flows(**logs: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
@@ -98,9 +99,10 @@ def test_transfer_to_itself__answers_both_queries__no_row() -> None:
 
 def test_rebase__reward__difference_of_two_floors_and_signed() -> None:
     pre, post = (10**18 + 7, 11 * 10**17), (10**18 + 9, 10**18)
-    row = classify.rebase(log(0, [nft(1)], 86_400, *pre, *post, 2), 123_456_789)
-    assert row["reward_wei"] == 123_456_789 * post[1] // post[0] - 123_456_789 * pre[1] // pre[0] < 0
-    assert row["rebase"]["operator_shares"] == "123456789"
+    item = classify.rebase(log(0, [nft(1)], 86_400, *pre, *post, 2), 123_456_789)
+    assert item.reward_wei == 123_456_789 * post[1] // post[0] - 123_456_789 * pre[1] // pre[0] < 0
+    assert item.rebase is not None
+    assert item.rebase.operator_shares == 123_456_789
 
 
 def test_request__of_a_strangers_in_our_name_beside_a_move_of_nothing__is_not_ours() -> None:

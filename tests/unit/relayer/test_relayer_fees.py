@@ -11,7 +11,7 @@ from relayer.lifecycle.fees import (
     PERCENTILES,
     Fees,
     Market,
-    Standing,
+    PendingAttempt,
     market,
     raised,
     urgency,
@@ -23,7 +23,7 @@ GWEI = 10**9
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 LATEST = {"baseFeePerGas": hex(GWEI), "timestamp": hex(int(AT.timestamp()))}
 NOW = Market(10 * GWEI, (2 * GWEI, 3 * GWEI, 4 * GWEI, 5 * GWEI), int(AT.timestamp()))
-STANDING = Standing(
+STANDING = PendingAttempt(
     fees=Fees(max_fee_wei=30 * GWEI, tip_wei=2 * GWEI),
     waited_blocks=2,
     waited_sec=5.0,

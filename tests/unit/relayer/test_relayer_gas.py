@@ -1,6 +1,7 @@
 """Gas limits: the floor of calldata, and the margin over an estimate."""
 
-from relayer.signing.gas import MAX_GAS_LIMIT, least_gas, with_margin
+from apps.ethereum.constants import MAX_GAS
+from relayer.signing.policy import least_gas, with_margin
 
 
 def test_least_gas__calldata__ten_gas_a_token() -> None:
@@ -12,4 +13,4 @@ def test_least_gas__calldata__ten_gas_a_token() -> None:
 
 def test_with_margin__estimate__a_quarter_more_and_never_above_the_protocols_cap() -> None:
     assert with_margin(100_000) == 125_000
-    assert with_margin(MAX_GAS_LIMIT - 1) == MAX_GAS_LIMIT
+    assert with_margin(MAX_GAS - 1) == MAX_GAS

@@ -4,8 +4,7 @@ import pytest
 from eth_abi.abi import encode
 
 from apps.common.wei import ETHER
-from relayer.signing.gas import least_gas
-from relayer.signing.policy import APPROVE, CLAIM, REQUEST, SUBMIT, Proposal, Rules, judge
+from relayer.signing.policy import APPROVE, CLAIM, REQUEST, SUBMIT, Proposal, Rules, judge, least_gas
 
 OPERATOR = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 CUSTODY = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"

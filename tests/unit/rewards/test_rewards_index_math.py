@@ -17,14 +17,13 @@ from apps.rewards.index_math import (
     bearable_loss,
     change_stake,
     claim,
-    conserved,
-    dust_wei,
     pending_wei,
     release,
     reward_debt,
     settle,
     worth,
 )
+from tests.support.conservation import conserved, dust_wei
 
 ETHER = 10**18
 

@@ -1,0 +1,114 @@
+"""The lease of a row: acquired with a token and committed, kept through a long step, and the fence of every write.
+
+A worker acquires due rows and commits; the step then runs with no transaction open; its outcome is written only while the
+token still stands on the row. A worker that was frozen past its lease finds another token there, and its result is
+discarded. All clocks are the database's.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from sqlalchemy import CursorResult, Text, cast, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from apps.common.database import Sessions, transaction
+from apps.common.wire import new_id
+from apps.flow.row import FlowEventMixin, FlowMixin, seconds
+
+Row = TypeVar("Row", bound=FlowMixin)
+
+
+class LeaseLost(Exception):
+    """Another worker, or a writer that needs no lease, took the row over; what this step found out is discarded."""
+
+
+def acquire(
+    sessions: Sessions,
+    model: type[Row],
+    lease_sec: float,
+    *,
+    row_id: str | None = None,
+    limit: int = 1,
+    early: bool = False,
+) -> list[Row]:
+    """Lease up to `limit` due rows, or the named one, and commit. No row means a doubled or early hint: not an error.
+
+    `early` takes the named row before its time, for work that a hint made possible sooner.
+    """
+    due = func.coalesce(model.next_run_at <= func.now(), False)
+    free = or_(model.lease_until.is_(None), model.lease_until < func.now())
+    chosen = select(model.id).where(free, model.next_run_at.is_not(None) if early else due)
+    if row_id is not None:
+        chosen = chosen.where(model.id == row_id)
+    chosen = chosen.order_by(model.next_run_at).limit(limit).with_for_update(skip_locked=True)
+    with transaction(sessions) as session:
+        statement = (
+            update(model)
+            .where(model.id.in_(chosen.scalar_subquery()))
+            .values(
+                lease_token=cast(func.gen_random_uuid(), Text),
+                lease_until=func.now() + seconds(lease_sec),
+                attempts=model.attempts + 1,
+            )
+            .returning(model)
+        )
+        return list(session.scalars(statement, execution_options={"synchronize_session": False}))
+
+
+def held_from_the_start(lease_sec: float) -> dict[str, Any]:
+    """Columns of a row that whoever inserts or changes it leases in the same transaction, to run its step at once."""
+    return {
+        "attempts": 1,
+        "next_run_at": func.now(),
+        "lease_token": new_id(),
+        "lease_until": func.now() + seconds(lease_sec),
+    }
+
+
+def reread(sessions: Sessions, row: Row) -> Row:
+    """The row as it stands now; raises `LeaseLost` where the lease is gone."""
+    model = type(row)
+    with transaction(sessions) as session:
+        mine = model.id == row.id, model.lease_token == row.lease_token
+        found = session.scalars(select(model).where(*mine)).one_or_none()
+    if found is None:
+        raise LeaseLost(f"{row.subject} {row.id}")
+    return found
+
+
+def extend(sessions: Sessions, row: FlowMixin, lease_sec: float) -> None:
+    """Keep the lease through a long step, between its calls; raises `LeaseLost`."""
+    with transaction(sessions) as session:
+        write_fenced(session, row, {"lease_until": func.now() + seconds(lease_sec)})
+
+
+def release(sessions: Sessions, row: FlowMixin) -> None:
+    """Give a lease back, its attempt with it; nothing where it is gone already."""
+    model = type(row)
+    with transaction(sessions) as session:
+        session.execute(
+            update(model)
+            .where(model.id == row.id, model.lease_token == row.lease_token)
+            .values(lease_token=None, lease_until=None, attempts=0),
+            execution_options={"synchronize_session": False},
+        )
+
+
+def write_fenced(session: Session, row: FlowMixin, changes: Mapping[str, Any]) -> None:
+    """Change the row while its lease holds; raises `LeaseLost`, and nothing is changed, where it does not."""
+    model = type(row)
+    result = session.execute(
+        update(model).where(model.id == row.id, model.lease_token == row.lease_token).values(**changes),
+        execution_options={"synchronize_session": False},
+    )
+    if not isinstance(result, CursorResult) or result.rowcount != 1:
+        raise LeaseLost(f"{row.subject} {row.id}")
+
+
+def flow_event(row: FlowMixin, kind: str, status: str, detail: Mapping[str, Any] | None) -> FlowEventMixin:
+    """A line of the row's history."""
+    event = row.history()
+    event.subject, event.subject_id = row.subject, row.id
+    event.type, event.status, event.attempt = kind, status, row.attempts
+    event.detail = None if detail is None else dict(detail)
+    return event

@@ -9,6 +9,8 @@ SETUP := $(VENV)/.installed apps/devnet/node_modules/.installed
 # What the image holds; what the local stack needs besides; what tests and checks need besides.
 LOCKS := requirements.lock requirements-desk.lock requirements-dev.lock
 NAME ?= stack
+# Processes that run tests side by side. They mostly wait for servers, so two cores bear three.
+WORKERS ?= 3
 export STAKING_HOME ?= $(CURDIR)/.staking
 
 .DEFAULT_GOAL := help
@@ -32,10 +34,10 @@ status: $(SETUP) ## Show what runs and where
 	$(BIN)/staking status
 
 test: $(SETUP) ## Run all tests on real servers (PostgreSQL, Valkey, anvil)
-	$(PY) -m pytest -m "not prove"
+	$(PY) -m pytest -n $(WORKERS) -m "not prove"
 
 prove: $(SETUP) ## Run the long proofs (crash matrices, long histories, lives under fire), or some: PROVE=tests/property
-	$(PY) -m pytest -m prove $(PROVE)
+	$(PY) -m pytest -n $(WORKERS) -m prove $(PROVE)
 
 bench: $(SETUP) ## Measure a subject: NAME=stack (the default), or another module of tests/bench
 	$(PY) -m tests.bench.$(NAME)

@@ -1,23 +1,66 @@
-"""Real parts for every tier: one PostgreSQL a session, a database of its own for every test that asks."""
+"""Real parts for every tier: one PostgreSQL a process, a database of its own for every test that asks."""
 
+import gc
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from migrations import runner
+from tests.support import tally
 from tests.support.postgres import Server, start_postgres
+from tests.support.side_by_side import make_scheduler
 
 TIERS = ("unit", "property", "integration", "crash", "browser")
+ROOT = Path(__file__).parent
+# What mostly waits, or takes long, is begun first: the short ones then fill the gaps, and no process ends late.
+FIRST = ("tests/browser", "tests/integration/life", "tests/integration/world/web", "tests/integration/flows")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test's tier is the folder it lies in."""
-    root = Path(__file__).parent
+    """A test's tier is the folder it lies in; what takes long comes first."""
     for item in items:
-        tier = item.path.relative_to(root).parts[0]
+        tier = item.path.relative_to(ROOT).parts[0]
         assert tier in TIERS, f"{item.path} lies in no tier"
         item.add_marker(getattr(pytest.mark, tier))
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays to the end: the garbage collector need not walk it again at every turn."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return make_scheduler(config, log)
+
+
+# ---- what was started, told at the end ----
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker hands its counts to the process that prints."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["started"] = dict(tally.STARTED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    tally.STARTED.update(Counter(getattr(node, "workeroutput", {}).get("started", {})))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    started = ", ".join(f"{number} {what}" for what, number in sorted(tally.STARTED.items()))
+    terminalreporter.write_line(f"Started: {started or 'nothing'}.")
+
+
+# ---- databases ----
 
 
 @pytest.fixture(scope="session")
@@ -33,14 +76,42 @@ def migrated_templates() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def make_database(postgres: Server, migrated_templates: dict[str, str]) -> Callable[[str], str]:
-    """``make_database(service)`` returns the URL of a fresh, migrated database."""
+def made_databases() -> list[str]:
+    """URLs of the databases that were made, in order."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def make_database(
+    postgres: Server, migrated_templates: dict[str, str], made_databases: list[str]
+) -> Callable[[str], str]:
+    """``make_database(service)`` returns the URL of a fresh, migrated database.
+
+    One made by a test, or by a fixture of a single test, is gone when that test has ended.
+    """
 
     def make(service: str) -> str:
         if service not in migrated_templates:
             url = postgres.create(f"template_{service}")
             runner.upgrade(service, url)
             migrated_templates[service] = url.rsplit("/", 1)[1]
-        return postgres.create(service, template=migrated_templates[service])
+        url = postgres.create(service, template=migrated_templates[service])
+        made_databases.append(url)
+        return url
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def drop_databases(request: pytest.FixtureRequest, made_databases: list[str]) -> Iterator[None]:
+    """Drop what was made after this. It is set up after every fixture of a wider scope and ends as the test's last.
+
+    The servers keep their data in memory: a run's thousand databases together would fill it.
+    """
+    before = len(made_databases)
+    yield
+    if len(made_databases) > before:
+        server: Server = request.getfixturevalue("postgres")
+        for url in made_databases[before:]:
+            server.drop(url)
+        del made_databases[before:]

@@ -28,9 +28,9 @@ from apps.common.database import make_engine, make_sessions
 from apps.common.settings import normalise_database_url
 from apps.ledger import append_only_proof
 from apps.ledger.service import LedgerService
-from apps.local.ports import any_free_port
 from migrations import runner
 from tests.bench.pgbench import run_pgbench
+from tests.support.ports import free_port
 from tests.support.postgres import Server, start_postgres
 
 CLIENTS = 8
@@ -180,7 +180,7 @@ def deposit(draw: random.Random) -> NewMovement:
 @contextmanager
 def _http(url: str) -> Iterator[str]:
     """The ledger as it is run: its own web server, one process of 8 threads."""
-    port = any_free_port()
+    port = free_port()
     own = {"DATABASE_URL": url, "HTTP_PORT": str(port), "INTERNAL_API_KEY": KEY, "APP_ENV": "test"}
     environment = {**os.environ, **own}
     process = subprocess.Popen([sys.executable, "-m", "apps.ledger"], env=environment, stderr=subprocess.DEVNULL)

@@ -13,12 +13,12 @@ import redis
 import requests
 
 from apps.local import postgres as local
-from apps.local.ports import any_free_port
 from apps.local.postgres import Postgres, unprivileged_account
 from migrations import runner
 from relayer.store.states import FINAL
 from tests.support.anvil import start_anvil
 from tests.support.chaos import SEND, chaos_proxy
+from tests.support.ports import free_port
 from tests.support.postgres import Server
 from tests.support.relayer import OPERATOR, House, Node, make_house
 from tests.support.relayer_stack import relayer_stack
@@ -75,7 +75,7 @@ class KillableServer:
     """A PostgreSQL that is killed with SIGKILL and started again on the same data, on one port."""
 
     def __init__(self, directory: Path) -> None:
-        self.postgres = Postgres(directory / "postgres", any_free_port(), "test")
+        self.postgres = Postgres(directory / "postgres", free_port(), "test")
         self.postgres.prepare()
         self.process: subprocess.Popen[bytes] | None = None
 

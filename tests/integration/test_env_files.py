@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from apps.local.ports import any_free_port
 from tests.support.anvil import start_anvil
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 KEY = "an-internal-key"
@@ -61,7 +61,7 @@ def test_service__file_of_an_old_deployment__starts_and_answers(
     password, _, place = rest.partition("@")
     address, _, name = place.partition("/")
     host, _, db_port = address.partition(":")
-    port = any_free_port()
+    port = free_port()
     with start_anvil() as anvil:
         file = FILES[service].format(
             database=f"postgres://{user}:{password}@{place}?sslmode=disable",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from apps.local import tools
 from apps.local.chain import answers
-from apps.local.ports import any_free_port
+from tests.support import tally
+from tests.support.ports import free_port
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Anvil:
 @contextmanager
 def start_anvil(*options: str, chain_id: int = 31337) -> Iterator[Anvil]:
     """Start a node that mines a block per transaction, unless options say otherwise."""
-    port = any_free_port()
+    tally.count("nodes")
+    port = free_port()
     argv = [
         str(tools.anvil()),
         "--host",

@@ -10,8 +10,9 @@ import psycopg2
 from psycopg2 import sql
 
 from apps.local import postgres as local
-from apps.local.ports import any_free_port
 from apps.local.postgres import Postgres, unprivileged_account
+from tests.support import tally
+from tests.support.ports import free_port
 from tests.support.scratch import scratch
 
 
@@ -27,24 +28,36 @@ class Server:
 
     def create(self, prefix: str, template: str = "template1") -> str:
         """Make a database and return its URL."""
+        tally.count("databases")
         self._made += 1
         name = f"{prefix}_{self._made}"
-        connection = psycopg2.connect(self.url("postgres"), connect_timeout=10)
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            # By files: half the time of copying through the log, which a server without syncs has no use for.
-            create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
-            cursor.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
-        connection.close()
+        # By files: half the time of copying through the log, which a server without syncs has no use for.
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+        self._run(create.format(sql.Identifier(name), sql.Identifier(template)))
         return self.url(name)
+
+    def drop(self, url: str) -> None:
+        """Remove a database, whoever is still connected to it; one that is gone is passed over."""
+        name = url.rsplit("/", 1)[1]
+        self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _run(self, statement: sql.Composed) -> None:
+        connection = psycopg2.connect(self.url("postgres"), connect_timeout=10)
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+        finally:
+            connection.close()
 
 
 @contextmanager
 def start_postgres(*, durable: bool = False) -> Iterator[Server]:
     """Start a server. `durable` is for measurements: tests throw the data away, and only a crash of the machine would
     need the syncs."""
+    tally.count("database servers")
     with scratch(on_disk=durable) as directory:
-        postgres = Postgres(directory / "postgres", any_free_port(), "test")
+        postgres = Postgres(directory / "postgres", free_port(), "test")
         postgres.prepare()
         account = unprivileged_account()
         process = subprocess.Popen(
@@ -62,7 +75,23 @@ def start_postgres(*, durable: bool = False) -> Iterator[Server]:
                 assert process.poll() is None, "PostgreSQL ended at once"
                 assert time.monotonic() < deadline, "PostgreSQL did not answer within 60 s"
                 time.sleep(0.05)
-            yield Server(postgres)
+            server = Server(postgres)
+            _make_logins_cheap(server)
+            yield server
         finally:
             process.send_signal(signal.SIGQUIT)  # at once: what a last checkpoint would write is thrown away anyway
             process.wait(timeout=30)
+
+
+def _make_logins_cheap(server: Server) -> None:
+    """A run opens thousands of connections, and hashing the password takes longer than the rest of each."""
+    connection = psycopg2.connect(server.url("postgres"), connect_timeout=10)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("SET scram_iterations = 1")
+        cursor.execute(
+            sql.SQL("ALTER ROLE {} PASSWORD {}").format(
+                sql.Identifier(local.USER), sql.Literal(server.postgres.password)
+            )
+        )
+    connection.close()

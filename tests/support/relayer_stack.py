@@ -13,7 +13,7 @@ import requests
 
 from apps.common.celery_settings import HintPublisher
 from apps.local import tools
-from apps.local.ports import any_free_port
+from tests.support.ports import free_port
 from tests.support.relayer import ROOT
 from tests.support.workers import worker_environment
 
@@ -29,7 +29,7 @@ class RelayerStack:
 @contextmanager
 def relayer_stack(database_url: str, rpc_urls: Sequence[str], **settings: str) -> Iterator[RelayerStack]:
     """Start broker, web server and worker; kill them when the block ends."""
-    broker_port, web_port = any_free_port(), any_free_port()
+    broker_port, web_port = free_port(), free_port()
     broker_url = f"redis://127.0.0.1:{broker_port}/0"
     own = worker_environment(database_url, rpc_urls, CELERY_BROKER_URL=broker_url, **settings)
     environment = {**os.environ, **own, "HTTP_PORT": str(web_port)}

@@ -24,8 +24,8 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg2
 from psycopg2 import sql
 
-from apps.local.ports import any_free_port
 from apps.local.postgres import Postgres, answers, unprivileged_account
+from tests.support.ports import free_port
 from tests.support.postgres import Server
 from tests.support.scratch import scratch
 
@@ -194,7 +194,7 @@ def door(url: str) -> Iterator[Door]:
 def standby(server: Server) -> Iterator[str]:
     """A hot standby of a test's server, following it; yields its URL. ``SELECT pg_promote()`` there ends that."""
     with scratch() as directory:
-        copy = Postgres(directory / "standby", any_free_port(), server.postgres.password)
+        copy = Postgres(directory / "standby", free_port(), server.postgres.password)
         account = unprivileged_account()
         who: dict[str, Any] = {
             "user": account.pw_uid if account else None, "group": account.pw_gid if account else None,

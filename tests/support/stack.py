@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from apps.local.home import Home
+from apps.local.ports import STANDARD
 from apps.local.stack import Stack
+from tests.support import tally
+from tests.support.ports import free_port
 from tests.support.scratch import scratch
 
 RHYTHM = {"RECONCILIATION_INTERVAL_SEC": "2", "STAKE_BATCH_THRESHOLD_WEI": str(10**18), "STAKE_BATCH_MAX_WAIT_SEC": "3"}
@@ -13,11 +16,13 @@ RHYTHM = {"RECONCILIATION_INTERVAL_SEC": "2", "STAKE_BATCH_THRESHOLD_WEI": str(1
 
 @contextmanager
 def running_stack(settings: dict[str, str] | None = None, *, separate_custody: bool = False) -> Iterator[Stack]:
-    """Start a stack with settings of its own, on whatever ports are free; stop and erase it whatever happens."""
+    """Start a stack with settings of its own, on ports of this process's block; stop and erase it whatever happens."""
+    tally.count("stacks")
+    ports = {f"STAKING_PORT_{name.upper()}": str(free_port()) for name in STANDARD}
     with scratch() as directory:
         stack = Stack(Home(directory / "home"))
         try:
-            with environment({**RHYTHM, **(settings or {})}):
+            with environment({**ports, **RHYTHM, **(settings or {})}):
                 stack.up(separate_custody=separate_custody)
             yield stack
         finally:

@@ -15,8 +15,9 @@ import requests
 
 from apps.common.auth import HEADER
 from apps.local import tools
-from apps.local.ports import any_free_port
+from tests.support import tally
 from tests.support.lido import Desk
+from tests.support.ports import free_port
 from tests.support.workers import worker_environment
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +102,8 @@ def running(
 
     `healthy` is what the page says instead where a part of the service is missing on purpose.
     """
-    port = any_free_port()
+    tally.count("services")
+    port = free_port()
     whole = {"HTTP_PORT": str(port), "INTERNAL_API_KEY": KEY, **environment}
     process = (program or Program()).start("relayer" if name == "relayer" else f"apps.{name}", environment=whole)
     service = Service(name, port, process, key, whole)
@@ -121,7 +123,7 @@ def running(
 @contextmanager
 def broker() -> Iterator[str]:
     """A broker; yields its URL."""
-    port = any_free_port()
+    port = free_port()
     command = [str(tools.valkey_server()), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -10,8 +10,8 @@ import requests
 
 from apps.common.wei import ETHER
 from apps.devnet.deployment import deploy
-from apps.local.ports import any_free_port
 from tests.support.lido import Desk
+from tests.support.ports import free_port
 from tests.support.protocols import KEY
 
 ROOT = Path(__file__).parents[3]
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 def test_service__second_deployment_by_settings_alone__reads_and_builds_there(desk: Desk, database_url: str) -> None:
     other = deploy(desk.rpc_url)
     assert other.steth != desk.deployment.steth
-    port = any_free_port()
+    port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),

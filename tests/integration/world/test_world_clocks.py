@@ -20,13 +20,13 @@ from apps.common.database import transaction
 from apps.common.wire import new_id
 from apps.flow.lease import acquire
 from apps.local import tools
-from apps.local.ports import any_free_port
 from apps.pool import sweep
 from apps.pool.models import Request, ScheduleFire, UserLane
 from tasks.beat import MAX_WAITING
 from tasks.entry import fires
 from tests.integration.test_monitoring import COLLECTORS, metrics
 from tests.support.pool import PoolHouse, pool_house
+from tests.support.ports import free_port
 from tests.support.relayer import ROOT
 from tests.support.shifted_clock import ShiftedClock
 
@@ -40,7 +40,7 @@ def house(make_database: Callable[[str], str]) -> PoolHouse:
 
 @contextmanager
 def broker() -> Iterator[str]:
-    port = any_free_port()
+    port = free_port()
     command = [str(tools.valkey_server()), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
@@ -123,7 +123,7 @@ def test_beat__no_worker_takes_anything__the_queue_stops_growing_and_goes_on_whe
 
 
 def test_beat__broker_away_and_back__goes_on(tmp_path: Path) -> None:
-    port = any_free_port()
+    port = free_port()
     command = [str(tools.valkey_server()), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     with beat(f"redis://127.0.0.1:{port}/0", ShiftedClock(tmp_path), SWEEP_INTERVAL_SEC="0.2"):
         for _ in range(2):

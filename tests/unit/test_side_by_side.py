@@ -1,0 +1,27 @@
+"""Processes that run tests side by side: what each of them is given."""
+
+from contextlib import closing
+
+from tests.support.ports import BLOCK, Block
+from tests.support.side_by_side import house_of
+
+
+def test_ports__of_two_processes__lie_in_blocks_of_their_own() -> None:
+    with closing(Block()) as one, closing(Block()) as other:
+        given = [(one.next() // BLOCK, other.next() // BLOCK) for _ in range(3)]
+    assert len(set(given)) == 1
+    assert given[0][0] != given[0][1]
+
+
+def test_port__just_given__is_not_the_next_one() -> None:
+    with closing(Block()) as block:
+        assert len({block.next() for _ in range(20)}) == 20
+
+
+def test_tests__of_a_module__stay_together_and_of_a_folder_with_one_stack_too() -> None:
+    assert (
+        house_of("tests/unit/a.py::test_x[1::2]")
+        == house_of("tests/unit/a.py::test_y")
+        != house_of("tests/unit/b.py::t")
+    )
+    assert house_of("tests/integration/life/a.py::test_x") == house_of("tests/integration/life/b.py::test_x")

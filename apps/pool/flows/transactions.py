@@ -104,10 +104,19 @@ def follow(context: PoolContext, batch: Batch, purpose: str) -> Confirmed | Fail
     if status == TransactionStatus.CONFLICT:
         return Park(reason("conflict", "Another sender used the signing key's nonce; see the relayer's message."))
     if status in WITHOUT_EFFECT:
-        code, detail = _failure(sent)
+        code, detail = failure_of(sent)
         return Failed(code, detail, sent.passing, rejected=status == TransactionStatus.REJECTED)
     # While the relayer does not sign it yet, its reason is the batch's.
     return Wait(POLL_SEC, _reason(sent) if status == TransactionStatus.QUEUED else None)
+
+
+def failure_of(sent: Transaction) -> tuple[str, str]:
+    """Code and detail of why a transaction had no effect: the decoded revert, and where that or its text is missing (a
+    contract may revert with an empty one) the relayer's reason."""
+    told = [(why.name, why.detail) for why in (sent.revert,) if why is not None]
+    told += [(why.code, why.detail) for why in (sent.reason,) if why is not None]
+    code = next((code for code, _ in told if code), str(sent.status))
+    return code, next((detail for _, detail in told if detail), f"The transaction ended {sent.status}.")
 
 
 def wait_for_walk(context: PoolContext, batch: Batch) -> Wait:
@@ -136,15 +145,6 @@ def _refresh(context: PoolContext, *which: ColumnElement[bool]) -> None:
         found = context.relayer.transaction(row.message_id)
         if found is not None:
             _remember(context, batch, row.purpose, found)
-
-
-def _failure(sent: Transaction) -> tuple[str, str]:
-    """Code and detail of why a transaction had no effect: the decoded revert, or the relayer's reason."""
-    if sent.revert is not None:
-        return sent.revert.name, sent.revert.detail
-    if sent.reason is not None:
-        return sent.reason.code, sent.reason.detail
-    return sent.status, f"The transaction ended {sent.status}."
 
 
 def _reason(sent: Transaction) -> Reason | None:

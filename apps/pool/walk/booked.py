@@ -9,6 +9,7 @@ from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.errors import ItemBooked
 from apps.pool.models import Batch, BatchTransaction, CompanyWithdrawal, Resolution, Walk, Withdrawal
+from apps.pool.states import BatchStatus, ResolutionStatus
 
 
 def missed_item(context: PoolContext, pool_id: str, block_number: int, log_index: int) -> HistoryItem:
@@ -36,7 +37,7 @@ def is_booked(context: PoolContext, pool_id: str, item: HistoryItem) -> bool:
             Resolution.pool_id == pool_id,
             Resolution.tx_hash == item.tx_hash,
             Resolution.halt["kind"].astext == item.kind,
-            Resolution.status == "applied",
+            Resolution.status == ResolutionStatus.APPLIED,
             Resolution.action.in_(("adopt_as_company", "book_loss")),
         )
         if session.scalar(decided.limit(1)) is not None:
@@ -58,7 +59,7 @@ def is_booked(context: PoolContext, pool_id: str, item: HistoryItem) -> bool:
                 BatchTransaction.tx_hash == item.tx_hash,
                 BatchTransaction.purpose == item.kind,
                 Batch.pool_id == pool_id,
-                Batch.status == "completed",
+                Batch.status == BatchStatus.COMPLETED,
             )
         )
     return done is not None

@@ -176,7 +176,7 @@ def book_gas(context: PoolContext, walk: Walk, up_to_block: int) -> None:
         return
     rows = [
         movement(
-            effects.gas(item.sender, item.nonce),
+            effects.gas(item.sender, _nonce_of(item)),
             "gas_spent",
             walk.id,
             None,
@@ -184,7 +184,7 @@ def book_gas(context: PoolContext, walk: Walk, up_to_block: int) -> None:
             reference=item.tx_hash,
         )
         for item in _all(context, from_block=start + 1, to_block=up_to_block)
-        if item.nonce is not None and item.gas_cost_wei is not None and item.gas_cost_wei > 0
+        if item.gas_cost_wei is not None and item.gas_cost_wei > 0
     ]
     post_effects(context, walk, rows)
     with transaction(context.sessions) as session:
@@ -194,6 +194,13 @@ def book_gas(context: PoolContext, walk: Walk, up_to_block: int) -> None:
 def _all(context: PoolContext, **query: str | int) -> list[Transaction]:
     found = pages(lambda after: context.relayer.transactions(limit=200, after=after, **query))
     return [item for page in found for item in page]
+
+
+def _nonce_of(item: Transaction) -> int:
+    assert (
+        item.nonce is not None
+    )  # it has paid for gas; left out in silence, that would be missing from the books for good
+    return item.nonce
 
 
 def _renamed(context: PoolContext, walk: Walk, row: NewMovement) -> NewMovement:

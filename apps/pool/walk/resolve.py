@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from apps.clients.base import pages
 from apps.clients.ledger import movement
 from apps.clients.shapes.ledger import NewMovement
 from apps.common.database import transaction
@@ -118,14 +119,12 @@ def repin(context: PoolContext, walk: Walk) -> bool:
     if decided is None:
         return False
     block = max(int(decided.block_number or 0), walk.cursor_block)
-    after: str | None = f"{walk.cursor_block}:{walk.cursor_log_index}"
-    while after:
-        page = context.protocols.history(after, 200)
-        for item in page.items:
+    here = f"{walk.cursor_block}:{walk.cursor_log_index}"
+    for page in pages(lambda after: context.protocols.history(after or here, 200)):
+        for item in page:
             if item.block_number <= block and not is_booked(context, walk.id, item):
                 detail = f"{item.kind} {item.tx_hash} at or below block {block} is not booked; take a lower block."
                 raise WalkHalted("chain_reorganized", detail)
-        after = page.next
     state = context.protocols.state(block)
     if state.operator.shares != walk.operator_shares:
         detail = (

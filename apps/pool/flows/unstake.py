@@ -53,9 +53,10 @@ from apps.pool.flows.transactions import (
 )
 from apps.pool.models import WHOLE_BLOCK, Batch, BatchElement, Request, Walk, Withdrawal
 from apps.pool.states import BatchKind, BatchStatus, RequestStatus
-from apps.pool.walk.booking import Item, WalkHalted, book_reward_events, post_effects, shares_of
+from apps.pool.walk.booking import Item, WalkHalted, post_effects, shares_of
 from apps.pool.walk.lane import walk_lane
 from apps.pool.walk.passing import batch_of, complete_batch, pass_item, request_log
+from apps.pool.walk.rewards import book_reward_events
 
 MAX_RESERVATIONS = 100  # at 0.3 s each: half a minute for bookings under way to arrive
 PASSING = frozenset({"queue_paused", "protocol_stopped"})

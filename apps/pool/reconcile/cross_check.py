@@ -17,7 +17,7 @@ from apps.pool.flows.lanes import user_lanes
 from apps.pool.flows.members import left_and_not_requested
 from apps.pool.models import Batch, Request, Walk, Withdrawal
 from apps.pool.states import BatchKind
-from apps.pool.walk.booking import book_reward_events
+from apps.pool.walk.rewards import book_reward_events
 
 # Looked at alone in one run: enough to show a fault, and few enough for a lease.
 MOST_SUSPECTS = 20

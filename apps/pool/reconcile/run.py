@@ -18,8 +18,9 @@ from apps.pool.flows.members import left_and_not_requested
 from apps.pool.models import WHOLE_BLOCK, Batch, CompanyWithdrawal, Request, Walk
 from apps.pool.reconcile.cross_check import users_that_differ
 from apps.pool.states import BatchKind, WalkStatus
-from apps.pool.walk.booking import WalkHalted, book_reward_events, write_walk
+from apps.pool.walk.booking import WalkHalted, write_walk
 from apps.pool.walk.lane import walk_lane
+from apps.pool.walk.rewards import book_reward_events
 
 log = structlog.get_logger(__name__)
 

@@ -12,9 +12,10 @@ from apps.pool.flows.stake import book_submit
 from apps.pool.flows.unstake import store_withdrawal
 from apps.pool.flows.withdrawal_claim import book_claim
 from apps.pool.models import Walk
-from apps.pool.walk.booking import Item, WalkHalted, accrue, book_reward_events, post_effects, shares_of, wei_of
+from apps.pool.walk.booking import Item, WalkHalted, accrue, post_effects, shares_of, wei_of
 from apps.pool.walk.passing import pass_item, shares_mismatch
 from apps.pool.walk.reward_source import reward_of
+from apps.pool.walk.rewards import book_reward_events
 
 ItemStep = Callable[[PoolContext, Walk, Item], None]
 

@@ -19,12 +19,14 @@ from apps.pool.context import PoolContext
 from apps.pool.models import Resolution, Walk
 from apps.pool.reconcile.run import reconcile
 from apps.pool.states import WalkStatus
-from apps.pool.walk.booking import Item, WalkHalted, book_gas, book_reward_events, gas_target, item_of
+from apps.pool.walk.booking import Item, WalkHalted, item_of
 from apps.pool.walk.closing import close_block, finish_closing
+from apps.pool.walk.gas import book_gas, gas_target
 from apps.pool.walk.items import ITEM_STEPS, book_donations
 from apps.pool.walk.lane import acquire_walk
 from apps.pool.walk.models import HaltRecord
 from apps.pool.walk.resolve import accept_shares, apply_to_item, book_missed, decisions_about, repin
+from apps.pool.walk.rewards import book_reward_events
 
 log = structlog.get_logger(__name__)
 

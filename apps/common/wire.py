@@ -79,7 +79,7 @@ def _pattern(regex: re.Pattern[str], message: str) -> Callable[[str], None]:
 
 
 def message_id_field(**kwargs: Any) -> ma.fields.String:
-    return ma.fields.String(required=True, validate=_pattern(MESSAGE_ID, MESSAGE_ID_RULE), **kwargs)
+    return ma.fields.String(**{"required": True, **kwargs}, validate=_pattern(MESSAGE_ID, MESSAGE_ID_RULE))
 
 
 def user_id_field(**kwargs: Any) -> ma.fields.String:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import marshmallow as ma
 
 from apps.clients.shapes.common import Reason
-from apps.common.shapes import StrictInteger, Time, Wei, Whole, described, given
+from apps.common.shapes import StrictInteger, Time, Wei, Whole, described, given, text_of
 from apps.common.states import Status
 from apps.common.wei import WeiField
 from apps.common.wire import (
@@ -116,17 +116,7 @@ class StatusesField(ma.fields.String):
         return statuses
 
 
-def _text_of(values: type[Status]) -> type[ma.fields.Enum[Status]]:
-    """The field of an enum that goes over the wire as its text."""
-
-    class TextField(ma.fields.Enum[Status]):
-        def __init__(self, **kwargs: Any) -> None:
-            super().__init__(values, by_value=ma.fields.String, **kwargs)
-
-    return TextField
-
-
-_Status = Annotated[TransactionStatus, _text_of(TransactionStatus)]
+_Status = Annotated[TransactionStatus, text_of(TransactionStatus)]
 
 
 @dataclass(frozen=True)
@@ -190,7 +180,7 @@ class Attempt:
     """One signed transaction of a message's nonce."""
 
     tx_hash: str
-    kind: Annotated[AttemptKind, _text_of(AttemptKind)]
+    kind: Annotated[AttemptKind, text_of(AttemptKind)]
     max_fee_per_gas_wei: Wei
     max_priority_fee_per_gas_wei: Wei
     created_at: Time
@@ -312,7 +302,7 @@ class Explanation:
 
     message_id: str
     status: _Status
-    intent: Annotated[Intent, _text_of(Intent)]
+    intent: Annotated[Intent, text_of(Intent)]
     settled: bool
     reasons: list[Reason]
     ahead_in_line: Whole
@@ -326,7 +316,7 @@ class Signer:
     at the latest block; `in_flight`: messages with a nonce that are not final."""
 
     address: str
-    state: Annotated[SignerState, _text_of(SignerState)]
+    state: Annotated[SignerState, text_of(SignerState)]
     balance_wei: Wei
     next_nonce: Whole
     latest_nonce: Whole

@@ -12,7 +12,7 @@ NAME ?= stack
 export STAKING_HOME ?= $(CURDIR)/.staking
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test prove bench lint format migrate migrate-down schema docs additions lock contracts clean
+.PHONY: help setup demo up down status test prove bench lint coverage format migrate migrate-down schema docs additions lock contracts clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,12 +40,17 @@ prove: $(SETUP) ## Run the long proofs (crash matrices, long histories, lives un
 bench: $(SETUP) ## Measure a subject: NAME=stack (the default), or another module of tests/bench
 	$(PY) -m tests.bench.$(NAME)
 
-lint: $(SETUP) ## Check style, types, import rules and generated pages
+lint: $(SETUP) ## Check style, types, import rules, dead code, the house's measures and generated pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(PY) -m apps.local.dead_code
 	$(PY) -m apps.local.generated --check
+
+coverage: $(SETUP) ## Run unit and property tests and hold the share of lines that they reach against its floor
+	$(PY) -m coverage run -m pytest -m "not prove" tests/unit tests/property
+	$(PY) -m coverage report
 
 format: $(SETUP) ## Format the code
 	$(BIN)/ruff check --fix .

@@ -20,7 +20,7 @@ FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
 
 
 def create_app(settings: RelayerSettings | None = None) -> Flask:
-    """Build the web app. It lists the signers' addresses, but it neither signs nor sends: the pump does."""
+    """Build the web app. It lists the signers' addresses, but it neither signs nor sends: the worker's pump does."""
     settings = settings or load_settings()
     context = make_context(settings, make_sessions(make_engine(settings.database_url)))
     hints = HintPublisher(settings.broker_url)

@@ -1,4 +1,4 @@
-"""The app for a WSGI server of your own. Ours is `python -m relayer`: it reads whole requests before a thread is taken."""
+"""The app for another WSGI server. The one built in, `python -m relayer`, reads a whole request before it takes a thread."""
 
 from relayer import create_app
 

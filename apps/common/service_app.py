@@ -165,11 +165,10 @@ def _docs_asset(filename: str) -> Response:
 
 def _document_text(_converter: Any, field: Any, **_kwargs: Any) -> dict[str, object]:
     """What OpenAPI says of a field whose value is text on the wire and something else in Python."""
-    text = {"type": ["string", "null"] if field.allow_none else "string"}
     if isinstance(field, WeiField):
-        return {**text, "format": "wei", "pattern": "^-?(0|[1-9][0-9]{0,77})$"}
+        return {"type": "string", "format": "wei", "pattern": "^-?(0|[1-9][0-9]{0,77})$"}
     if isinstance(field, DigitsField):
-        return {**text, "pattern": "^-?[0-9]+$"}
+        return {"type": "string", "pattern": "^-?[0-9]+$"}
     if isinstance(field, TimeField):
-        return {**text, "format": "date-time"}
+        return {"type": ["string", "null"] if field.allow_none else "string", "format": "date-time"}
     return {}

@@ -150,37 +150,6 @@ def limit_field(**options: Any) -> ma.fields.Integer:
     return WholeField(**{"load_default": DEFAULT_LIMIT, **options}, validate=ma.validate.Range(1, MAX_LIMIT))
 
 
-class PageQuerySchema(QuerySchema):
-    """``?limit=``; what ``?after=`` may be is said by the list."""
-
-    limit = limit_field()
-
-
-class NumberPageSchema(PageQuerySchema):
-    """A list whose cursor is a number: of a row, a block, a sequence."""
-
-    after = cursor_field(NUMBER)
-
-
-class IdPageSchema(PageQuerySchema):
-    """A list, newest first, whose cursor is an id."""
-
-    after = cursor_field(UUID_TEXT)
-
-
-class UserPageSchema(PageQuerySchema):
-    """A list in the order of users, whose cursor is one of them."""
-
-    after = cursor_field(USER_ID)
-
-
-# Shapes of lists differ in their items; a service that has shapes uses `cut`.
-def page(items: Sequence[Mapping[str, Any]], limit: int, cursor: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
-    """Shape a list: fetch ``limit + 1`` rows and give them all here; the surplus row only says that there is more."""
-    shown = list(items[:limit])
-    return {"items": shown, "next": cursor(shown[-1]) if len(items) > limit else None}
-
-
 def cut(items: Sequence[T], limit: int, cursor: Callable[[T], str]) -> tuple[list[T], str | None]:
     """The items of a page and the cursor of the next one, None at the end. Fetch ``limit + 1`` rows and give them all
     here; the surplus one only says that there is more."""

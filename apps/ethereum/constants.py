@@ -12,3 +12,6 @@ RAY = 10**27
 # What one withdrawal request may ask for: WithdrawalQueue.MIN_STETH_WITHDRAWAL_AMOUNT and its MAX.
 MIN_WITHDRAWAL_WEI = 100
 MAX_WITHDRAWAL_WEI = 1000 * 10**18
+
+# How many withdrawals one transaction requests or claims at most: our own bound, well below MAX_GAS.
+MAX_ELEMENTS = 100

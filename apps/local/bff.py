@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from web3 import Web3
 
 from apps.clients.base import CallFailed
+from apps.ethereum.constants import TRANSFER_GAS
 from apps.local.errors import LocalError
 from apps.local.stack import Stack
 
@@ -46,7 +47,7 @@ class Bff:
         ledger = self.clients.ledger
         ledger.post_movement(f"{message_id}:withdrawal", "withdrawal", self.pool_id, user_id, amount_wei, to)
         message = {"message_id": message_id, "from": self.custody, "to": to, "data": "0x", "value_wei": str(amount_wei)}
-        self.clients.relayer.send({**message, "gas_limit": 21_000, "purpose": "payout"})
+        self.clients.relayer.send({**message, "gas_limit": TRANSFER_GAS, "purpose": "payout"})
         sent = self.wait(
             f"the payout {message_id}",
             lambda: self.clients.relayer.transaction(message_id) or {},

@@ -2,8 +2,6 @@
 
 from apps.ethereum.constants import MAX_WITHDRAWAL_WEI, MIN_WITHDRAWAL_WEI
 
-MAX_ELEMENTS = 100  # in one transaction: its gas stays well below what one may name
-
 
 def split(amount_wei: int) -> list[int]:
     """Elements of at most 1000 stETH that sum to the amount, none below 100 wei.

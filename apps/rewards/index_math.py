@@ -55,7 +55,7 @@ class PositionState:
 class Accrued:
     """Where an accrual went: ``new_rewards == fee + distributed + parked``.
 
-    `settles` says that all positions must claim before anything else happens.
+    `settles` says that every position must be settled (`claim`) in the same transaction.
     """
 
     fee: int
@@ -95,9 +95,10 @@ def accrue(pool: PoolState, new_rewards: int, fee_bps: int, fall: int | None = N
     A gain first repays `deficit` (the sum of earlier losses), and only the rest bears the fee; the fee's fraction is
     carried, so that splitting a gain into pieces changes neither the fee nor the index.
 
-    A loss lowers the index by `fall` (see `bearable_fall`) at most, and what is greater is parked. All positions are
-    then settled, whatever the size: one that is worth nothing any more loses its weight, so that the next loss, or the
-    release of this one, does not find the index nailed down by it. Without `fall` a loss has no limit.
+    A loss lowers the index by `fall` (see `bearable_fall`) at most, and the rest of it is parked. All positions are
+    settled after a loss of `SETTLE_LOSS_WEI` or more, and after any of which a part was parked: a position with no value
+    left then gets weight 0. Otherwise its floor of 0 would limit the next fall of the index, and the release of what was
+    parked. Without `fall` a loss has no limit.
     """
     fee, deficit, fee_remainder = 0, pool.deficit, pool.fee_remainder
     if new_rewards >= 0:

@@ -1,10 +1,8 @@
 """The rules of the reward index and its transactions. The arithmetic is `index_math`, the SQL is `store`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-import structlog
 from sqlalchemy.orm import Session
 
 from apps.clients.shapes.common import Audit
@@ -36,15 +34,10 @@ from apps.common.shapes import dump
 from apps.rewards import index_math, store
 from apps.rewards.audits import run_audit
 from apps.rewards.errors import InsufficientParked, InsufficientStake, LossExceedsPosition, NothingStaked
-from apps.rewards.index_math import PoolState
 from apps.rewards.models import MessageKey
+from apps.rewards.spreading import Cause, bearable_fall, spread
 
-# A settlement's name (`<message_id>:settle:<n>`) becomes part of names of movements (`…:cut:<request id>`), which must
-# still be message ids of at most 200 characters.
-_LONGEST_PREFIX = 140
 _DELTA_ANSWER = dumps(dump(StakeDeltasAnswer(applied=1, replayed=0)))
-
-log = structlog.get_logger(__name__)
 
 
 class _Named(Protocol):
@@ -72,10 +65,10 @@ class RewardsService:
 
         def work(session: Session) -> Accrual:
             before = store.lock_pool(session, new.pool_id)
-            fall = _bearable_fall(session, new.pool_id, before, new.new_rewards_wei)
+            fall = bearable_fall(session, new.pool_id, before, new.new_rewards_wei)
             pool, parts = index_math.accrue(before, new.new_rewards_wei, self._fee_bps, fall)
-            cause = _Cause("accrual", new.message_id, new.pool_id, new.source, new.new_rewards_wei, self._fee_bps)
-            return _spread(session, cause, before, pool, parts)
+            cause = Cause("accrual", new.message_id, new.pool_id, new.source, new.new_rewards_wei, self._fee_bps)
+            return spread(session, cause, before, pool, parts)
 
         return self._once("accruals", new, work)
 
@@ -91,7 +84,7 @@ class RewardsService:
             before = store.lock_pool(session, new.pool_id)
             if new.amount_wei < 0 <= before.parked:
                 raise InvalidInput(errors={"amount_wei": ["Must be at least 1: no loss is parked."]})
-            fall = _bearable_fall(session, new.pool_id, before, new.amount_wei)
+            fall = bearable_fall(session, new.pool_id, before, new.amount_wei)
             try:
                 pool, parts = index_math.release(before, new.amount_wei, fall)
             except index_math.NothingStaked as error:
@@ -101,7 +94,7 @@ class RewardsService:
             except index_math.LossExceedsPosition as error:
                 most = index_math.bearable_loss(before, fall or 0)
                 raise LossExceedsPosition(f"The positions of today can bear a loss of {most} wei at most.") from error
-            return _spread(session, _Cause("release", new.message_id, new.pool_id, "parked", 0, 0), before, pool, parts)
+            return spread(session, Cause("release", new.message_id, new.pool_id, "parked", 0, 0), before, pool, parts)
 
         return self._once("parked/release", new, work)
 
@@ -168,79 +161,6 @@ class RewardsService:
             request=_canonical(new),
             work=guarded,
         )
-
-
-@dataclass(frozen=True)
-class _Cause:
-    """What an event of the log was made for."""
-
-    kind: str
-    message_id: str
-    pool_id: str
-    source: str
-    new_rewards_wei: int
-    fee_bps: int
-
-
-def _spread(session: Session, cause: _Cause, before: PoolState, pool: PoolState, parts: index_math.Accrued) -> Accrual:
-    """Write down what was distributed or parked, and settle a loss where that is due."""
-    event_id, created_at = store.insert_event(
-        session,
-        kind=cause.kind,
-        pool_id=cause.pool_id,
-        message_id=cause.message_id,
-        source=cause.source,
-        new_rewards_wei=cause.new_rewards_wei,
-        fee_bps=cause.fee_bps,
-        fee_wei=parts.fee,
-        distributed_wei=parts.distributed,
-        parked_wei=parts.parked,
-        weight_wei=before.weight,
-        acc_reward_per_share=pool.index,
-    )
-    accrual = Accrual(
-        id=event_id,
-        message_id=cause.message_id,
-        pool_id=cause.pool_id,
-        source=cause.source,
-        new_rewards_wei=cause.new_rewards_wei,
-        fee_wei=parts.fee,
-        distributed_wei=parts.distributed,
-        parked_wei=parts.parked,
-        acc_reward_per_share=pool.index,
-        weight_wei=before.weight,
-        created_at=created_at,
-    )
-    if parts.settles and parts.parked < 0:
-        log.warning("loss_parked", pool_id=cause.pool_id, message_id=cause.message_id, parked_wei=str(parts.parked))
-    if parts.settles:
-        name = cause.message_id if len(cause.message_id) <= _LONGEST_PREFIX else f"accrual:{event_id}"
-        pool = _settle_loss(session, cause.pool_id, pool, f"{name}:settle:")
-    store.save_pool(session, cause.pool_id, pool)
-    return accrual
-
-
-def _bearable_fall(session: Session, pool_id: str, pool: PoolState, amount_wei: int) -> int | None:
-    """How far a loss may lower the index (`store.bearable_fall`); None for a gain, or where no position has weight. The
-    pool is locked.
-
-    A loss of a few wei is limited, too, since the check is one statement that writes nothing, and losses are rare. If
-    small losses went unchecked, they could take a position below zero, and no claim, settlement or great loss of that
-    pool could be booked any more.
-    """
-    return store.bearable_fall(session, pool_id, pool.index) if amount_wei < 0 < pool.weight else None
-
-
-def _settle_loss(session: Session, pool_id: str, pool: PoolState, prefix: str) -> PoolState:
-    """Move every position's pending into its principal, so that stake after a loss is what it is worth."""
-    settled = store.settle_all(session, pool_id, pool.index, prefix)
-    log.info("loss_settled", pool_id=pool_id, events=f"{prefix}*", positions=settled.positions)
-    return replace(
-        pool,
-        weight=pool.weight + settled.claimed,
-        claimed=pool.claimed + settled.claimed,
-        remainder=pool.remainder + settled.returned_scaled,
-    )
 
 
 def _canonical(new: object) -> Mapping[str, Any]:

@@ -20,10 +20,9 @@ from relayer.store.states import FINAL, OPEN, UNMINED, Intent, SignerState, Tran
 
 
 def explain(context: RelayerContext, message_id: str) -> shapes.Explanation:
-    """Reasons, the weightiest first; the nodes' last replies to its newest bytes; and what gas costs
-    now, at its urgency.
+    """Reasons, the weightiest first; the nodes' last replies to its newest bytes; and what gas costs now, at its urgency.
 
-    Raises `TransactionNotFound`. Without a chain the market is null and the rest is told.
+    Raises `TransactionNotFound`. Where no node answers, the market is null and the rest is answered all the same.
     """
     with transaction(context.sessions) as session:
         row = session.get(Message, message_id)
@@ -68,15 +67,11 @@ def _ahead(session: Session, row: Message, nonce: int) -> int:
 
 
 def _turn(session: Session, context: RelayerContext, row: Message) -> Reason:
-    """What a queued message waits for where nothing was noted on it: room, or the ticks that look at those before it."""
+    """What a queued message waits for where nothing was noted on it: room, or the ticks that consider those before it."""
     own = (Message.chain_id == row.chain_id, Message.from_address == row.from_address)
     in_flight = session.scalar(select(func.count()).where(*own, Message.status.in_(OPEN))) or 0
-    before = (
-        session.scalar(
-            select(func.count()).where(*own, Message.status == TransactionStatus.QUEUED, Message.seq < row.seq)
-        )
-        or 0
-    )
+    queued = Message.status == TransactionStatus.QUEUED
+    before = session.scalar(select(func.count()).where(*own, queued, Message.seq < row.seq)) or 0
     if in_flight >= context.settings.max_in_flight:
         return Reason(
             "no_room", f"{in_flight} of its sender are in flight, the most at once; it goes when one is final."
@@ -88,7 +83,8 @@ def _turn(session: Session, context: RelayerContext, row: Message) -> Reason:
 
 
 def _lack(context: RelayerContext, row: Message, market: Market, otherwise: Reason) -> Reason:
-    """Whether its sender's balance, less what is promised to others, suffices now. Silent nodes change nothing."""
+    """The lack of funds, where the sender's balance less what its other messages will use does not suffice now; else
+    `otherwise`, as also where no node answers."""
     with transaction(context.sessions) as session:
         cap = (
             select(func.max(Attempt.max_fee_per_gas_wei))

@@ -90,7 +90,7 @@ class RelayerReads:
         return EventPage([render_event(row) for row in rows], after)
 
     def sends(self, message_id: str, asked: PartsQuery) -> SendPage:
-        """Each handing-over of a message's bytes to a node, and what the node said: the evidence, nothing left out."""
+        """Each sending of a message's bytes to a node, and what the node answered: all the evidence there is."""
         stored, attempts = models.Send, models.Attempt
         with transaction(self._context.sessions) as session:
             message = existing(session, message_id)

@@ -91,7 +91,7 @@ def render_send(row: models.Send) -> Send:
 
 
 def _confirmations(row: models.Message) -> int:
-    """Blocks at and on top of the one it is in, as of the head last looked at; frozen once final."""
+    """Blocks at and on top of the one it is in, as of the head last read; frozen once final."""
     if row.block_number is None or row.observed_head is None:
         return 0
     return max(0, row.observed_head - row.block_number + 1)

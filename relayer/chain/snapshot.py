@@ -32,7 +32,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class SignerView:
-    """`settled` is the nonce at the horizon's very block hash: nonces below it are used for ever."""
+    """`settled` is the nonce at the horizon's very block hash: nonces below it can never be used again."""
 
     latest: int
     pending: int

@@ -57,8 +57,9 @@ def quarantine(session: Session, chain_id: int, address: str) -> None:
 
 
 def _doubt(context: RelayerContext, snapshot: ChainSnapshot, address: str, next_nonce: int) -> None:
+    """Note that the chain is ahead of the stored nonce; quarantine the key once that was seen often enough."""
     view, subject = snapshot.signers[address], nonce_of(context.settings.chain_id, address)
-    counts = {"latest": view.latest, "pending": view.pending, "ours": next_nonce}
+    counts = {"latest": view.latest, "pending": view.pending, "stored": next_nonce}
     others = nonces_elsewhere(context.endpoints, snapshot, address)
     if others and max(others) <= next_nonce:
         log.warning("endpoints_disagree", address=address)

@@ -90,14 +90,14 @@ def _read_case(context: RelayerContext, address: str) -> _Case:
         _refuse_open(session, signer)
         own = (ExternalTransaction.chain_id == signer.chain_id, ExternalTransaction.address == signer.address)
         recorded = frozenset(session.scalars(select(ExternalTransaction.nonce).where(*own)))
-        slots = session.execute(
+        used_externally = session.execute(
             select(NonceRow.nonce, NonceRow.message_id).where(
                 NonceRow.chain_id == signer.chain_id,
                 NonceRow.address == signer.address,
                 NonceRow.state == NonceState.EXTERNAL,
             )
         )
-        taken = {row.nonce: row.message_id for row in slots if row.nonce not in recorded}
+        taken = {row.nonce: row.message_id for row in used_externally if row.nonce not in recorded}
         return _Case(signer.address, signer.next_nonce, taken, recorded)
 
 
@@ -172,7 +172,7 @@ def _unused_at(context: RelayerContext, case: _Case, nonces: Sequence[int]) -> i
     if not nonces:
         return 0
     chain_id = context.settings.chain_id
-    ours = select(func.max(Message.block_number)).where(
+    own = select(func.max(Message.block_number)).where(
         Message.chain_id == chain_id,
         Message.from_address == case.address,
         Message.status.in_(FINAL),
@@ -184,7 +184,7 @@ def _unused_at(context: RelayerContext, case: _Case, nonces: Sequence[int]) -> i
         ExternalTransaction.nonce < nonces[0],
     )
     with transaction(context.sessions) as session:
-        return max(session.scalar(ours) or 1, session.scalar(external) or 1) - 1
+        return max(session.scalar(own) or 1, session.scalar(external) or 1) - 1
 
 
 def _rests_there(endpoint: Endpoint, snapshot: ChainSnapshot, address: str) -> bool:

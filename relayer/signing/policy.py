@@ -10,8 +10,9 @@ from functools import lru_cache
 
 from eth_abi.abi import decode, encode
 from eth_utils.abi import function_signature_to_4byte_selector
-from eth_utils.address import is_address, to_checksum_address
+from eth_utils.address import is_address
 
+from apps.ethereum.addresses import checksummed
 from apps.ethereum.constants import MAX_GAS, TRANSFER_GAS
 from relayer.signing.targets import not_a_payee
 
@@ -161,24 +162,24 @@ def _submit(_rules: Rules, proposal: Proposal) -> None:
 
 def _approve(rules: Rules, proposal: Proposal) -> None:
     spender, _amount = _arguments(proposal.data, "address", "uint256")
-    if to_checksum_address(str(spender)) != _address("LIDO_WITHDRAWAL_QUEUE_ADDRESS", rules.queue):
+    if checksummed(str(spender)) != _address("LIDO_WITHDRAWAL_QUEUE_ADDRESS", rules.queue):
         raise _Refused("spender_not_queue", "Only the withdrawal queue may be approved.")
 
 
 def _request(rules: Rules, proposal: Proposal) -> None:
     _amounts, owner = _arguments(proposal.data, "uint256[]", "address")
-    if to_checksum_address(str(owner)) != _address("RELAYER_OPERATOR_ADDRESS", rules.operator):
+    if checksummed(str(owner)) != _address("RELAYER_OPERATOR_ADDRESS", rules.operator):
         raise _Refused("owner_not_operator", "Withdrawal NFTs belong to the operator only; name it as the owner.")
 
 
 def _claim(rules: Rules, proposal: Proposal) -> None:
     _ids, _hints, recipient = _arguments(proposal.data, "uint256[]", "uint256[]", "address")
-    if to_checksum_address(str(recipient)) != _address("CUSTODY_ETH_ADDRESS", rules.custody):
+    if checksummed(str(recipient)) != _address("CUSTODY_ETH_ADDRESS", rules.custody):
         raise _Refused("recipient_not_custody", "Claims pay custody only.")
 
 
 def _arguments(data: bytes, *types: str) -> tuple[object, ...]:
-    """Decode strictly: what does not encode back to the same bytes carries something this policy has not looked at."""
+    """Decode strictly: what does not encode back to the same bytes carries something that this policy does not judge."""
     try:
         values = decode(types, data[4:])
         canonical = encode(types, values) == data[4:]
@@ -196,8 +197,8 @@ def _address(name: str, value: str | None) -> str:
     return known
 
 
-@lru_cache(maxsize=64)  # a checksum is a hash, and these few addresses are looked at for every message
+@lru_cache(maxsize=64)  # a checksum is a hash, and these few addresses are needed for every message
 def _known(value: str | None) -> str | None:
     if not value or not is_address(value) or int(value, 16) == 0:
         return None
-    return str(to_checksum_address(value))
+    return checksummed(value)

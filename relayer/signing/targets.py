@@ -8,8 +8,9 @@ import time
 from collections.abc import Mapping
 
 from eth_utils.abi import function_signature_to_4byte_selector
-from eth_utils.address import is_address, to_checksum_address
+from eth_utils.address import is_address
 
+from apps.ethereum.addresses import checksummed
 from apps.ethereum.jsonrpc import Endpoint, RpcError, Unanswered
 
 RESERVED_BELOW = 0x10000  # precompiles are 0x01..0x11 and 0x0100 today; new ones come next to them
@@ -113,5 +114,5 @@ def _addresses(endpoint: Endpoint, contract: str, names: tuple[str, ...]) -> dic
                 continue
             raise Unanswered(f"{name}: the node cannot say")
         if isinstance(result, str) and len(result) == _WORD_HEX and 0 < int(result, 16) < 2**160:
-            found[str(to_checksum_address("0x" + result[-40:]))] = name
+            found[checksummed("0x" + result[-40:])] = name
     return found

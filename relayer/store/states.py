@@ -1,7 +1,7 @@
 """Which states there are, what may follow what, and what is final: the one place that every other set derives from.
 
-The names and their meanings are in `apps.clients.shapes.relayer`, as callers see them. What is said here the database
-holds too: its constraints know these names, and its triggers let no final message change.
+The names and their meanings are in `apps.clients.shapes.relayer`, as callers see them. The database enforces part of this,
+too: its constraints know these names, and its triggers let no final message change.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from apps.clients.shapes.relayer import AttemptKind, Intent, SignerState, TransactionStatus
 
-_ENDS_WITH_NONCE = frozenset(
+_ENDS = frozenset(
     {
         TransactionStatus.CONFIRMED,
         TransactionStatus.REVERTED,
@@ -33,10 +33,10 @@ NEXT: Mapping[TransactionStatus, frozenset[TransactionStatus]] = {
         }
     ),
     # Whatever a node answered or did not answer, the bytes may be mined, and even be final when first seen so.
-    TransactionStatus.SIGNED: frozenset({TransactionStatus.BROADCAST, TransactionStatus.MINED}) | _ENDS_WITH_NONCE,
-    TransactionStatus.BROADCAST: frozenset({TransactionStatus.MINED}) | _ENDS_WITH_NONCE,
+    TransactionStatus.SIGNED: frozenset({TransactionStatus.BROADCAST, TransactionStatus.MINED}) | _ENDS,
+    TransactionStatus.BROADCAST: frozenset({TransactionStatus.MINED}) | _ENDS,
     # Back to `broadcast` when its block leaves the chain.
-    TransactionStatus.MINED: frozenset({TransactionStatus.BROADCAST}) | _ENDS_WITH_NONCE,
+    TransactionStatus.MINED: frozenset({TransactionStatus.BROADCAST}) | _ENDS,
     TransactionStatus.CONFIRMED: frozenset(),
     TransactionStatus.REVERTED: frozenset(),
     TransactionStatus.CANCELLED: frozenset(),
@@ -54,8 +54,8 @@ UNMINED = tuple(status for status in OPEN if status is not TransactionStatus.MIN
 # It ended, and its value did not leave the signer by it.
 WITHOUT_EFFECT = tuple(status for status in FINAL if status is not TransactionStatus.CONFIRMED)
 
-# What a message ends as when the empty transaction that its intent asked for was mined. No intent is asked for by
-# nothing, but an empty transaction of an intent that is no longer there would be a cancel.
+# What a message ends as when the empty transaction that its intent asked for was mined. With intent `none` no empty
+# transaction is ever signed; were one mined all the same, the message would have been taken back.
 END_OF_INTENT: Mapping[Intent, TransactionStatus] = {
     Intent.NONE: TransactionStatus.CANCELLED,
     Intent.CANCEL: TransactionStatus.CANCELLED,

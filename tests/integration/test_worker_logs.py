@@ -89,7 +89,7 @@ def test_task__hinted_at_in_a_request__carries_its_id_to_the_next_service(
 def test_task__hinted_at_outside_a_request__has_a_request_id_of_its_own(worker: Worker) -> None:
     worker.hint("not an id\n")
     worker.hint()
-    first, second = worker.next_task()[0], worker.next_task()[0]
+    (first, _), (second, _) = worker.next_task(), worker.next_task()
     assert "row_id" not in first | second
     assert first["request_id"] != second["request_id"]
     assert len(first["request_id"]) == len(second["request_id"]) == 36

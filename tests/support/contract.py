@@ -152,6 +152,8 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") 
         elif isinstance(value, list):
             broken += [f"{here}: {entry} is missing" for entry in value if entry not in now[name]]
             added += [f"{here}: {entry}" for entry in now[name] if entry not in value]
+        elif str(value).startswith("any") and str(now[name]).endswith(value.removeprefix("any")):
+            added.append(f"{here}: {now[name]}")  # nothing was said about it before
         elif value != now[name]:
             broken.append(f"{here}: was {value!r}, is {now[name]!r}")
     for name, value in now.items():

@@ -66,7 +66,7 @@ class House:
 
 
 def live_a_life(desk: Desk) -> None:
-    """Every kind of item, with strangers' doings in between."""
+    """Every kind of item, with what other users do in between."""
     desk.submit(desk.operator, 100 * ETHER)
     desk.oracle.stranger_submit(50 * ETHER)
     desk.oracle.rebase(10 * ETHER)

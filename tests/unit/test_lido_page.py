@@ -3,9 +3,19 @@
 import re
 from pathlib import Path
 
+from apps.common.errors import error_catalogue
+from apps.ledger.kinds import KINDS
+from apps.local.generated import errors_page
 from apps.local.reason_codes import EVERYWHERE
 
+# On the page as names of functions, columns, statuses, lines and kinds of history, replies of nodes.
+NO_CODES = {
+    "build_request", "read_statuses", "settle_claim", "report", "exiting_wei", "next", "max", "failed", "finalized",
+    "lido", "nfts", "foreign_in", "submit", "node_lacks", "node_rate_limited",
+}  # fmt: skip
+
 ROOT = Path(__file__).parents[2]
+errors_page()  # loads every service's errors
 PAGE = (ROOT / "docs" / "lido.md").read_text()
 
 
@@ -23,6 +33,10 @@ def test_page__files_named__all_there() -> None:
 
 
 def test_page__reasons_named__all_in_the_list_of_reasons() -> None:
-    codes = {code for table in EVERYWHERE.values() for code in table}
-    named = {"amount_too_small", "dust_out_of_bounds", "loss_ahead", "withdrawal_queue", "bunker", "queue_paused"}
-    assert named | {"protocol_stopped", "staking_paused", "stake_limit", "reward_source_refused"} <= codes
+    explained = {code for table in EVERYWHERE.values() for code in table}
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)*)`", PAGE))
+    assert named - explained - set(KINDS) - {cls.code for cls in error_catalogue()} - NO_CODES == set()
+    assert named >= {
+        "amount_too_small", "bunker", "dust_out_of_bounds", "loss_ahead", "protocol_stopped", "queue_paused",
+        "reward_source_refused", "stake_limit", "staking_paused", "withdrawal_queue",
+    }  # fmt: skip

@@ -85,11 +85,16 @@ def test_unstake__everybody_out__few_wei_short_are_cut_and_nobody_is_stuck(flows
     assert flows.drifts() == {}
 
 
-def test_unstake__all_of_a_hundred_wei__short_by_dust_and_still_leaves(flows: Flows) -> None:
+def test_unstake__all_of_a_hundred_wei__short_by_dust_is_staked_again_and_says_why(flows: Flows) -> None:
+    """Lido takes no request below 100 wei, and rounding has left the operator 99: the user keeps the stake."""
     flows.stake("tiny", 100)
+    assert flows.desk.steth(flows.desk.operator) == 99
     asked = flows.ask("unstake", "tiny", "max")
     flows.settle()
-    assert flows.request(asked)["status"] in {"waiting", "queued", "failed"}
+    ended = flows.request(asked)
+    assert (ended["status"], ended["reason"]["code"]) == ("failed", "amount_too_small")
+    position = flows.position("tiny")
+    assert (position["staked_wei"], position["exiting_wei"]) == ("100", "0")
     assert flows.drifts() == {}
 
 

@@ -126,16 +126,16 @@ def test_rebase__negative__borne_pro_rata_and_by_the_queued_too(bff: Bff) -> Non
 def test_stake__bad_amount__refused_by_name_and_nothing_moves(bff: Bff, stack: Stack, amount: object) -> None:
     status = stack.status()
     before = bff.clients.ledger.totals(bff.pool_id)
-    for kind in ("stakes", "unstakes"):
+    for number, kind in enumerate(("stakes", "unstakes")):
         answer = requests.post(
             f"{status['services']['pool']}/v1/{kind}",
-            json={"message_id": f"bad-{kind}-{amount}", "user_id": "bad", "amount_wei": amount},
+            json={"message_id": f"bad-amount-{number}", "user_id": "bad", "amount_wei": amount},
             headers={"X-Internal-Key": status["internal_api_key"]},
             timeout=10,
         )
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
         assert answer.headers["Content-Type"] == "application/problem+json"
-        assert answer.json()["errors"].keys() & {"amount_wei", "message_id"}
+        assert set(answer.json()["errors"]) == {"amount_wei"}
     after = bff.clients.ledger.totals(bff.pool_id)
     assert after["last_movement_id"] == before["last_movement_id"]
 

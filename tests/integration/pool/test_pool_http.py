@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import func, text, update
+from sqlalchemy.exc import DBAPIError
 
 from apps.clients.rewards import stake_delta
 from apps.common.auth import HEADER
@@ -245,8 +246,12 @@ def test_requests__pages__every_row_once_newest_first(full: FullHouse) -> None:
 def test_request_events__edited_or_deleted__refused_by_the_database(full: FullHouse) -> None:
     full.deposit("ann", ETHER)
     full.post("/v1/stakes", stake())
-    for statement in ("UPDATE request_events SET status = 'x'", "DELETE FROM request_events"):
-        with pytest.raises(Exception, match="refused"), transaction(full.pool.context.sessions) as session:
+    for what, statement in (
+        ("UPDATE", "UPDATE request_events SET status = 'x'"),
+        ("DELETE", "DELETE FROM request_events"),
+    ):
+        refusal = f"{what} of request_events is refused"
+        with pytest.raises(DBAPIError, match=refusal), transaction(full.pool.context.sessions) as session:
             session.execute(text(statement))
 
 

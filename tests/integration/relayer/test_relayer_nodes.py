@@ -1,6 +1,7 @@
 """Nodes that lose, repeat, delay and lie: every payload is executed once, and nothing untrue is ever told."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from eth_account import Account
@@ -219,9 +220,18 @@ def test_endpoint__lies_about_the_nonce__no_quarantine_where_another_knows_bette
     house = make_house(database_url, node, rpc_urls=(chaos.url, node.url))
     house.post("m:1")
     assert house.run("m:1")["status"] == "confirmed"
-    chaos.instead = lambda item: {"result": "0x63"} if item["method"] == "eth_getTransactionCount" else None
+    lies: list[object] = []
+
+    def lie(item: dict[str, Any]) -> dict[str, Any] | None:
+        if item["method"] != "eth_getTransactionCount":
+            return None
+        lies.append(item["params"])
+        return {"result": "0x63"}
+
+    chaos.instead = lie
     house.pump()
     chaos.instead = lambda _item: None
+    assert lies, "the endpoint that lies was not asked"
     assert house.client.get("/v1/signers").get_json()["items"][0]["state"] == "active"
 
 

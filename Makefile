@@ -46,6 +46,7 @@ lint: $(SETUP) ## Check style, types, import rules, dead code, the house's measu
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(PY) -m apps.local.dead_code
+	$(PY) -m apps.local.house --check
 	$(PY) -m apps.local.generated --check
 
 coverage: $(SETUP) ## Run unit and property tests and hold the share of lines that they reach against its floor
@@ -64,7 +65,7 @@ migrate-down: $(SETUP) ## Migrate all databases down to nothing
 
 schema: docs
 
-docs: $(SETUP) ## Write docs/schema.md and docs/errors.md from the code
+docs: $(SETUP) ## Write what docs/ shows of the code: tables, states, codes, the drawing of the house
 	$(PY) -m apps.local.generated
 
 additions: $(SETUP) ## List what services promise beyond tests/unit/contract/before; read the difference before you commit it

@@ -5,17 +5,35 @@ again.
 `CallFailed`: unknown or transient; the same call with the same message_id may be repeated, never under a new one.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
+import marshmallow as ma
 import requests
 import structlog
 
 from apps.common.auth import HEADER
 from apps.common.errors import Unavailable
+from apps.common.shapes import load
 
 log = structlog.get_logger(__name__)
+
+# A JSON object before it is read as a shape.
+Json = dict[str, Any]
+Shape = TypeVar("Shape")
+Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
+
+
+class Page(Protocol[Item_co]):
+    """A page of a list; `next` is the cursor of the next one, None on the last."""
+
+    @property
+    def items(self) -> Sequence[Item_co]: ...
+
+    @property
+    def next(self) -> str | None: ...
 
 
 # An audit replays a whole history. A reconciliation holds its lane for a hundred seconds and asks for no more than this.
@@ -61,24 +79,39 @@ class ServiceClient:
         if api_key:
             self._session.headers[HEADER] = api_key
 
-    def get(self, path: str, **query: Any) -> dict[str, Any]:
-        given = {name: value for name, value in query.items() if value is not None}
-        return self._call("GET", path, params=given)
+    def read(self, shape: type[Shape], path: str, **query: Any) -> Shape:
+        """What a GET answers; raises `CallFailed` where it has another shape."""
+        return self._shaped(shape, path, self.get(path, **query))
 
-    def post(self, path: str, body: Mapping[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
-        """`timeout` is for what looks at a whole history; anything else keeps the client's own."""
-        return self._call("POST", path, timeout=timeout, json=body)
+    def write(self, shape: type[Shape], path: str, body: Mapping[str, Any], *, timeout: float | None = None) -> Shape:
+        """What a POST answers; raises `CallFailed` where it has another shape."""
+        return self._shaped(shape, path, self.post(path, body, timeout=timeout))
 
-    def find(self, path: str, **query: Any) -> dict[str, Any] | None:
-        """`get`, with None for 404."""
+    def find(self, shape: type[Shape], path: str, **query: Any) -> Shape | None:
+        """`read`, with None for 404."""
         try:
-            return self.get(path, **query)
+            return self.read(shape, path, **query)
         except CallRefused as refusal:
             if refusal.status == 404:
                 return None
             raise
 
-    def _call(self, method: str, path: str, *, timeout: float | None = None, **kwargs: Any) -> dict[str, Any]:
+    def get(self, path: str, **query: Any) -> Json:
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._call("GET", path, params=given)
+
+    def post(self, path: str, body: Mapping[str, Any], *, timeout: float | None = None) -> Json:
+        """`timeout` is for what looks at a whole history; anything else keeps the client's own."""
+        return self._call("POST", path, timeout=timeout, json=body)
+
+    def _shaped(self, shape: type[Shape], path: str, body: Json) -> Shape:
+        try:
+            return load(shape, body)
+        except ma.ValidationError as error:
+            log.error("call_answered_with_another_shape", callee=self.service, path=path, fields=error.messages)
+            raise CallFailed(f"{self.service} answered with another shape.") from error
+
+    def _call(self, method: str, path: str, *, timeout: float | None = None, **kwargs: Any) -> Json:
         headers = {}
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         if request_id:
@@ -118,3 +151,14 @@ class ServiceClient:
             raise
         except requests.ConnectionError:
             return once()
+
+
+def pages(read: Callable[[str | None], Page[Item]]) -> Iterator[Sequence[Item]]:
+    """All pages of a list, each as its items; `read` gets a cursor, None for the first page."""
+    after = None
+    while True:
+        page = read(after)
+        yield page.items
+        after = page.next
+        if after is None:
+            return

@@ -1,9 +1,24 @@
 """Calls to protocols: Lido calldata, chain reads, reconciliation."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient, segment
+from apps.clients.shapes.history import Apr, History
+from apps.clients.shapes.protocols import (
+    BuildAmount,
+    BuildClaim,
+    BuildWithdrawals,
+    LidoBlock,
+    LidoReceipt,
+    LidoState,
+    UnsignedTransaction,
+    WithdrawalIds,
+    WithdrawalItem,
+    WithdrawalStatus,
+    WithdrawalStatuses,
+)
+from apps.clients.shapes.reconciliation import NewReconciliation, Reconciliation, ReconciliationPage, RewardSums
+from apps.common.shapes import dump
 
 RECONCILIATION_TIMEOUT_SEC = AUDIT_TIMEOUT_SEC + 20.0  # the ledger is audited within it
 
@@ -11,37 +26,44 @@ RECONCILIATION_TIMEOUT_SEC = AUDIT_TIMEOUT_SEC + 20.0  # the ledger is audited w
 class ProtocolsClient(ServiceClient):
     service = "protocols"
 
-    def build_submit(self, amount_wei: int) -> dict[str, Any]:
-        return self.post("/v1/lido/transactions/submit", {"amount_wei": str(amount_wei)})
+    def build_submit(self, amount_wei: int) -> UnsignedTransaction:
+        return self._build("submit", BuildAmount(amount_wei))
 
-    def build_approve(self, amount_wei: int) -> dict[str, Any]:
-        return self.post("/v1/lido/transactions/approve", {"amount_wei": str(amount_wei)})
+    def build_approve(self, amount_wei: int) -> UnsignedTransaction:
+        return self._build("approve", BuildAmount(amount_wei))
 
-    def build_request_withdrawals(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        return self.post("/v1/lido/transactions/request-withdrawals", {"items": list(items)})
+    def build_request_withdrawals(self, items: Sequence[WithdrawalItem]) -> UnsignedTransaction:
+        return self._build("request-withdrawals", BuildWithdrawals(list(items)))
 
-    def build_claim(self, withdrawal_ids: Sequence[int]) -> dict[str, Any]:
-        return self.post("/v1/lido/transactions/claim", {"withdrawal_ids": list(withdrawal_ids)})
+    def build_claim(self, withdrawal_ids: Sequence[int]) -> UnsignedTransaction:
+        return self._build("claim", BuildClaim(list(withdrawal_ids)))
 
-    def state(self, block: int | None = None) -> dict[str, Any]:
-        return self.get("/v1/lido/state", block=block)
+    def state(self, block: int | None = None) -> LidoState:
+        return self.read(LidoState, "/v1/lido/state", block=block)
 
-    def block(self, number: int) -> dict[str, Any]:
-        return self.get(f"/v1/lido/blocks/{number}")
+    def block(self, number: int) -> LidoBlock:
+        return self.read(LidoBlock, f"/v1/lido/blocks/{number}")
 
-    def history(self, after: str, limit: int = 200) -> dict[str, Any]:
-        return self.get("/v1/lido/history", after=after, limit=limit)
+    def apr(self) -> Apr:
+        return self.read(Apr, "/v1/lido/apr")
 
-    def receipt(self, tx_hash: str) -> dict[str, Any] | None:
-        return self.find(f"/v1/lido/receipts/{segment(tx_hash)}")
+    def history(self, after: str, limit: int = 200) -> History:
+        return self.read(History, "/v1/lido/history", after=after, limit=limit)
 
-    def withdrawal_status(self, ids: Sequence[int]) -> list[dict[str, Any]]:
-        return list(self.post("/v1/lido/withdrawals/status", {"ids": list(ids)})["items"])
+    def receipt(self, tx_hash: str) -> LidoReceipt | None:
+        return self.find(LidoReceipt, f"/v1/lido/receipts/{segment(tx_hash)}")
 
-    def reconcile(self, message_id: str, block: int, owed_wei: int, weight_wei: int) -> dict[str, Any]:
-        rewards = {"owed_wei": str(owed_wei), "weight_wei": str(weight_wei)}
-        body = {"message_id": message_id, "block": block, "rewards": rewards}
-        return self.post("/v1/reconciliations", body, timeout=RECONCILIATION_TIMEOUT_SEC)
+    def withdrawal_status(self, ids: Sequence[int]) -> list[WithdrawalStatus]:
+        """The status of up to 1,000 withdrawals, ordered by id."""
+        return self.write(WithdrawalStatuses, "/v1/lido/withdrawals/status", dump(WithdrawalIds(list(ids)))).items
 
-    def reconciliations(self, **query: Any) -> dict[str, Any]:
-        return self.get("/v1/reconciliations", **query)
+    def reconcile(self, message_id: str, block: int, owed_wei: int, weight_wei: int) -> Reconciliation:
+        """Compare books and chain at a block; the ledger is audited within it."""
+        new = NewReconciliation(message_id=message_id, block=block, rewards=RewardSums(owed_wei, weight_wei))
+        return self.write(Reconciliation, "/v1/reconciliations", dump(new), timeout=RECONCILIATION_TIMEOUT_SEC)
+
+    def reconciliations(self, **query: str | int | None) -> ReconciliationPage:
+        return self.read(ReconciliationPage, "/v1/reconciliations", **query)
+
+    def _build(self, what: str, asked: BuildAmount | BuildWithdrawals | BuildClaim) -> UnsignedTransaction:
+        return self.write(UnsignedTransaction, f"/v1/lido/transactions/{what}", dump(asked))

@@ -1,26 +1,26 @@
 """Calls to the relayer."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from apps.clients.base import ServiceClient, segment
+from apps.clients.shapes.relayer import Limits, NewTransaction, Signer, Signers, Transaction, TransactionPage
+from apps.common.shapes import dump
 
 
 class RelayerClient(ServiceClient):
     service = "relayer"
 
-    def send(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        return self.post("/v1/transactions", message)
+    def send(self, message: NewTransaction) -> Transaction:
+        """Have a message signed and sent, once for its message_id."""
+        return self.write(Transaction, "/v1/transactions", dump(message))
 
-    def transaction(self, message_id: str) -> dict[str, Any] | None:
-        return self.find(f"/v1/transactions/{segment(message_id)}")
+    def transaction(self, message_id: str) -> Transaction | None:
+        return self.find(Transaction, f"/v1/transactions/{segment(message_id)}")
 
-    def transactions(self, **query: Any) -> dict[str, Any]:
-        return self.get("/v1/transactions", **query)
+    def transactions(self, **query: str | int | None) -> TransactionPage:
+        return self.read(TransactionPage, "/v1/transactions", **query)
 
-    def signers(self) -> list[dict[str, Any]]:
-        return list(self.get("/v1/signers")["items"])
+    def signers(self) -> list[Signer]:
+        return self.read(Signers, "/v1/signers").items
 
-    def limits(self) -> dict[str, Any]:
+    def limits(self) -> Limits:
         """The caps that every message will be held against."""
-        return self.get("/v1/limits")
+        return self.read(Limits, "/v1/limits")

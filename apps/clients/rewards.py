@@ -1,60 +1,77 @@
 """Calls to the reward index."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient, segment
+from apps.clients.shapes.common import Audit
+from apps.clients.shapes.rewards import (
+    Accrual,
+    BatchedClaim,
+    Claim,
+    ClaimsAnswer,
+    Events,
+    NewAccrual,
+    NewClaim,
+    NewClaimBatch,
+    NewStakeDeltas,
+    Position,
+    Positions,
+    RewardPool,
+    StakeDelta,
+    StakeDeltasAnswer,
+)
+from apps.common.shapes import dump
 
 
 class RewardsClient(ServiceClient):
     service = "rewards"
 
-    def accrue(self, message_id: str, pool_id: str, new_rewards_wei: int, source: str) -> dict[str, Any]:
-        body = {
-            "message_id": message_id,
-            "pool_id": pool_id,
-            "new_rewards_wei": str(new_rewards_wei),
-            "source": source,
-        }
-        return self.post("/v1/accruals", body)
+    def accrue(self, message_id: str, pool_id: str, new_rewards_wei: int, source: str) -> Accrual:
+        """Spread a signed reward over all stake of a pool."""
+        new = NewAccrual(message_id=message_id, pool_id=pool_id, new_rewards_wei=new_rewards_wei, source=source)
+        return self.write(Accrual, "/v1/accruals", dump(new))
 
-    def stake_deltas(self, pool_id: str, deltas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def stake_deltas(self, pool_id: str, deltas: Sequence[StakeDelta]) -> StakeDeltasAnswer:
         """Change up to 10,000 positions, all or nothing. Nothing to change is no call."""
         if not deltas:
-            return {"applied": 0, "replayed": 0}
-        return self.post("/v1/stake-deltas", {"pool_id": pool_id, "deltas": list(deltas)})
+            return StakeDeltasAnswer(0, 0)
+        new = NewStakeDeltas(pool_id=pool_id, deltas=list(deltas))
+        return self.write(StakeDeltasAnswer, "/v1/stake-deltas", dump(new))
 
-    def claim(self, message_id: str, pool_id: str, user_id: str) -> dict[str, Any]:
-        return self.post("/v1/claims", {"message_id": message_id, "pool_id": pool_id, "user_id": user_id})
+    def claim(self, message_id: str, pool_id: str, user_id: str) -> Claim:
+        """Move a user's pending reward into their stake."""
+        new = NewClaim(message_id=message_id, pool_id=pool_id, user_id=user_id)
+        return self.write(Claim, "/v1/claims", dump(new))
 
-    def claims(self, pool_id: str, claims: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """Claim for many (message_id, user_id), all or nothing. Nobody is no call."""
+    def claims(self, pool_id: str, claims: Sequence[tuple[str, str]]) -> ClaimsAnswer:
+        """Claim for many (message_id, user_id), all or nothing. No claim is no call."""
         if not claims:
-            return {"claimed": 0, "replayed": 0}
-        items = [{"message_id": message_id, "user_id": user_id} for message_id, user_id in claims]
-        return self.post("/v1/claims/batch", {"pool_id": pool_id, "claims": items})
+            return ClaimsAnswer(0, 0)
+        items = [BatchedClaim(message_id=message_id, user_id=user_id) for message_id, user_id in claims]
+        return self.write(ClaimsAnswer, "/v1/claims/batch", dump(NewClaimBatch(pool_id=pool_id, claims=items)))
 
-    def pool(self, pool_id: str) -> dict[str, Any]:
-        return self.get(f"/v1/pools/{segment(pool_id)}")
+    def pool(self, pool_id: str) -> RewardPool:
+        return self.read(RewardPool, f"/v1/pools/{segment(pool_id)}")
 
-    def position(self, pool_id: str, user_id: str) -> dict[str, Any]:
-        return self.get(f"/v1/positions/{segment(user_id)}", pool_id=pool_id)
+    def position(self, pool_id: str, user_id: str) -> Position:
+        return self.read(Position, f"/v1/positions/{segment(user_id)}", pool_id=pool_id)
 
-    def positions(self, pool_id: str, after: str | None = None, limit: int = 200) -> dict[str, Any]:
-        return self.get("/v1/positions", pool_id=pool_id, after=after, limit=limit)
+    def positions(self, pool_id: str, after: str | None = None, limit: int = 200) -> Positions:
+        return self.read(Positions, "/v1/positions", pool_id=pool_id, after=after, limit=limit)
 
-    def events(self, pool_id: str, after: int, limit: int = 200) -> dict[str, Any]:
-        return self.get("/v1/events", pool_id=pool_id, after=after, limit=limit)
+    def events(self, pool_id: str, after: int, limit: int = 200) -> Events:
+        return self.read(Events, "/v1/events", pool_id=pool_id, after=after, limit=limit)
 
-    def audit(self, pool_id: str) -> dict[str, Any]:
-        return self.post("/v1/audits", {"pool_id": pool_id}, timeout=AUDIT_TIMEOUT_SEC)
+    def audit(self, pool_id: str) -> Audit:
+        """Replay a pool's log and compare; looks at its whole history."""
+        return self.write(Audit, "/v1/audits", {"pool_id": pool_id}, timeout=AUDIT_TIMEOUT_SEC)
 
 
-def stake_delta(message_id: str, user_id: str, staked_delta_wei: int = 0, exiting_delta_wei: int = 0) -> dict[str, Any]:
+def stake_delta(message_id: str, user_id: str, staked_delta_wei: int = 0, exiting_delta_wei: int = 0) -> StakeDelta:
     """One item of a stake-deltas call."""
-    return {
-        "message_id": message_id,
-        "user_id": user_id,
-        "staked_delta_wei": str(staked_delta_wei),
-        "exiting_delta_wei": str(exiting_delta_wei),
-    }
+    return StakeDelta(
+        message_id=message_id,
+        user_id=user_id,
+        staked_delta_wei=staked_delta_wei,
+        exiting_delta_wei=exiting_delta_wei,
+    )

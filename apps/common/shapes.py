@@ -13,7 +13,6 @@ import marshmallow as ma
 import marshmallow_dataclass
 
 from apps.common import wire
-from apps.common.states import Status
 from apps.common.wei import SignedWeiField, WeiField
 
 T = TypeVar("T")
@@ -65,16 +64,6 @@ def given(field: Callable[..., ma.fields.Field[Any]], **options: Any) -> Any:
     if "load_default" in options:
         return dataclasses.field(default=options["load_default"], metadata=metadata)
     return dataclasses.field(metadata=metadata)
-
-
-def text_of(values: type[Status]) -> type[ma.fields.Enum[Status]]:
-    """The field of an enum that goes over the wire as its text."""
-
-    class TextField(ma.fields.Enum[Status]):
-        def __init__(self, **kwargs: Any) -> None:
-            super().__init__(values, by_value=ma.fields.String, **kwargs)
-
-    return TextField
 
 
 def several(shape: type[Any], most: int) -> Any:

@@ -7,9 +7,13 @@ from typing import Any, TypeVar
 from web3 import Web3
 
 from apps.clients.base import CallFailed
+from apps.clients.shapes.ledger import Movement
+from apps.clients.shapes.reconciliation import Reconciliation
+from apps.clients.shapes.relayer import NewTransaction, Transaction, TransactionStatus
 from apps.ethereum.constants import TRANSFER_GAS
 from apps.local.errors import LocalError
 from apps.local.stack import Stack
+from apps.pool.states import UNDER_WAY
 
 T = TypeVar("T")
 
@@ -37,25 +41,32 @@ class Bff:
         self.operator = str(status["addresses"]["operator"])
         self.timeout_sec = timeout_sec
 
-    def deposit(self, user_id: str, amount_wei: int, message_id: str) -> dict[str, Any]:
+    def deposit(self, user_id: str, amount_wei: int, message_id: str) -> Movement:
         """A user's ETH arrives in custody, and the company posts it."""
         tx_hash = self.oracle.fund(self.custody, amount_wei)
         return self.clients.ledger.post_movement(message_id, "deposit", self.pool_id, user_id, amount_wei, tx_hash)
 
-    def pay_out(self, user_id: str, to: str, amount_wei: int, message_id: str) -> dict[str, Any]:
+    def pay_out(self, user_id: str, to: str, amount_wei: int, message_id: str) -> Transaction:
         """Take the ETH from the user's balance, send it from custody, and close the books once it is confirmed."""
         ledger = self.clients.ledger
         ledger.post_movement(f"{message_id}:withdrawal", "withdrawal", self.pool_id, user_id, amount_wei, to)
-        message = {"message_id": message_id, "from": self.custody, "to": to, "data": "0x", "value_wei": str(amount_wei)}
-        self.clients.relayer.send({**message, "gas_limit": TRANSFER_GAS, "purpose": "payout"})
+        message = NewTransaction(
+            message_id=message_id,
+            to=to,
+            data="0x",
+            value_wei=amount_wei,
+            gas_limit=TRANSFER_GAS,
+            sender=self.custody,
+            purpose="payout",
+        )
         sent = self.wait(
             f"the payout {message_id}",
-            lambda: self.clients.relayer.transaction(message_id) or {},
-            lambda found: found.get("status") in {"confirmed", "rejected", "reverted", "expired", "conflict"},
+            lambda: self.clients.relayer.send(message),
+            lambda found: found.status not in UNDER_WAY,
         )
-        if sent["status"] != "confirmed":
-            raise LocalError(f"The payout ended {sent['status']}: {sent['reason']}", "See: staking logs relayer-worker")
-        ledger.post_movement(f"{message_id}:paid", "payout_paid", self.pool_id, None, amount_wei, sent["tx_hash"])
+        if sent.status != TransactionStatus.CONFIRMED:
+            raise LocalError(f"The payout ended {sent.status}: {sent.reason}", "See: staking logs relayer-worker")
+        ledger.post_movement(f"{message_id}:paid", "payout_paid", self.pool_id, None, amount_wei, sent.tx_hash)
         return sent
 
     def finish(self, requests: Sequence[dict[str, Any]], status: str = "completed") -> list[dict[str, Any]]:
@@ -87,19 +98,19 @@ class Bff:
         self.walked_to(report.block_number)
         return report.block_number
 
-    def reconcile(self) -> dict[str, Any]:
+    def reconcile(self) -> Reconciliation:
         """Wait for a reconciliation at or above the current head; returns it, whatever its verdict."""
         head = int(self.oracle.web3.eth.block_number)
 
-        def newest() -> dict[str, Any]:
-            items = self.clients.protocols.reconciliations(limit=1)["items"]
-            return dict(items[0]) if items else {}
+        def newest() -> list[Reconciliation]:
+            return self.clients.protocols.reconciliations(limit=1).items
 
-        return self.wait(
+        (found,) = self.wait(
             f"a reconciliation at block {head} or later",
             newest,
-            lambda found: int(found.get("block_number") or 0) >= head,
+            lambda runs: any((run.block_number or 0) >= head for run in runs),
         )
+        return found
 
     def portfolio(self, user_id: str) -> dict[str, Any]:
         return self.clients.pool.portfolio(user_id)

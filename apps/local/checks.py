@@ -33,22 +33,24 @@ def check_books(bff: Bff, users: list[str]) -> list[Check]:
         for address in {bff.custody, bff.operator}
     )
     totals = bff.clients.ledger.totals(bff.pool_id)
-    system = {name: int(value) for name, value in totals["system"].items()}
-    staked, unstaking = int(totals["staked_wei"]), int(totals["unstaking_wei"])
-    available, reserved = int(totals["available_wei"]), int(totals["reserved_wei"])
-    owed_steth = staked + unstaking + sum(system.get(name, 0) for name in ("@rewards", "@fees", "@rounding", "@losses"))
-    owed_eth = available + reserved + system.get("@payouts", 0) + system.get("@gas", 0)
+    system = totals.system
+    owed_steth = (
+        totals.staked_wei
+        + totals.unstaking_wei
+        + sum(system.get(name, 0) for name in ("@rewards", "@fees", "@rounding", "@losses"))
+    )
+    owed_eth = totals.available_wei + totals.reserved_wei + system.get("@payouts", 0) + system.get("@gas", 0)
     pool = bff.clients.rewards.pool(bff.pool_id)
     checks = [
         Check("ETH in custody and operator = available + reserved + @payouts + @gas", held, owed_eth),
         Check("operator's stETH = staked + unstaking + @rewards + @fees + @rounding", steth, owed_steth),
         Check(
             "@rewards = accrued - claimed",
-            int(pool["accrued_wei"]) - int(pool["claimed_wei"]),
+            pool.accrued_wei - pool.claimed_wei,
             system.get("@rewards", 0),
         ),
-        Check("index weight = staked + unstaking", int(pool["weight_wei"]), staked + unstaking),
-        Check("sum over all accounts = 0", 0, int(totals["sum_wei"])),
+        Check("index weight = staked + unstaking", pool.weight_wei, totals.staked_wei + totals.unstaking_wei),
+        Check("sum over all accounts = 0", 0, totals.sum_wei),
     ]
     for user in users:
         found = bff.portfolio(user)
@@ -56,7 +58,7 @@ def check_books(bff: Bff, users: list[str]) -> list[Check]:
         checks.append(
             Check(f"{user}: index stake = ledger stake", int(position["staked_wei"]), int(balance["staked_wei"]))
         )
-    differences = len(bff.clients.ledger.audit(bff.pool_id)["differences"])
-    differences += len(bff.clients.rewards.audit(bff.pool_id)["differences"])
+    differences = len(bff.clients.ledger.audit(bff.pool_id).differences)
+    differences += len(bff.clients.rewards.audit(bff.pool_id).differences)
     checks.append(Check("audits of ledger and reward index: differences", 0, differences))
     return checks

@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 import requests
 
+from apps.clients.base import CallRefused
+from apps.clients.shapes.relayer import SignerState
 from apps.common.wei import format_ether
 from apps.ethereum.abilities import lacks
 from apps.local import tools
@@ -93,18 +95,18 @@ def _nodes(service: str, page: dict[str, Any]) -> Iterator[Finding]:
 
 def _signers(stack: Stack) -> Iterator[Finding]:
     addresses = stack.status()["addresses"]
-    held = {signer["address"]: signer for signer in stack.clients().relayer.signers()}
+    held = {signer.address: signer for signer in stack.clients().relayer.signers()}
     operator = held.get(addresses["operator"])
     yield Finding(
         f"the relayer signs for the operator {addresses['operator']}", operator is not None, "Set SIGNER_KEYS."
     )
     for signer in held.values():
-        balance = int(signer["balance_wei"])
-        what = f"signer {signer['address']} is {signer['state']} and holds {format_ether(balance)} ETH"
+        balance = signer.balance_wei
+        what = f"signer {signer.address} is {signer.state} and holds {format_ether(balance)} ETH"
         yield Finding(what, balance >= MIN_GAS_WEI, "Send it gas money, and post a gas_float at the ledger.")
-        if signer["state"] == "quarantined":
-            remedy = f"Find out what used the key, then POST /v1/signers/{signer['address']}/release at the relayer."
-            yield Finding(f"nothing new is signed with {signer['address']}", ok=False, remedy=remedy)
+        if signer.state == SignerState.QUARANTINED:
+            remedy = f"Find out what used the key, then POST /v1/signers/{signer.address}/release at the relayer."
+            yield Finding(f"nothing new is signed with {signer.address}", ok=False, remedy=remedy)
 
 
 def _keys_are_kept(stack: Stack) -> Finding:
@@ -126,8 +128,11 @@ def _keys_are_kept(stack: Stack) -> Finding:
 def _walk(stack: Stack) -> Iterator[Finding]:
     status = stack.status()
     pool = stack.clients().pool
-    walk = pool.find("/v1/walk", pool_id=status["pool_id"])
-    if walk is not None:
+    try:
+        walk = pool.get("/v1/walk", pool_id=status["pool_id"])
+    except CallRefused:
+        walk = {}  # it has not begun
+    if walk:
         why = (walk["reason"] or {}).get("detail", "")
         what = f"the walk is at block {walk['block_number']}, {walk['status']}"
         ways = [way["action"] for way in (walk["halt"] or {}).get("ways_out", [])]

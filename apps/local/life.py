@@ -127,7 +127,7 @@ class Life:
         ]
 
     def _gain(self) -> list[str]:
-        pooled = int(self.bff.clients.protocols.state()["total_pooled_ether_wei"])
+        pooled = self.bff.clients.protocols.state().total_pooled_ether_wei
         block = self.bff.rebase(pooled // 1000)
         return [f"rebase of +0.1 % at block {block}", *self._pending()]
 
@@ -194,7 +194,7 @@ class Life:
 
     def _slash(self) -> list[str]:
         before = self._staked()
-        pooled = int(self.bff.clients.protocols.state()["total_pooled_ether_wei"])
+        pooled = self.bff.clients.protocols.state().total_pooled_ether_wei
         block = self.bff.rebase(-pooled // 2000)
         after = self.bff.wait("the loss to be booked", self._staked, lambda found: all(
             self._settled(user, found[user]) for user in found))  # fmt: skip
@@ -205,14 +205,14 @@ class Life:
         user = self.user("dave")
         before = self.bff.eth_of(WALLET)
         sent = self.bff.pay_out(user, WALLET, PAYOUT_WEI, f"payout:{user}:1")
-        self.bff.walked_to(int(sent["block_number"]))
-        return [f"{WALLET} received {self.bff.eth_of(WALLET) - before} wei in {sent['tx_hash']}"]
+        self.bff.walked_to(sent.block_number or 0)
+        return [f"{WALLET} received {self.bff.eth_of(WALLET) - before} wei in {sent.tx_hash}"]
 
     def _reconcile(self) -> list[str]:
         run = self.bff.reconcile()
-        return [f"verdict {run['verdict']} at block {run['block_number']}"] + [
-            f"{line['name']}: expected {line['expected_wei']}, found {line['found_wei']}, drift {line['drift_wei']}"
-            for line in run["lines"]
+        return [f"verdict {run.verdict} at block {run.block_number}"] + [
+            f"{line.name}: expected {line.expected_wei}, found {line.found_wei}, drift {line.drift_wei}"
+            for line in run.lines
         ]
 
     def _pending(self) -> list[str]:

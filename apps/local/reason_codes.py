@@ -16,6 +16,10 @@ REQUESTS_AND_BATCHES = {
         "Another sender used the signing key's nonce.",
         "Find out what that transaction did; then resolve the walk with it, or release the batch.",
     ),
+    "drift": (
+        "Reconciliation found the books and the chain to differ; the detail names the lines.",
+        "Explain the drift, then resume: `POST /v1/batches/resume`.",
+    ),
     "loss_ahead": ("Lido lost ETH in a block that the books have not reached: it is booked first.", BY_ITSELF),
     "custody_refuses_eth": (
         "Custody is a contract that does not take the ETH of a claim; it is tried again, each time later.",

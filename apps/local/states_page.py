@@ -12,9 +12,9 @@ HEAD = """# States and effects
 
 Written from `apps/pool/states.py`, `relayer/store/states.py` and `apps/pool/effects.py` by `make docs`; do not edit.
 
-The pool's database holds the tables of requests and batches in a trigger, as the relayer's holds its own. An update that is
-none of these, or that changes a row that has ended, is refused by name: to the tables' owner too, and under
-`session_replication_role = replica`.
+The pool's database holds the tables of requests and batches in a trigger, and the relayer's holds which of its statuses are
+ends. An update that is none of these, or that changes a row that has ended, is refused by name: to the tables' owner too,
+and under `session_replication_role = replica`.
 """
 # How a parameter is written in a pattern; any other stands as <its name>.
 PARAMETERS = {

@@ -10,15 +10,12 @@ from sqlalchemy.orm import Session
 from apps.clients.base import CallFailed, CallRefused
 from apps.clients.shapes import pool as shapes
 from apps.clients.shapes.common import NumberPageQuery, PoolQuery, Reason
-from apps.clients.shapes.ledger import Balance
 from apps.clients.shapes.protocols import LidoState
-from apps.clients.shapes.rewards import Position
 from apps.clients.shapes.walk import MetricsQuery, ProtocolMetricPage
 from apps.clients.shapes.walk import ProtocolMetric as ShownMetric
 from apps.clients.shapes.walk import Walk as ShownWalk
 from apps.common.database import transaction
 from apps.common.errors import NotFound
-from apps.common.shapes import load
 from apps.common.wire import cut, integer_cursor
 from apps.pool.context import PoolContext
 from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, relayer_limits
@@ -72,18 +69,17 @@ class PoolReads:
         return shapes.Portfolio(
             pool_id=pool_id,
             user_id=user_id,
-            balance=load(Balance, self.context.ledger.balance(pool_id, user_id)),
-            position=load(Position, self.context.rewards.position(pool_id, user_id)),
+            balance=self.context.ledger.balance(pool_id, user_id),
+            position=self.context.rewards.position(pool_id, user_id),
             requests=self.requests(shapes.RequestsQuery(pool_id=pool_id, user_id=user_id)).items,
         )
 
     def quote(self, query: shapes.QuoteQuery) -> shapes.Quote:
         """Limits now, and the expected time with its reason. The protocol's state is read fresh."""
-        answer = self.context.protocols.state()
-        state = load(LidoState, answer)
+        state = self.context.protocols.state()
         if query.kind == RequestKind.UNSTAKE:
             return _quote_unstake(query.amount_wei, state)
-        cap = relayer_limits(self.context.relayer).with_state(answer).of_a_stake()
+        cap = relayer_limits(self.context.relayer).with_state(state).of_a_stake()
         return _quote_stake(query.amount_wei, state, cap, int(self.context.settings.stake_batch_max_wait_sec))
 
     def stake_cap(self) -> Cap | None:

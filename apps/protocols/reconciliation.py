@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
+from apps.clients.base import pages
 from apps.clients.ledger import LedgerClient
+from apps.clients.shapes.ledger import MovementPage
 from apps.clients.shapes.reconciliation import ReconciliationLine, RewardSums
 from apps.common.database import Sessions, transaction
 from apps.common.errors import InvalidInput
@@ -72,10 +73,15 @@ def gather(
         shares_by_kind=by_kind,
         faces_stored=stored,
         faces_on_chain=on_chain,
-        buckets={name: int(totals[f"{name}_wei"]) for name in ("available", "reserved", "staked", "unstaking")},
-        system={name: int(value) for name, value in totals["system"].items()},
-        sum_wei=int(totals["sum_wei"]),
-        audit_differences=len(ledger.audit(pool_id)["differences"]),
+        buckets={
+            "available": totals.available_wei,
+            "reserved": totals.reserved_wei,
+            "staked": totals.staked_wei,
+            "unstaking": totals.unstaking_wei,
+        },
+        system=totals.system,
+        sum_wei=totals.sum_wei,
+        audit_differences=len(ledger.audit(pool_id).differences),
         later_deposits_wei=_later_deposits(ledger, pool_id, block.timestamp - behind),
     )
 
@@ -134,7 +140,7 @@ def _ledger_behind(chain: Chain, ledger: LedgerClient, pool_id: str) -> float:
     its ETH would be looked for in that block, and be missing.
     """
     head = chain.block().timestamp
-    now = datetime.fromisoformat(ledger.balance(pool_id, UNKNOWN_USER)["as_of"]).timestamp()
+    now = ledger.balance(pool_id, UNKNOWN_USER).as_of.timestamp()
     return max(0.0, head - now)
 
 
@@ -144,11 +150,9 @@ def _later_deposits(ledger: LedgerClient, pool_id: str, timestamp: float) -> int
     since = format_time(block_time(timestamp))
     total = 0
     for kind in ("deposit", "gas_float"):
-        after = None
-        while True:
-            answer = ledger.movements(pool_id=pool_id, kind=kind, created_after=since, limit=200, after=after)
-            total += sum(int(item["amount_wei"]) for item in answer["items"])
-            after = answer["next"]
-            if after is None:
-                break
+
+        def read(after: str | None, kind: str = kind) -> MovementPage:
+            return ledger.movements(pool_id=pool_id, kind=kind, created_after=since, limit=200, after=after)
+
+        total += sum(item.amount_wei for page in pages(read) for item in page)
     return total

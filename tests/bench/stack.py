@@ -8,6 +8,7 @@ from apps.clients.ledger import movement
 from apps.clients.pool import PoolClient
 from apps.common.wei import ETHER
 from apps.local.bff import Bff
+from tests.support.raw import raw
 from tests.support.stack import running_stack
 
 USERS = 500
@@ -37,7 +38,7 @@ def main() -> int:
         _tell(f"POST /v1/stakes by {CALLERS} callers", USERS, time.perf_counter() - started)
         bff.wait(
             "all stakes to be completed",
-            lambda: int(bff.clients.ledger.totals(bff.pool_id)["staked_wei"]),
+            lambda: int(raw(bff.clients.ledger).totals(bff.pool_id)["staked_wei"]),
             lambda staked: staked == USERS * AMOUNT,
         )
         _tell("stakes from first POST to staked on chain and in the books", USERS, time.perf_counter() - started)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from apps.common.shapes import dump
 from apps.local.bff import Bff
 from apps.local.checks import check_books
 from apps.local.life import Life
@@ -24,5 +25,5 @@ def test_life__all_workers_killed_in_the_middle__every_balance_equals_the_chain(
             step.run()
         assert len(killed) == 4
         assert [check for check in check_books(bff, life.users()) if not check.ok] == []
-        run = bff.reconcile()
+        run = dump(bff.reconcile())
         assert (run["verdict"], {line["drift_wei"] for line in run["lines"]}) == ("ok", {"0"})

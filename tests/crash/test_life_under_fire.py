@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from apps.common.shapes import dump
 from apps.common.wei import ETHER
 from apps.local.bff import Bff
 from apps.local.checks import check_books
@@ -65,7 +66,7 @@ def test_life__every_part_killed_again_and_again__every_balance_equals_the_chain
                 live(bff, users, turns)
                 turns += 1
         assert [check for check in check_books(bff, users) if not check.ok] == []
-        run = bff.reconcile()
+        run = dump(bff.reconcile())
         assert (run["verdict"], {line["drift_wei"] for line in run["lines"]}) == ("ok", {"0"})
         made = bff.clients.pool.requests(limit=200)["items"]
         assert {item["status"] for item in made} == {"completed"}

@@ -44,6 +44,7 @@ from relayer.store.models import Message
 from relayer.store.states import FINAL
 from tests.support.lido import PURSE_WEI, Desk
 from tests.support.protocols import KEY, POOL, make_settings, running_ledger, serving
+from tests.support.raw import raw
 from tests.support.relayer import OPERATOR_KEY
 from tests.support.relayer import make_settings as make_relayer_settings
 
@@ -106,11 +107,11 @@ class Flows:
     def request(self, made: dict[str, Any]) -> dict[str, Any]:
         return dump(self.reads.request(made["id"]))
 
-    def position(self, user: str) -> dict[str, Any]:
-        return self.context.rewards.position(POOL, user)
+    def position(self, user: str) -> Any:
+        return raw(self.context.rewards).position(POOL, user)
 
-    def balance(self, user: str) -> dict[str, Any]:
-        return self.ledger.balance(POOL, user)
+    def balance(self, user: str) -> Any:
+        return raw(self.ledger).balance(POOL, user)
 
     def walk(self) -> Walk:
         with transaction(self.context.sessions) as session:
@@ -147,7 +148,7 @@ class Flows:
         self.desk.oracle.mine()
         self.walking()
         assert reconcile(self.context, POOL) is not None, self.walk().reason
-        run: dict[str, Any] = self.context.protocols.reconciliations(limit=1)["items"][0]
+        run: dict[str, Any] = raw(self.context.protocols).reconciliations(limit=1)["items"][0]
         assert run["block_number"] == self.desk.head()
         return run
 

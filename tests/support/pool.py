@@ -23,6 +23,7 @@ from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings
 from apps.rewards import create_app as create_rewards
 from tests.support.protocols import KEY, NOBODY, POOL, running_ledger, serving
+from tests.support.raw import raw
 from tests.support.rewards import make_settings as reward_settings
 
 
@@ -114,11 +115,11 @@ class FullHouse:
         return body
 
     def deposit(self, user_id: str, amount_wei: int) -> None:
-        self.ledger.post_movement(f"deposit:{user_id}", "deposit", POOL, user_id, amount_wei)
+        raw(self.ledger).post_movement(f"deposit:{user_id}", "deposit", POOL, user_id, amount_wei)
 
     def balance(self, user_id: str) -> tuple[int, ...]:
         """(available, reserved, staked, unstaking) in wei."""
-        found = self.ledger.balance(POOL, user_id)
+        found = raw(self.ledger).balance(POOL, user_id)
         return tuple(int(found[f"{bucket}_wei"]) for bucket in ("available", "reserved", "staked", "unstaking"))
 
 

@@ -28,6 +28,7 @@ from apps.common.wire import new_id
 from apps.rewards import index_math
 from apps.rewards.index_math import PoolState, PositionState
 from tests.support.conservation import conserved
+from tests.support.raw import raw
 from tests.support.rewards_model import Delta, Numbers, Refused
 
 SPREAD = ("fee_wei", "distributed_wei", "parked_wei", "acc_reward_per_share", "weight_wei")
@@ -202,7 +203,7 @@ class HttpDriver:
         self.pool_id = new_id()
 
     def accrue(self, name: str, reward: int) -> Numbers:
-        return self._spread(lambda: self.client.accrue(self._name(name), self.pool_id, reward, "model"))
+        return self._spread(lambda: raw(self.client).accrue(self._name(name), self.pool_id, reward, "model"))
 
     def release(self, name: str, amount: int) -> Numbers:
         body = {"message_id": self._name(name), "pool_id": self.pool_id, "amount_wei": str(amount)}
@@ -213,20 +214,20 @@ class HttpDriver:
             stake_delta(self._name(f"{name}:{number}"), user, staked, exiting)
             for number, (user, staked, exiting) in enumerate(deltas)
         ]
-        return self._call(lambda: self.client.stake_deltas(self.pool_id, items))
+        return self._call(lambda: raw(self.client).stake_deltas(self.pool_id, items))
 
     def claim(self, name: str, user: str) -> Numbers:
-        found = self._call(lambda: self.client.claim(self._name(name), self.pool_id, user))
+        found = self._call(lambda: raw(self.client).claim(self._name(name), self.pool_id, user))
         return {"claimed_wei": int(found["claimed_wei"])}
 
     def pool(self) -> Numbers:
-        return _numbers(self.client.pool(self.pool_id))
+        return _numbers(raw(self.client).pool(self.pool_id))
 
     def positions(self) -> dict[str, Numbers]:
-        return _by_user(self.client.positions(self.pool_id, limit=PAGE)["items"])
+        return _by_user(raw(self.client).positions(self.pool_id, limit=PAGE)["items"])
 
     def differences(self) -> list[Any]:
-        return list(self.client.audit(self.pool_id)["differences"])
+        return list(raw(self.client).audit(self.pool_id)["differences"])
 
     def _name(self, name: str) -> str:
         return f"{self.pool_id}:{name}"

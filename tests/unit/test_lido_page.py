@@ -10,7 +10,7 @@ from apps.local.reason_codes import EVERYWHERE
 
 # On the page as names of functions, columns, statuses, lines and kinds of history, replies of nodes.
 NO_CODES = {
-    "build_request", "read_statuses", "settle_claim", "report", "exiting_wei", "next", "max", "failed", "finalized",
+    "build_request", "read_statuses", "read_state", "settle_claim", "report", "exiting_wei", "next", "max", "failed", "finalized",
     "lido", "nfts", "foreign_in", "submit", "node_lacks", "node_rate_limited",
 }  # fmt: skip
 

@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 import marshmallow as ma
 
 from apps.clients.shapes.common import IdPageQuery, Reason, one_of
+from apps.clients.shapes.fields import text_of
 from apps.clients.shapes.ledger import Balance
 from apps.clients.shapes.pool_states import BatchKind, BatchStatus, RequestKind, RequestStatus
 from apps.clients.shapes.relayer import TransactionStatus
 from apps.clients.shapes.rewards import Position
 from apps.common import wire
-from apps.common.shapes import PositiveWei, SignedWei, Time, Wei, Whole, given, text_of
+from apps.common.shapes import PositiveWei, SignedWei, Time, Wei, Whole, described, given
 from apps.common.wei import WeiField
 
 MIN_UNSTAKE_WEI = 100  # Lido's least withdrawal
@@ -82,7 +83,7 @@ class RequestWithdrawal:
 
     withdrawal_id: Whole
     amount_wei: Wei
-    paid_wei: Wei | None
+    paid_wei: Wei | None = described("Null until it has paid.", type=["string", "null"])
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class NextStep:
     due_at: Time | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """A request. `amount_wei` is null while an unstake of "max" or a reward claim has not been settled; `settled_wei` is
     what came of it at its end, and may be a loss."""
@@ -112,8 +113,8 @@ class Request:
     kind: _Kind
     pool_id: str
     user_id: str
-    amount_wei: Wei | None
-    settled_wei: SignedWei | None
+    amount_wei: Wei | None = described("Null until it is known.", type=["string", "null"])
+    settled_wei: SignedWei | None = described("Null until it has ended.", type=["string", "null"])
     status: _Status
     reason: Reason | None
     batch_id: str | None

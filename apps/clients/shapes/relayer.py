@@ -4,12 +4,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import marshmallow as ma
 
 from apps.clients.shapes.common import Reason
-from apps.common.shapes import StrictInteger, Time, Wei, Whole, described, given, text_of
+from apps.clients.shapes.fields import AddressField, DataField, several_of, text_of
+from apps.common.shapes import StrictInteger, Time, Wei, Whole, described, given
 from apps.common.states import Status
 from apps.common.wei import WeiField
 from apps.common.wire import (
@@ -24,11 +25,8 @@ from apps.common.wire import (
 )
 from apps.ethereum.constants import MAX_GAS, TRANSFER_GAS
 
-MAX_DATA_BYTES = 128 * 1024  # what nodes accept in one transaction
 MAX_WAIT_SEC = 30
 _PURPOSE = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z", re.ASCII)
-_HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*", re.ASCII)
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
 
 class TransactionStatus(Status):
@@ -72,50 +70,6 @@ class AttemptKind(Status):
     NOOP = "noop", "Nothing: it only uses the nonce up, so that the payload cannot be executed any more."
 
 
-class AddressField(ma.fields.String):
-    """A 0x address; mixed case is taken as a checksum and checked, for a mistyped address loses money."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        from eth_utils.address import to_checksum_address  # only the relayer itself needs it
-
-        text = super()._deserialize(value, attr, data, **kwargs)
-        if not isinstance(text, str) or not _ADDRESS.fullmatch(text):
-            raise ma.ValidationError("Not an address: 0x and 40 hex digits.")
-        address = str(to_checksum_address(text))
-        if text != address and text[2:] not in {text[2:].lower(), text[2:].upper()}:
-            raise ma.ValidationError("The checksum of this address is wrong.")
-        return address
-
-
-class DataField(ma.fields.String):
-    """Calldata: 0x and an even number of hex digits; lower case inside."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        text = super()._deserialize(value, attr, data, **kwargs)
-        if not isinstance(text, str) or not _HEX.fullmatch(text):
-            raise ma.ValidationError("Not calldata: 0x and an even number of hex digits.")
-        if len(text) > 2 + 2 * MAX_DATA_BYTES:
-            raise ma.ValidationError(f"Longer than {MAX_DATA_BYTES} bytes.")
-        return text.lower()
-
-
-class StatusesField(ma.fields.String):
-    """One status, or several, comma-separated."""
-
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
-        return None if value is None else ",".join(value)
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        text = super()._deserialize(value, attr, data, **kwargs)
-        try:
-            statuses = [TransactionStatus(part.strip()) for part in str(text).split(",") if part.strip()]
-        except ValueError:
-            statuses = []
-        if not statuses:
-            raise ma.ValidationError(f"Must be one or more of {', '.join(TransactionStatus)}.")
-        return statuses
-
-
 _Status = Annotated[TransactionStatus, text_of(TransactionStatus)]
 
 
@@ -152,7 +106,7 @@ class WaitQuery:
 class TransactionsQuery:
     """`from_block` and `to_block` (both inclusive) choose by the block that the transaction was mined or settled in."""
 
-    status: list[TransactionStatus] | None = given(StatusesField, load_default=None)
+    status: list[TransactionStatus] | None = given(several_of(TransactionStatus), load_default=None)
     from_block: int | None = given(WholeField, load_default=None, validate=ma.validate.Range(0, MAX_BLOCK))
     to_block: int | None = given(WholeField, load_default=None, validate=ma.validate.Range(0, MAX_BLOCK))
     limit: int = given(limit_field, load_default=DEFAULT_LIMIT)

@@ -6,9 +6,10 @@ from typing import Annotated
 import marshmallow as ma
 
 from apps.clients.shapes.common import IdPageQuery, NumberPageQuery, Reason, one_of
+from apps.clients.shapes.fields import text_of
 from apps.clients.shapes.pool_states import ResolutionStatus, WalkStatus
 from apps.common import wire
-from apps.common.shapes import Digits, SignedWei, StrictInteger, Time, Wei, Whole, given, text_of
+from apps.common.shapes import Digits, SignedWei, StrictInteger, Time, Wei, Whole, given
 from apps.common.wei import WeiField
 
 # Whom a loss or a find is booked to.

@@ -6,22 +6,22 @@ split a batch wrongly or take a row twice.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import structlog
 from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
+from apps.clients.shapes.protocols import LidoState
 from apps.common.database import transaction
 from apps.common.wei import exact_int
 from apps.common.wire import new_id
+from apps.ethereum.constants import MAX_ELEMENTS
 from apps.flow.row import Reason, code_of, reason
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
 from apps.pool.flows.fitting import Hold, Waiting, fit
 from apps.pool.flows.limits import (
-    MAX_ELEMENTS,
     MAX_UNSTAKE_WEI,
     TOO_MUCH_TO_UNSTAKE,
     Cap,
@@ -70,7 +70,7 @@ def open_due_batches(context: PoolContext) -> int:
 
 
 def open_batches(
-    context: PoolContext, pool_id: str, state: dict[str, Any], limits: Limits | None = None
+    context: PoolContext, pool_id: str, state: LidoState, limits: Limits | None = None
 ) -> int:  # fmt: skip
     """Open what is due in one pool, given the protocol's state and the relayer's limits (asked for where not given)."""
     known = (relayer_limits(context.relayer) if limits is None else limits).with_state(state)
@@ -83,7 +83,7 @@ def open_batches(
     return sum(batch_id is not None for batch_id in opened)
 
 
-def _open(context: PoolContext, pool_id: str, kind: str, state: dict[str, Any], limits: Limits) -> str | None:
+def _open(context: PoolContext, pool_id: str, kind: str, state: LidoState, limits: Limits) -> str | None:
     with transaction(context.sessions) as session:
         locked = session.scalar(
             text("SELECT pg_try_advisory_xact_lock(hashtext('batching'), hashtext(:lane))"),
@@ -106,17 +106,17 @@ def _open(context: PoolContext, pool_id: str, kind: str, state: dict[str, Any], 
 _UNSTAKE_CAP = Cap(MAX_UNSTAKE_WEI, "unstake_above_limit", f"{TOO_MUCH_TO_UNSTAKE} Cancel this one.")
 
 
-def _obstacle(session: Session, pool_id: str, kind: str, state: dict[str, Any]) -> Reason | None:
+def _obstacle(session: Session, pool_id: str, kind: str, state: LidoState) -> Reason | None:
     """Why no batch can be opened at all now."""
-    switches = state["switches"]
+    switches = state.switches
     walk = session.get(Walk, pool_id)
     if walk is not None and walk.batches_paused is not None:
         return reason("batches_paused", "Reconciliation found a drift; batches wait until ops resume them.")
-    if switches["stopped"]:
+    if switches.stopped:
         return reason("protocol_stopped", "The protocol is stopped; requests wait until it resumes.")
-    if kind == "stake" and switches["staking_paused"]:
+    if kind == "stake" and switches.staking_paused:
         return reason("staking_paused", "Staking is paused by the protocol; requests wait until it resumes.")
-    if kind == "unstake" and switches["queue_paused"]:
+    if kind == "unstake" and switches.queue_paused:
         return reason("queue_paused", "The withdrawal queue is paused; requests wait until it resumes.")
     return None
 

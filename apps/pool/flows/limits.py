@@ -5,15 +5,13 @@ one withdrawal request may hold is a constant of Lido's queue. An unknown limit 
 refuses, and the batch is then split (`apps.pool.flows.members.requeue_members`).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.clients.relayer import RelayerClient
+from apps.clients.shapes.protocols import LidoState
+from apps.ethereum.constants import MAX_ELEMENTS, MAX_WITHDRAWAL_WEI
 
-MAX_WITHDRAWAL_WEI = 1000 * 10**18  # WithdrawalQueue.MAX_STETH_WITHDRAWAL_AMOUNT
-MAX_ELEMENTS = 100  # what protocols puts into one request
 MAX_UNSTAKE_WEI = MAX_ELEMENTS * MAX_WITHDRAWAL_WEI
 TOO_MUCH_TO_UNSTAKE = (
     f"One request asks for at most {MAX_UNSTAKE_WEI} wei, {MAX_ELEMENTS} withdrawals of 1000 ETH; make several."
@@ -67,10 +65,10 @@ class Limits:
             caps.append(Cap(max(0, self.day_left_wei - unsigned_wei), "daily_cap", detail))
         return min(caps, key=lambda cap: cap.wei, default=None)
 
-    def with_state(self, state: Mapping[str, Any]) -> "Limits":
+    def with_state(self, state: LidoState) -> "Limits":
         """With Lido's stake limit out of a `lido state`."""
-        limit = state["stake_limit"]
-        return replace(self, stake_max_wei=_wei(limit["max_wei"]), stake_now_wei=_wei(limit["current_wei"]))
+        limit = state.stake_limit
+        return replace(self, stake_max_wei=limit.max_wei, stake_now_wei=limit.current_wei)
 
 
 def relayer_limits(relayer: RelayerClient) -> Limits:
@@ -80,9 +78,9 @@ def relayer_limits(relayer: RelayerClient) -> Limits:
     except (CallFailed, CallRefused):
         return Limits()
     return Limits(
-        per_tx_wei=_wei(found.get("max_value_per_tx_wei")),
-        per_day_wei=_wei(found.get("max_value_per_day_wei")),
-        day_left_wei=_wei(found.get("value_left_today_wei")),
+        per_tx_wei=found.max_value_per_tx_wei,
+        per_day_wei=found.max_value_per_day_wei,
+        day_left_wei=found.value_left_today_wei,
     )
 
 
@@ -90,7 +88,3 @@ def elements(amount_wei: int) -> int:
     """How many withdrawals an amount is asked for in: protocols moves wei between the last two where the rest is too
     small, which changes no count."""
     return -(-amount_wei // MAX_WITHDRAWAL_WEI)
-
-
-def _wei(text: Any) -> int | None:
-    return None if text is None else int(text)

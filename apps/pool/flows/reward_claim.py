@@ -29,7 +29,7 @@ def claim_rewards(context: PoolContext, request: Request, claim_id: str) -> int 
     have to be taken off queued unstakes too, which only that booking decides.
     """
     claim = context.rewards.claim(claim_id, request.pool_id, request.user_id)
-    claimed_wei = int(claim["claimed_wei"])
+    claimed_wei = claim.claimed_wei
     booking_id = effects.reward_book(claim_id)
     if claimed_wei > 0:
         context.ledger.post_movement(booking_id, "reward_compound", request.pool_id, request.user_id, claimed_wei)

@@ -15,8 +15,10 @@ from sqlalchemy.orm import Session
 from apps.clients.base import CallRefused
 from apps.clients.ledger import movement
 from apps.clients.rewards import stake_delta
+from apps.clients.shapes.protocols import UnsignedTransaction
 from apps.common.database import transaction
 from apps.common.wei import exact_int
+from apps.ethereum.constants import TRANSFER_GAS
 from apps.flow.outcome import Advance, Outcome, Park, Wait
 from apps.flow.row import reason
 from apps.pool import effects
@@ -36,13 +38,12 @@ from apps.pool.flows.transactions import (
 )
 from apps.pool.models import Batch, Request, Walk
 from apps.pool.states import BatchKind, BatchStatus, RequestStatus
-from apps.pool.walk.booking import Item, WalkHalted, move_stakes, post_effects
+from apps.pool.walk.booking import Item, WalkHalted, move_stakes, post_effects, shares_of, wei_of
 from apps.pool.walk.passing import batch_of, complete_batch, pass_item
 
 CONFLICT = 409
 PASSING = frozenset({"staking_paused", "stake_limit_exceeded", "protocol_stopped"})
 GAS_RESERVE_WEI = 10**16
-TRANSFER_GAS = 21_000
 MAX_TRIES = 5
 
 
@@ -122,7 +123,7 @@ STAKE_STEPS = {BatchStatus.BATCHED: build, BatchStatus.SUBMITTING: submit, Batch
 def book_submit(context: PoolContext, walk: Walk, item: Item) -> None:
     """The walk meets our submit: its batch's reserved ETH is staked, in the index first (an increase), then in the books."""
     batch = batch_of(context, walk, item, BatchKind.STAKE)
-    amount, shares = int(item["amount_wei"]), int(item["shares"])
+    amount, shares = wei_of(item), shares_of(item)
     found = members(context, batch.id)
     if sum(member.amount_wei for member in found) != amount:
         raise WalkHalted("submit_mismatch", f"Batch {batch.id} was not the {amount} wei that were submitted.")
@@ -139,7 +140,7 @@ def book_submit(context: PoolContext, walk: Walk, item: Item) -> None:
                     walk.id,
                     row.user_id,
                     row.amount_wei,
-                    reference=item["tx_hash"],
+                    reference=item.tx_hash,
                 )
                 for row in found
             ],
@@ -180,22 +181,16 @@ def _fund(context: PoolContext, batch: Batch) -> Outcome | None:
     if custody.lower() == operator.lower() or batch.funded:
         return None
     if stored(context, batch, "fund") is None:
-        held = {signer["address"].lower() for signer in context.relayer.signers()}
+        held = {signer.address.lower() for signer in context.relayer.signers()}
         if custody.lower() not in held:
             return _wait_for_ops(context, batch)
         if batch.reused_wei is None:
-            held_wei = int(context.protocols.state()["operator"]["eth_wei"]) - GAS_RESERVE_WEI
+            held_wei = context.protocols.state().operator.eth_wei - GAS_RESERVE_WEI
             return Advance(BatchStatus.BATCHED, write=lambda session: _reuse(session, batch, held_wei))
         missing = batch.amount_wei - batch.reused_wei
         if missing == 0:
             return Advance(BatchStatus.BATCHED, {"funded": True})
-        unsigned = {
-            "from": custody,
-            "to": operator,
-            "data": "0x",
-            "value_wei": str(missing),
-            "gas_limit": TRANSFER_GAS,
-        }
+        unsigned = UnsignedTransaction(custody, operator, "0x", missing, TRANSFER_GAS, "Fund a stake batch", [])
         return Advance(BatchStatus.BATCHED, write=lambda session: store(session, batch, "fund", unsigned))
     sent = follow(context, batch, "fund")
     if isinstance(sent, Confirmed):
@@ -234,7 +229,7 @@ def _reuse(session: Session, batch: Batch, held_wei: int) -> None:
 
 def _wait_for_ops(context: PoolContext, batch: Batch) -> Outcome | None:
     """Custody's key is elsewhere: wait until an operator has moved the ETH, saying how much is missing."""
-    has = int(context.protocols.state()["operator"]["eth_wei"])
+    has = context.protocols.state().operator.eth_wei
     missing = batch.amount_wei + GAS_RESERVE_WEI - has
     if missing <= 0:
         return None

@@ -4,16 +4,16 @@ A stored transaction is never built again: the relayer would rightly refuse the 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from apps.clients.base import CallFailed
+from apps.clients.shapes import protocols as shapes
+from apps.clients.shapes.relayer import NewTransaction, Transaction
 from apps.common.database import transaction
 from apps.flow.outcome import Park, Wait
-from apps.flow.row import reason
+from apps.flow.row import Reason, reason
 from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.models import Batch, BatchTransaction, UnsignedTransaction
@@ -58,37 +58,37 @@ def stored(context: PoolContext, batch: Batch, purpose: str) -> UnsignedTransact
         return session.get(UnsignedTransaction, message_id(batch, purpose))
 
 
-def store(session: Session, batch: Batch, purpose: str, unsigned: dict[str, Any]) -> None:
+def store(session: Session, batch: Batch, purpose: str, unsigned: shapes.UnsignedTransaction) -> None:
     """Keep an unsigned transaction with its batch, in the step's own checkpoint, before it is sent."""
     session.add(
         UnsignedTransaction(
             message_id=message_id(batch, purpose),
             batch_id=batch.id,
-            from_address=unsigned["from"],
-            to_address=unsigned["to"],
-            data=unsigned["data"],
-            value_wei=int(unsigned["value_wei"]),
-            gas_limit=int(unsigned["gas_limit"]),
+            from_address=unsigned.sender,
+            to_address=unsigned.to,
+            data=unsigned.data,
+            value_wei=unsigned.value_wei,
+            gas_limit=unsigned.gas_limit,
         )
     )
     session.flush()
 
 
-def send(context: PoolContext, batch: Batch, purpose: str) -> dict[str, Any]:
+def send(context: PoolContext, batch: Batch, purpose: str) -> Transaction:
     """Hand a stored transaction to the relayer; again is harmless. Returns the relayer's view."""
     unsigned = stored(context, batch, purpose)
     if unsigned is None:
         raise LookupError(f"{message_id(batch, purpose)} was not stored before sending")
     sent = context.relayer.send(
-        {
-            "message_id": unsigned.message_id,
-            "purpose": purpose,
-            "from": unsigned.from_address,
-            "to": unsigned.to_address,
-            "data": unsigned.data,
-            "value_wei": str(unsigned.value_wei),
-            "gas_limit": unsigned.gas_limit,
-        }
+        NewTransaction(
+            message_id=unsigned.message_id,
+            purpose=purpose,
+            sender=unsigned.from_address,
+            to=unsigned.to_address,
+            data=unsigned.data,
+            value_wei=unsigned.value_wei,
+            gas_limit=unsigned.gas_limit,
+        )
     )
     return _remember(context, batch, purpose, sent)
 
@@ -98,16 +98,16 @@ def follow(context: PoolContext, batch: Batch, purpose: str) -> Confirmed | Fail
     does not know is sent again. A conflict is never retried: ops decide."""
     found = context.relayer.transaction(message_id(batch, purpose))
     sent = send(context, batch, purpose) if found is None else _remember(context, batch, purpose, found)
-    status = TransactionStatus(sent["status"])
+    status = sent.status
     if status == TransactionStatus.CONFIRMED:
         return Confirmed()
     if status == TransactionStatus.CONFLICT:
         return Park(reason("conflict", "Another sender used the signing key's nonce; see the relayer's message."))
     if status in WITHOUT_EFFECT:
         code, detail = _failure(sent)
-        return Failed(code, detail, sent.get("passing"), rejected=status == TransactionStatus.REJECTED)
+        return Failed(code, detail, sent.passing, rejected=status == TransactionStatus.REJECTED)
     # While the relayer does not sign it yet, its reason is the batch's.
-    return Wait(POLL_SEC, sent.get("reason") if status == TransactionStatus.QUEUED else None)
+    return Wait(POLL_SEC, _reason(sent) if status == TransactionStatus.QUEUED else None)
 
 
 def wait_for_walk(context: PoolContext, batch: Batch) -> Wait:
@@ -138,20 +138,23 @@ def _refresh(context: PoolContext, *which: ColumnElement[bool]) -> None:
             _remember(context, batch, row.purpose, found)
 
 
-def _failure(sent: dict[str, Any]) -> tuple[str, str]:
+def _failure(sent: Transaction) -> tuple[str, str]:
     """Code and detail of why a transaction had no effect: the decoded revert, or the relayer's reason."""
-    revert = sent.get("revert") or {}
-    why = sent.get("reason") or {}
-    detail = revert.get("detail") or why.get("detail") or f"The transaction ended {sent['status']}."
-    return str(revert.get("name") or why.get("code") or sent["status"]), str(detail)
+    if sent.revert is not None:
+        return sent.revert.name, sent.revert.detail
+    if sent.reason is not None:
+        return sent.reason.code, sent.reason.detail
+    return sent.status, f"The transaction ended {sent.status}."
 
 
-def _remember(context: PoolContext, batch: Batch, purpose: str, sent: dict[str, Any]) -> dict[str, Any]:
-    if sent.get("message_id") is None:
-        raise CallFailed("relayer answered without a message_id")
-    values = {"status": sent["status"], "tx_hash": sent["tx_hash"]}
+def _reason(sent: Transaction) -> Reason | None:
+    return None if sent.reason is None else reason(sent.reason.code, sent.reason.detail)
+
+
+def _remember(context: PoolContext, batch: Batch, purpose: str, sent: Transaction) -> Transaction:
+    values = {"status": sent.status, "tx_hash": sent.tx_hash}
     statement = insert(BatchTransaction).values(
-        message_id=sent["message_id"], batch_id=batch.id, purpose=purpose, **values
+        message_id=sent.message_id, batch_id=batch.id, purpose=purpose, **values
     )
     with transaction(context.sessions) as session:
         session.execute(statement.on_conflict_do_update(index_elements=["message_id"], set_=values))

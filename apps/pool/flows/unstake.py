@@ -19,7 +19,9 @@ from sqlalchemy.orm import Session
 from apps.clients.base import CallRefused
 from apps.clients.ledger import movement
 from apps.clients.rewards import stake_delta
+from apps.clients.shapes.protocols import WithdrawalItem
 from apps.common.database import transaction
+from apps.ethereum.constants import MIN_WITHDRAWAL_WEI, RAY
 from apps.flow.lease import extend
 from apps.flow.outcome import Advance, Outcome, Park, Wait
 from apps.flow.row import Reason, reason
@@ -51,18 +53,16 @@ from apps.pool.flows.transactions import (
 )
 from apps.pool.models import WHOLE_BLOCK, Batch, BatchElement, Request, Walk, Withdrawal
 from apps.pool.states import BatchKind, BatchStatus, RequestStatus
-from apps.pool.walk.booking import Item, WalkHalted, book_reward_events, post_effects
+from apps.pool.walk.booking import Item, WalkHalted, book_reward_events, post_effects, shares_of
 from apps.pool.walk.lane import walk_lane
 from apps.pool.walk.passing import batch_of, complete_batch, pass_item, request_log
 
 MAX_RESERVATIONS = 100  # at 0.3 s each: half a minute for bookings under way to arrive
-MIN_WITHDRAWAL_WEI = 100  # WithdrawalQueue.MIN_STETH_WITHDRAWAL_AMOUNT
 PASSING = frozenset({"queue_paused", "protocol_stopped"})
 TOO_MANY = frozenset({"too_many_elements", "would_revert"})  # gas grows with the withdrawals asked for
 UNLIMITED = 2**256 - 1
 MAX_SHORT_WEI = 10**9  # rounding of the operator's own operations; more is no dust
 MAX_SETTLEMENTS = 20
-RATE = 10**27
 AHEAD_SEC = 2.0
 
 Requeue = Callable[[Session, Batch, Reason], None]
@@ -80,13 +80,13 @@ def reserve(context: PoolContext, request: Request) -> Outcome:
     if claim_rewards(context, request, effects.unstake_settle(request.id, number)) is None:
         return loss_first()
     position = context.rewards.position(request.pool_id, request.user_id)
-    worth = int(position["staked_wei"])
+    worth = position.staked_wei
     reservation_id = effects.unstake_start(request.id, number)
     # One made by an earlier run counts: "max" may be worth something else by now.
     known = context.ledger.movement(reservation_id)
     amount = worth if request.amount_wei is None else request.amount_wei
     if known is not None:
-        amount = int(known["amount_wei"])
+        amount = known.amount_wei
     else:
         refused = _not_reservable(amount, worth)
         if refused is not None:
@@ -98,7 +98,7 @@ def reserve(context: PoolContext, request: Request) -> Outcome:
         if refusal.code != InsufficientBalance.code:
             raise
         return Advance(RequestStatus.RESERVING, {"reservation": number + 1}, run_in_sec=0.3)
-    amount = int(posted["amount_wei"])
+    amount = posted.amount_wei
     try:
         context.rewards.stake_deltas(request.pool_id, [stake_delta(reservation_id, request.user_id, -amount, amount)])
     except CallRefused as refusal:
@@ -191,7 +191,7 @@ def store_withdrawal(context: PoolContext, walk: Walk, item: Item) -> None:
     batch = batch_of(context, walk, item, BatchKind.UNSTAKE)
     log, position, count = request_log(context, item)
     asked = elements_of(context, batch)
-    if count != len(asked) or int(log["amount_wei"]) != asked[position].amount_wei:
+    if count != len(asked) or log.amount_wei != asked[position].amount_wei:
         raise WalkHalted("request_mismatch", f"The withdrawals of batch {batch.id} are not those that were asked for.")
     last = position == count - 1
     if last:
@@ -199,16 +199,16 @@ def store_withdrawal(context: PoolContext, walk: Walk, item: Item) -> None:
     with transaction(context.sessions) as session:
         session.add(
             Withdrawal(
-                withdrawal_id=int(log["withdrawal_id"]),
+                withdrawal_id=log.withdrawal_id,
                 pool_id=walk.id,
                 request_id=asked[position].request_id,
                 batch_id=batch.id,
-                amount_wei=int(log["amount_wei"]),
-                shares=int(log["shares"]),
+                amount_wei=log.amount_wei,
+                shares=log.shares,
             )
         )
-        requested_wei = walk.requested_wei + int(log["amount_wei"])
-        pass_item(context, session, walk, item, shares=-int(item["shares"]), requested_wei=requested_wei, operations=1)
+        requested_wei = walk.requested_wei + log.amount_wei
+        pass_item(context, session, walk, item, shares=-shares_of(item), requested_wei=requested_wei, operations=1)
         if last:
             complete_batch(session, batch, item)
             move_members(session, batch, RequestStatus.WAITING, reason=None)
@@ -250,9 +250,9 @@ def _loss_ahead(context: PoolContext, walk: Walk) -> int:
     in full at the expense of those who stay.
     """
     booked = walk.cursor_block if walk.cursor_log_index >= WHOLE_BLOCK else walk.cursor_block - 1
-    rate_then = int(context.protocols.state(booked)["share_rate"])
-    rate_now = int(context.protocols.state()["share_rate"])
-    return (rate_then - rate_now) * walk.operator_shares // RATE
+    rate_then = context.protocols.state(booked).share_rate
+    rate_now = context.protocols.state().share_rate
+    return (rate_then - rate_now) * walk.operator_shares // RAY
 
 
 def _build_request(context: PoolContext, batch: Batch) -> Outcome:
@@ -274,27 +274,27 @@ def _build_request(context: PoolContext, batch: Batch) -> Outcome:
 
     def write(session: Session) -> None:
         store(session, batch, "request", unsigned)
-        for position, element in enumerate(unsigned["elements"]):
+        for position, element in enumerate(unsigned.elements):
             session.add(
                 BatchElement(
                     batch_id=batch.id,
                     position=position,
-                    request_id=element["reference"],
-                    amount_wei=int(element["amount_wei"]),
+                    request_id=element.reference,
+                    amount_wei=element.amount_wei,
                 )
             )
 
     return Advance(BatchStatus.REQUESTING, write=write, wake=(("tasks.batches.advance", batch.id),))
 
 
-def _items(found: list[Member], short_wei: int) -> list[dict[str, str]]:
+def _items(found: list[Member], short_wei: int) -> list[WithdrawalItem]:
     """What to request for whom; the few wei that rounding has left the operator short come off the largest."""
     largest = max(found, key=lambda member: (member.amount_wei, member.request_id)).request_id
     return [
-        {
-            "reference": member.request_id,
-            "amount_wei": str(member.amount_wei - (short_wei if member.request_id == largest else 0)),
-        }
+        WithdrawalItem(
+            reference=member.request_id,
+            amount_wei=member.amount_wei - (short_wei if member.request_id == largest else 0),
+        )
         for member in found
     ]
 

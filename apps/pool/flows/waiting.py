@@ -6,11 +6,11 @@ Reports may be late, skipped, or pay a part of the queue, so this is an estimate
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import func, select, update
 
 from apps.clients.base import CallFailed, CallRefused
+from apps.clients.shapes.protocols import Switches, WithdrawalStatus
 from apps.common.database import transaction
 from apps.flow.row import Reason, reason
 from apps.pool.context import PoolContext
@@ -21,13 +21,9 @@ from apps.pool.states import RequestStatus
 MARGIN_SEC = 7_680  # the oracle leaves out requests younger than this at its reference slot
 
 
-def explain_waiting(context: PoolContext, statuses: Sequence[dict[str, Any]]) -> None:
+def explain_waiting(context: PoolContext, statuses: Sequence[WithdrawalStatus]) -> None:
     """Write reason and estimate on the requests of NFTs that are not finalized; a new reason is an event."""
-    asked = {
-        int(item["withdrawal_id"]): datetime.fromisoformat(item["requested_at"])
-        for item in statuses
-        if not item["finalized"]
-    }
+    asked = {item.withdrawal_id: item.requested_at for item in statuses if not item.finalized}
     if not asked:
         return
     try:
@@ -35,7 +31,7 @@ def explain_waiting(context: PoolContext, statuses: Sequence[dict[str, Any]]) ->
         report = _last_report(context)
     except (CallFailed, CallRefused):
         return  # what was shown before stands until the next look
-    why, certain = _reason(state["switches"])
+    why, certain = _reason(state.switches)
     with transaction(context.sessions) as session:
         rows = session.execute(
             select(Withdrawal.request_id, Withdrawal.withdrawal_id)
@@ -49,7 +45,7 @@ def explain_waiting(context: PoolContext, statuses: Sequence[dict[str, Any]]) ->
         for request_id, requested_at in latest.items():
             due = None
             if certain and report is not None:
-                due = expected_at(requested_at, *report, datetime.fromisoformat(state["block_time"]))
+                due = expected_at(requested_at, *report, state.block_time)
             by_time.setdefault(due, []).append(request_id)
         for due, ids in by_time.items():
             session.execute(
@@ -85,20 +81,20 @@ def expected_at(requested_at: datetime, reported_at: datetime, frame: timedelta,
 
 def _last_report(context: PoolContext) -> tuple[datetime, timedelta] | None:
     """When the last report was and how long after the one before; None before the first."""
-    last = context.protocols.get("/v1/lido/apr")["last"]
+    last = context.protocols.apr().last
     if last is None:
         return None
-    reported_at = datetime.fromisoformat(context.protocols.state(int(last["block_number"]))["block_time"])
-    return reported_at, timedelta(seconds=int(last["elapsed_sec"]))
+    reported_at = context.protocols.state(last.block_number).block_time
+    return reported_at, timedelta(seconds=last.elapsed_sec)
 
 
-def _reason(switches: dict[str, bool]) -> tuple[Reason, bool]:
+def _reason(switches: Switches) -> tuple[Reason, bool]:
     """Why it waits, and whether the rhythm of reports says until when."""
-    if switches["stopped"]:
+    if switches.stopped:
         return reason("protocol_stopped", "The protocol is stopped; withdrawals are paid once it resumes."), False
-    if switches["queue_paused"]:
+    if switches.queue_paused:
         return reason("queue_paused", "The withdrawal queue is paused; withdrawals are paid once it resumes."), False
-    if switches["bunker"]:
+    if switches.bunker:
         return reason(
             "bunker", "The protocol is in bunker mode after a loss; it pays withdrawals later than usual."
         ), False

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.clients.ledger import movement
+from apps.clients.shapes.protocols import ReceiptClaim, WithdrawalStatus
 from apps.common.database import transaction
 from apps.common.wei import exact_int
 from apps.common.wire import new_id
@@ -54,7 +55,7 @@ def poll_open(context: PoolContext) -> int:
             .order_by(Withdrawal.withdrawal_id)
         ).all()
     opened = 0
-    seen: list[dict[str, Any]] = []
+    seen: list[WithdrawalStatus] = []
     for pool_id in sorted({row.pool_id for row in rows}):
         ids = [row.withdrawal_id for row in rows if row.pool_id == pool_id]
         for start in range(0, len(ids), IDS_PER_STATUS_CALL):
@@ -111,10 +112,10 @@ def drop(batch: Batch, code: str, detail: str) -> Advance:
 def book_claim(context: PoolContext, walk: Walk, item: Item) -> None:
     """The walk meets our claim: the request gets what the chain really paid, and bears what is missing to its face."""
     log = claim_log(context, item)
-    withdrawal_id = int(log["withdrawal_id"])
+    withdrawal_id = log.withdrawal_id
     custody = context.settings.custody_address or ""
-    if log["receiver"].lower() != custody.lower():
-        raise WalkHalted("claim_paid_elsewhere", f"Withdrawal {withdrawal_id} was paid to {log['receiver']}.")
+    if log.receiver.lower() != custody.lower():
+        raise WalkHalted("claim_paid_elsewhere", f"Withdrawal {withdrawal_id} was paid to {log.receiver}.")
     with transaction(context.sessions) as session:
         row = session.get(Withdrawal, withdrawal_id)
         companys = session.get(CompanyWithdrawal, withdrawal_id)
@@ -126,9 +127,9 @@ def book_claim(context: PoolContext, walk: Walk, item: Item) -> None:
         raise WalkHalted("unknown_withdrawal", f"Withdrawal {withdrawal_id} belongs to no request.")
 
 
-def pay_request(context: PoolContext, walk: Walk, item: Item, log: dict[str, Any], row: Withdrawal) -> None:
+def pay_request(context: PoolContext, walk: Walk, item: Item, log: ReceiptClaim, row: Withdrawal) -> None:
     """Credit the request of a paid withdrawal, and complete it with its last one."""
-    withdrawal_id, paid = row.withdrawal_id, int(log["amount_wei"])
+    withdrawal_id, paid = row.withdrawal_id, log.amount_wei
     with transaction(context.sessions) as session:
         user_id = session.scalars(select(Request.user_id).where(Request.id == row.request_id)).one()
     missing = row.amount_wei - paid
@@ -141,13 +142,13 @@ def pay_request(context: PoolContext, walk: Walk, item: Item, log: dict[str, Any
         name = effects.withdrawal_shortfall(withdrawal_id)
         rows.append(movement(name, "unstake_shortfall", walk.id, user_id, missing, reference=row.request_id))
     with user_lanes(context, walk.id, [user_id]):
-        post_effects(context, walk, [entry for entry in rows if int(entry["amount_wei"]) > 0])
+        post_effects(context, walk, [entry for entry in rows if entry.amount_wei > 0])
         with transaction(context.sessions) as session:
             pass_item(context, session, walk, item, operations=1)
             _pay(session, row, paid, item)
 
 
-def _poll_some(context: PoolContext, pool_id: str, ids: Sequence[int], seen: list[dict[str, Any]]) -> int:
+def _poll_some(context: PoolContext, pool_id: str, ids: Sequence[int], seen: list[WithdrawalStatus]) -> int:
     """Open claim batches for up to a thousand NFTs; what each is goes to `seen`."""
     try:
         statuses = context.protocols.withdrawal_status(ids)
@@ -160,15 +161,15 @@ def _poll_some(context: PoolContext, pool_id: str, ids: Sequence[int], seen: lis
         return 0
     seen += statuses
     operator = (context.settings.operator_address or "").lower()
-    foreign = [int(item["withdrawal_id"]) for item in statuses if item["owner"].lower() != operator]
+    foreign = [item.withdrawal_id for item in statuses if item.owner.lower() != operator]
     if foreign:
         # Whoever holds it now is paid; reconciliation shows the drift. The others are claimed all the same.
         log.error("withdrawals_foreign", withdrawal_ids=foreign)
     # An NFT that is claimed already is left to the walk: its WithdrawalClaimed log is on its way.
     ready = sorted(
-        int(item["withdrawal_id"])
+        item.withdrawal_id
         for item in statuses
-        if item["finalized"] and not item["claimed"] and int(item["withdrawal_id"]) not in foreign
+        if item.finalized and not item.claimed and item.withdrawal_id not in foreign
     )
     opened = [_open(context, pool_id, some) for some in _together(context, ready)]
     for batch_id in opened:
@@ -288,14 +289,14 @@ def _named(refusal: CallRefused) -> set[int]:
     return {int(number) for number in refusal.errors.get("withdrawal_ids", [])}
 
 
-def _pay_company(context: PoolContext, walk: Walk, item: Item, log: dict[str, Any], row: CompanyWithdrawal) -> None:
+def _pay_company(context: PoolContext, walk: Walk, item: Item, log: ReceiptClaim, row: CompanyWithdrawal) -> None:
     """The company's own withdrawal: its stETH has become ETH of its float, less what a slashing took."""
-    number, paid = row.withdrawal_id, int(log["amount_wei"])
+    number, paid = row.withdrawal_id, log.amount_wei
     rows = [
-        movement(effects.company_claim(number), "company_claim", walk.id, None, paid, reference=item["tx_hash"]),
+        movement(effects.company_claim(number), "company_claim", walk.id, None, paid, reference=item.tx_hash),
         movement(effects.company_shortfall(number), "fees_lost", walk.id, None, max(0, row.amount_wei - paid)),
     ]
-    post_effects(context, walk, [entry for entry in rows if int(entry["amount_wei"]) > 0])
+    post_effects(context, walk, [entry for entry in rows if entry.amount_wei > 0])
     with transaction(context.sessions) as session:
         session.execute(
             update(CompanyWithdrawal).where(CompanyWithdrawal.withdrawal_id == number).values(paid_wei=paid),

@@ -1,10 +1,13 @@
 """Ledger against reward index, user by user: their sums may agree while two users' wei have changed places."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, func, select
 
+from apps.clients.base import pages
+from apps.clients.shapes.ledger import Balance
+from apps.clients.shapes.rewards import Position
 from apps.common.database import transaction
 from apps.common.wei import exact_int
 from apps.flow.lanes import LaneBusy
@@ -19,18 +22,20 @@ from apps.pool.walk.booking import book_reward_events
 # Looked at alone in one run: enough to show a fault, and few enough for a lease.
 MOST_SUSPECTS = 20
 _PAGES_PER_LEASE = 20
-_INDEX = ("staked_wei", "exiting_wei")
-_LEDGER = ("staked_wei", "unstaking_wei")
+
+Item = TypeVar("Item")
 
 
 def users_that_differ(context: PoolContext, walk: Walk) -> list[str]:
     """Users whose index weight is not their ledger's staked + unstaking, less what the protocol was asked for.
 
-    The caller holds the walk's lane. Two lists read one after the other differ for whoever is moving, so each suspect
+    The caller holds the walk's lane. Two lists read one after the other differ for a user who is moving, so each suspect
     is looked at again, alone in their lane; one whose lane is taken is left to the next run.
     """
-    weights = _sums(context, walk, context.rewards.positions, _INDEX)
-    stakes = _sums(context, walk, context.ledger.balances, _LEDGER)
+    positions = _kept(context, walk, pages(lambda after: context.rewards.positions(walk.id, after)))
+    weights = {position.user_id: _weight(position) for position in positions}
+    balances = _kept(context, walk, pages(lambda after: context.ledger.balances(walk.id, after)))
+    stakes = {balance.user_id: _stake(balance) for balance in balances}
     gone = _left_the_index(context, walk.id)
     suspects = [
         user for user in sorted({*weights, *stakes}) if weights.get(user, 0) + gone.get(user, 0) != stakes.get(user, 0)
@@ -43,32 +48,26 @@ def _differs(context: PoolContext, walk: Walk, user_id: str) -> bool:
     try:
         with user_lanes(context, walk.id, [user_id]):
             book_reward_events(context, walk, held=frozenset({user_id}))
-            weight = _sum(context.rewards.position(walk.id, user_id), _INDEX)
-            stake = _sum(context.ledger.balance(walk.id, user_id), _LEDGER)
+            weight = _weight(context.rewards.position(walk.id, user_id))
+            stake = _stake(context.ledger.balance(walk.id, user_id))
             return weight + _left_the_index(context, walk.id, Request.user_id == user_id).get(user_id, 0) != stake
     except LaneBusy:
         return False
 
 
-def _sums(
-    context: PoolContext, walk: Walk, read: Callable[..., dict[str, Any]], names: tuple[str, ...]
-) -> dict[str, int]:
-    return {item["user_id"]: _sum(item, names) for item in _all(context, walk, read)}
+def _weight(position: Position) -> int:
+    return position.staked_wei + position.exiting_wei
 
 
-def _sum(item: dict[str, Any], names: tuple[str, ...]) -> int:
-    return sum(int(item[name]) for name in names)
+def _stake(balance: Balance) -> int:
+    return balance.staked_wei + balance.unstaking_wei
 
 
-def _all(context: PoolContext, walk: Walk, read: Callable[..., dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    after, pages = None, 0
-    while True:
-        answer = read(walk.id, after=after)
-        yield from answer["items"]
-        after, pages = answer["next"], pages + 1
-        if after is None:
-            return
-        if pages % _PAGES_PER_LEASE == 0:
+def _kept(context: PoolContext, walk: Walk, found: Iterator[Sequence[Item]]) -> Iterator[Item]:
+    """The items of all pages; the walk's lease is kept meanwhile."""
+    for number, page in enumerate(found, 1):
+        yield from page
+        if number % _PAGES_PER_LEASE == 0:
             extend(context.sessions, walk, context.settings.lease_sec)
 
 

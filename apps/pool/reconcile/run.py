@@ -1,12 +1,11 @@
 """Reconciliation: at the walk's cursor every effect is booked, so there the books must equal the chain, to the wei."""
 
-from typing import Any
-
 import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
+from apps.clients.shapes.reconciliation import Reconciliation
 from apps.common.database import transaction
 from apps.common.wei import exact_int
 from apps.common.wire import new_id
@@ -50,31 +49,31 @@ def reconcile_in_lane(context: PoolContext, walk: Walk) -> str | None:
         book_reward_events(context, walk)
         run_ = _reconcile_at(context, walk)
         extend(context.sessions, walk, context.settings.lease_sec)
-        audited = bool(context.rewards.audit(pool_id)["ok"])
+        audited = context.rewards.audit(pool_id).ok
         users = users_that_differ(context, walk)
     except (CallFailed, CallRefused, LaneBusy, WalkHalted) as error:
         log.info("reconciliation_waits", why=type(error).__name__)
         return None
     with transaction(context.sessions) as session:
         write_walk(context, session, walk, reconciliation_wanted=False)
-    verdict = str(run_["verdict"])
+    verdict = run_.verdict
     if verdict == "ok" and audited and not users:
         return verdict
-    off = [line["name"] for line in run_["lines"] if not line["ok"]]
+    off = [line.name for line in run_.lines if not line.ok]
     off += [name for name, wrong in (("rewards_audit", not audited), ("users", bool(users))) if wrong]
-    log.error("reconciliation_drift", pool_id=pool_id, block_number=run_["block_number"], lines=off, users=users)
+    log.error("reconciliation_drift", pool_id=pool_id, block_number=run_.block_number, lines=off, users=users)
     if context.settings.pause_on_drift:
         _pause(context, pool_id, off)
     return "drift" if verdict == "ok" else verdict
 
 
-def _reconcile_at(context: PoolContext, walk: Walk) -> dict[str, Any]:
+def _reconcile_at(context: PoolContext, walk: Walk) -> Reconciliation:
     """One run. Requests in the middle of a money step make a difference that heals itself; the next run sees it
     gone."""
     pool = context.rewards.pool(walk.id)
-    owed = int(pool["accrued_wei"]) - int(pool["claimed_wei"])
+    owed = pool.accrued_wei - pool.claimed_wei
     with transaction(context.sessions) as session:
-        weight = int(pool["weight_wei"]) + _left_but_not_requested(session, walk.id) - _company_faces(session, walk.id)
+        weight = pool.weight_wei + _left_but_not_requested(session, walk.id) - _company_faces(session, walk.id)
     message_id = effects.reconciliation(walk.id, walk.cursor_block, new_id())
     return context.protocols.reconcile(message_id, walk.cursor_block, owed, weight)
 

@@ -4,17 +4,22 @@ Settled rewards have one path into the ledger: every `claim` and `settle` event 
 ``<message_id>:book`` movement, in the order of the index's log.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from apps.clients.base import CallRefused
+from apps.clients.base import CallRefused, pages
 from apps.clients.ledger import movement
 from apps.clients.rewards import stake_delta
+from apps.clients.shapes.history import HistoryItem
+from apps.clients.shapes.ledger import NewMovement
+from apps.clients.shapes.relayer import Transaction
+from apps.clients.shapes.rewards import Accrual, Event, StakeDelta, StakeDeltasAnswer
 from apps.common.database import transaction
 from apps.flow.lease import LeaseLost
 from apps.flow.row import seconds
@@ -22,16 +27,40 @@ from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.flows.lanes import user_lanes
 from apps.pool.models import Batch, Request, Resolution, RewardCut, Walk
-from apps.pool.states import BatchStatus, RequestKind, RequestStatus, ResolutionStatus
+from apps.pool.states import SIGNED_AND_OPEN, BatchStatus, RequestKind, RequestStatus, ResolutionStatus
 from apps.pool.walk.halts import FACTS
 from apps.pool.walk.models import HaltRecord
 
 EVENTS_PER_PAGE = 200
-# An item of the share history, as protocols tells it.
-Item = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item(HistoryItem):
+    """An item of the share history. One `out_of_order` was missed, and is booked behind the walk's place."""
+
+    out_of_order: bool = False
+
+
+def item_of(found: HistoryItem, *, out_of_order: bool = False) -> Item:
+    return Item(**vars(found), out_of_order=out_of_order)
+
+
+def wei_of(item: HistoryItem) -> int:
+    """The wei of an item that moves some; of a rebase, which moves none, it is not asked for."""
+    assert item.amount_wei is not None
+    return item.amount_wei
+
+
+def shares_of(item: HistoryItem) -> int:
+    """The shares of an item that moves some; of a claim or a rebase it is not asked for."""
+    assert item.shares is not None
+    return item.shares
+
 
 REUSED = "message_id_reused"
-OPEN_AT_THE_RELAYER = "signed,broadcast,mined"
+OPEN_AT_THE_RELAYER = ",".join(sorted(SIGNED_AND_OPEN))
+
+Answer = TypeVar("Answer")
 
 
 class WalkHalted(Exception):
@@ -48,7 +77,14 @@ class WalkHalted(Exception):
 
     def at(self, item: Item) -> "WalkHalted":
         """The same halt, at an item of the history."""
-        place = {name: item[name] for name in ("block_number", "log_index", "tx_hash", "kind", "shares", "amount_wei")}
+        place: HaltRecord = {
+            "block_number": item.block_number,
+            "log_index": item.log_index,
+            "tx_hash": item.tx_hash,
+            "kind": item.kind,
+            "shares": None if item.shares is None else str(item.shares),
+            "amount_wei": None if item.amount_wei is None else str(item.amount_wei),
+        }
         self.facts = {**place, **self.facts}
         return self
 
@@ -74,7 +110,7 @@ def write_walk(context: PoolContext, session: Session, walk: Walk, /, **values: 
         setattr(walk, name, value)
 
 
-def post_effects(context: PoolContext, walk: Walk, rows: Sequence[Mapping[str, Any]]) -> None:
+def post_effects(context: PoolContext, walk: Walk, rows: Sequence[NewMovement]) -> None:
     """Post movements of the walk. One whose message_id stands for something else halts it, naming the id; once ops have
     decided so, that one is posted under a name of their resolution.
 
@@ -88,7 +124,7 @@ def post_effects(context: PoolContext, walk: Walk, rows: Sequence[Mapping[str, A
         context.ledger.post_batch([_renamed(context, walk, row) for row in rows])
 
 
-def move_stakes(context: PoolContext, walk: Walk, deltas: Sequence[Mapping[str, Any]]) -> None:
+def move_stakes(context: PoolContext, walk: Walk, deltas: Sequence[StakeDelta]) -> None:
     """Stake deltas of the walk, as `post_effects` does movements."""
     try:
         context.rewards.stake_deltas(walk.id, deltas)
@@ -96,13 +132,13 @@ def move_stakes(context: PoolContext, walk: Walk, deltas: Sequence[Mapping[str, 
         if refusal.code != REUSED:
             raise
         for delta in deltas:  # one by one, to find the one that is refused; the others keep their own names
-            _under_some_name(context, walk, str(delta["message_id"]), partial(_one_delta, context, walk, delta))
+            _under_some_name(context, walk, delta.message_id, partial(_one_delta, context, walk, delta))
 
 
-def accrue(context: PoolContext, walk: Walk, name: str, reward_wei: int) -> dict[str, Any]:
+def accrue(context: PoolContext, walk: Walk, name: str, reward_wei: int) -> Accrual:
     """The accrual of a rebase, as `post_effects` does movements."""
 
-    def call(message_id: str) -> dict[str, Any]:
+    def call(message_id: str) -> Accrual:
         return context.rewards.accrue(message_id, walk.id, reward_wei, context.settings.reward_source)
 
     return _under_some_name(context, walk, name, call)
@@ -111,16 +147,16 @@ def accrue(context: PoolContext, walk: Walk, name: str, reward_wei: int) -> dict
 def book_reward_events(context: PoolContext, walk: Walk, *, held: frozenset[str] = frozenset()) -> None:
     """Book every settled reward after the walk's event cursor. The caller holds the lane, and the users in `held`."""
     while True:
-        items = context.rewards.events(walk.id, walk.reward_event_id, EVENTS_PER_PAGE)["items"]
+        items = context.rewards.events(walk.id, walk.reward_event_id, EVENTS_PER_PAGE).items
         if not items:
             return
-        settled = [item for item in items if item["kind"] in {"claim", "settle"} and int(item["claimed_wei"]) != 0]
-        users = {item["user_id"] for item in settled} - held
+        settled = [item for item in items if item.kind in {"claim", "settle"} and item.claimed_wei != 0]
+        users = {item.user_id for item in settled if item.user_id is not None} - held
         with user_lanes(context, walk.id, users):
             rows = [row for item in settled for row in _movements_of(context, walk.id, item)]
             post_effects(context, walk, rows)
             with transaction(context.sessions) as session:
-                write_walk(context, session, walk, reward_event_id=int(items[-1]["id"]))
+                write_walk(context, session, walk, reward_event_id=items[-1].id)
 
 
 def gas_target(context: PoolContext, horizon: int) -> int:
@@ -130,7 +166,7 @@ def gas_target(context: PoolContext, horizon: int) -> int:
     which its nonce was certainly unused. One signed after this question cannot be in a block that was at the horizon
     before it. One question for all open statuses: between two questions a transaction could pass from one to the other.
     """
-    return min([horizon, *(int(item["observed_block"] or 0) for item in _all(context, status=OPEN_AT_THE_RELAYER))])
+    return min([horizon, *(item.observed_block or 0 for item in _all(context, status=OPEN_AT_THE_RELAYER))])
 
 
 def book_gas(context: PoolContext, walk: Walk, up_to_block: int) -> None:
@@ -140,47 +176,39 @@ def book_gas(context: PoolContext, walk: Walk, up_to_block: int) -> None:
         return
     rows = [
         movement(
-            effects.gas(item["from"], item["nonce"]),
+            effects.gas(item.sender, item.nonce),
             "gas_spent",
             walk.id,
             None,
-            int(item["gas_cost_wei"]),
-            reference=item["tx_hash"],
+            item.gas_cost_wei,
+            reference=item.tx_hash,
         )
         for item in _all(context, from_block=start + 1, to_block=up_to_block)
-        if item["gas_cost_wei"] is not None and int(item["gas_cost_wei"]) > 0
+        if item.nonce is not None and item.gas_cost_wei is not None and item.gas_cost_wei > 0
     ]
     post_effects(context, walk, rows)
     with transaction(context.sessions) as session:
         write_walk(context, session, walk, gas_cursor=str(up_to_block))
 
 
-def _all(context: PoolContext, **query: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    after = None
-    while True:
-        answer = context.relayer.transactions(limit=200, after=after, **query)
-        found.extend(answer["items"])
-        after = answer["next"]
-        if after is None:
-            return found
+def _all(context: PoolContext, **query: str | int) -> list[Transaction]:
+    found = pages(lambda after: context.relayer.transactions(limit=200, after=after, **query))
+    return [item for page in found for item in page]
 
 
-def _renamed(context: PoolContext, walk: Walk, row: Mapping[str, Any]) -> Mapping[str, Any]:
+def _renamed(context: PoolContext, walk: Walk, row: NewMovement) -> NewMovement:
     """A movement under the name that it can be posted under."""
-    known = context.ledger.movement(str(row["message_id"]))
-    if known is None or all(known[name] == row[name] for name in row):
+    known = context.ledger.movement(row.message_id)
+    if known is None or all(getattr(known, name) == value for name, value in vars(row).items()):
         return row
-    return {**row, "message_id": _new_name(context, walk, str(row["message_id"]), "ledger")}
+    return replace(row, message_id=_new_name(context, walk, row.message_id, "ledger"))
 
 
-def _one_delta(context: PoolContext, walk: Walk, delta: Mapping[str, Any], message_id: str) -> dict[str, Any]:
-    return context.rewards.stake_deltas(walk.id, [{**delta, "message_id": message_id}])
+def _one_delta(context: PoolContext, walk: Walk, delta: StakeDelta, message_id: str) -> StakeDeltasAnswer:
+    return context.rewards.stake_deltas(walk.id, [replace(delta, message_id=message_id)])
 
 
-def _under_some_name(
-    context: PoolContext, walk: Walk, name: str, call: Callable[[str], dict[str, Any]]
-) -> dict[str, Any]:
+def _under_some_name(context: PoolContext, walk: Walk, name: str, call: Callable[[str], Answer]) -> Answer:
     try:
         return call(name)
     except CallRefused as refusal:
@@ -210,15 +238,16 @@ def _new_name(context: PoolContext, walk: Walk, effect: str, service: str) -> st
         return effects.resolution_effect(decided.id)
 
 
-def _movements_of(context: PoolContext, pool_id: str, event: dict[str, Any]) -> list[dict[str, Any]]:
-    claimed = int(event["claimed_wei"])
-    source = event["message_id"]
+def _movements_of(context: PoolContext, pool_id: str, event: Event) -> list[NewMovement]:
+    claimed = event.claimed_wei
+    source = event.message_id
     booking = effects.reward_book(source)
-    user_id = event["user_id"]
+    user_id = event.user_id
+    assert user_id is not None  # claims and settlements are of a user
     if claimed > 0:
         return [movement(booking, "reward_compound", pool_id, user_id, claimed)]
     rows = []
-    exiting = -int(event["exiting_delta_wei"])
+    exiting = -event.exiting_delta_wei
     covered = 0
     if exiting > 0:
         cuts = _cuts(context, pool_id, event, exiting)
@@ -235,14 +264,14 @@ def _movements_of(context: PoolContext, pool_id: str, event: dict[str, Any]) -> 
     return rows
 
 
-def _cuts(context: PoolContext, pool_id: str, event: dict[str, Any], exiting: int) -> Sequence[tuple[str, int]]:
+def _cuts(context: PoolContext, pool_id: str, event: Event, exiting: int) -> Sequence[tuple[str, int]]:
     """Decide once, and keep, which unstakes bear what the user's staked wei could not: queued ones first, newest first.
 
     A batch that has left the index already is not reached: the index then holds the exiting weight of queued ones only.
     """
     with transaction(context.sessions) as session:
         known = session.execute(
-            select(RewardCut.request_id, RewardCut.amount_wei).where(RewardCut.event_message_id == event["message_id"])
+            select(RewardCut.request_id, RewardCut.amount_wei).where(RewardCut.event_message_id == event.message_id)
         ).all()
         if known:
             return [(row.request_id, row.amount_wei) for row in known]
@@ -250,7 +279,7 @@ def _cuts(context: PoolContext, pool_id: str, event: dict[str, Any], exiting: in
             select(Request)
             .where(
                 Request.pool_id == pool_id,
-                Request.user_id == event["user_id"],
+                Request.user_id == event.user_id,
                 Request.kind == RequestKind.UNSTAKE,
                 or_(Request.status.in_((RequestStatus.QUEUED, RequestStatus.BATCHED)), _parked_before_leaving()),
             )
@@ -264,16 +293,16 @@ def _cuts(context: PoolContext, pool_id: str, event: dict[str, Any], exiting: in
                 cuts.append((row.id, cut))
                 row.amount_wei = int(row.amount_wei or 0) - cut
                 exiting -= cut
-        if exiting > 0 and not _covered(session, pool_id, event["message_id"]):
+        if exiting > 0 and not _covered(session, pool_id, event.message_id):
             raise WalkHalted(
                 "loss_unplaced",
                 f"{exiting} wei of a loss fit none of the user's queued unstakes.",
-                effect=event["message_id"],
+                effect=event.message_id,
                 amount_wei=str(exiting),
             )
         for request_id, cut in cuts:
             session.execute(
-                insert(RewardCut).values(event_message_id=event["message_id"], request_id=request_id, amount_wei=cut)
+                insert(RewardCut).values(event_message_id=event.message_id, request_id=request_id, amount_wei=cut)
             )
         return cuts
 

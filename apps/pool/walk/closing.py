@@ -23,9 +23,9 @@ DUST_BASE_WEI = 10**9
 def close_block(context: PoolContext, walk: Walk, block: int) -> None:
     """Everything up to `block` is booked: note the dust and the snapshot, then pass it."""
     state = context.protocols.state(block)
-    steth, shares = int(state["operator"]["steth_wei"]), int(state["operator"]["shares"])
+    steth, shares = state.operator.steth_wei, state.operator.shares
     if shares != walk.operator_shares and not accept_shares(context, walk, shares):
-        pooled, total = int(state["total_pooled_ether_wei"]), int(state["total_shares"])
+        pooled, total = state.total_pooled_ether_wei, state.total_shares
         halt = shares_mismatch(walk, shares, pooled, total)
         halt.facts["block_number"] = block
         raise halt
@@ -43,11 +43,11 @@ def close_block(context: PoolContext, walk: Walk, block: int) -> None:
             session,
             walk,
             closing_block=block,
-            closing_block_hash=state["block_hash"],
+            closing_block_hash=state.block_hash,
             closing_step_wei=step,
-            closing_total_pooled_ether_wei=int(state["total_pooled_ether_wei"]),
-            closing_total_shares=int(state["total_shares"]),
-            closing_share_rate=int(state["share_rate"]),
+            closing_total_pooled_ether_wei=state.total_pooled_ether_wei,
+            closing_total_shares=state.total_shares,
+            closing_share_rate=state.share_rate,
         )
     finish_closing(context, walk)
 

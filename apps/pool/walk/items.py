@@ -12,7 +12,7 @@ from apps.pool.flows.stake import book_submit
 from apps.pool.flows.unstake import store_withdrawal
 from apps.pool.flows.withdrawal_claim import book_claim
 from apps.pool.models import Walk
-from apps.pool.walk.booking import Item, WalkHalted, accrue, book_reward_events, post_effects
+from apps.pool.walk.booking import Item, WalkHalted, accrue, book_reward_events, post_effects, shares_of, wei_of
 from apps.pool.walk.passing import pass_item, shares_mismatch
 from apps.pool.walk.reward_source import reward_of
 
@@ -21,19 +21,20 @@ ItemStep = Callable[[PoolContext, Walk, Item], None]
 
 def accrue_rebase(context: PoolContext, walk: Walk, item: Item) -> None:
     """A rebase: accrued once, signed, from the shares just before it, which must be the ones the walk has met."""
-    rebase = item["rebase"]
-    if int(rebase["operator_shares"]) != walk.operator_shares:
-        found, total = int(rebase["operator_shares"]), int(rebase["pre_total_shares"])
-        raise shares_mismatch(walk, found, int(rebase["pre_total_ether_wei"]), total)
+    rebase = item.rebase
+    assert rebase is not None  # its kind says so
+    if rebase.operator_shares != walk.operator_shares:
+        found, total = rebase.operator_shares, rebase.pre_total_shares
+        raise shares_mismatch(walk, found, rebase.pre_total_ether_wei, total)
     reward = reward_of(context, walk, rebase)
-    place = int(item["block_number"]), int(item["log_index"])
+    place = item.block_number, item.log_index
     accrual = accrue(context, walk, effects.rebase(*place), reward)
     rows = []
     if reward != 0:
         kind = "reward_accrue" if reward > 0 else "reward_drop"
-        rows.append(movement(effects.rebase_book(*place), kind, walk.id, None, abs(reward), reference=item["tx_hash"]))
-    if int(accrual["fee_wei"]) > 0:
-        rows.append(movement(effects.rebase_fee(*place), "fee", walk.id, None, int(accrual["fee_wei"])))
+        rows.append(movement(effects.rebase_book(*place), kind, walk.id, None, abs(reward), reference=item.tx_hash))
+    if accrual.fee_wei > 0:
+        rows.append(movement(effects.rebase_fee(*place), "fee", walk.id, None, accrual.fee_wei))
     post_effects(context, walk, rows)
     with transaction(context.sessions) as session:
         pass_item(
@@ -43,7 +44,7 @@ def accrue_rebase(context: PoolContext, walk: Walk, item: Item) -> None:
             item,
             operations=1,
             # The shares' own gain, whatever source pays the users: the dust is computed from the chain alone.
-            rewards_wei=walk.rewards_wei + int(rebase["reward_wei"]),
+            rewards_wei=walk.rewards_wei + rebase.reward_wei,
             reward_since_snapshot_wei=walk.reward_since_snapshot_wei + reward,
             reconciliation_wanted=True,
         )
@@ -57,13 +58,13 @@ def book_donations(context: PoolContext, walk: Walk, items: Sequence[Item]) -> N
     Gifts that stand next to each other are booked together: a sender of thousands of them, a wei each, costs the walk a call a
     page, and keeps no user waiting.
     """
-    gifts = [item for item in items if int(item["amount_wei"]) > 0]
-    names = [effects.donation(int(item["block_number"]), int(item["log_index"])) for item in gifts]
+    gifts = [item for item in items if wei_of(item) > 0]
+    names = [effects.donation(item.block_number, item.log_index) for item in gifts]
     post_effects(
         context,
         walk,
         [
-            movement(name, "donation", walk.id, None, int(item["amount_wei"]), reference=item["tx_hash"])
+            movement(name, "donation", walk.id, None, wei_of(item), reference=item.tx_hash)
             for name, item in zip(names, gifts, strict=True)
         ],
     )
@@ -73,8 +74,8 @@ def book_donations(context: PoolContext, walk: Walk, items: Sequence[Item]) -> N
             session,
             walk,
             items[-1],
-            shares=sum(int(item["shares"]) for item in items),
-            donated_wei=walk.donated_wei + sum(int(item["amount_wei"]) for item in items),
+            shares=sum(shares_of(item) for item in items),
+            donated_wei=walk.donated_wei + sum(wei_of(item) for item in items),
             operations=len(items),
         )
 
@@ -85,7 +86,7 @@ def book_donation(context: PoolContext, walk: Walk, item: Item) -> None:
 
 def halt_on_foreign_out(context: PoolContext, walk: Walk, item: Item) -> None:
     """stETH left the operator in a transaction of no batch: the key may be in other hands."""
-    raise WalkHalted("foreign_out", f"{item['shares']} shares left the operator in {item['tx_hash']}.")
+    raise WalkHalted("foreign_out", f"{item.shares} shares left the operator in {item.tx_hash}.")
 
 
 ITEM_STEPS: dict[str, ItemStep] = {

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from apps.clients.shapes.protocols import LidoReceipt, ReceiptClaim, ReceiptRequest
 from apps.common.database import transaction
 from apps.flow.lease import flow_event
 from apps.pool.context import PoolContext
@@ -27,15 +28,15 @@ def pass_item(
 ) -> None:
     """Move the walk past an item, with its sums; one that is booked out of order leaves the walk where it stands."""
     place = {
-        "cursor_block": int(item["block_number"]),
-        "cursor_log_index": int(item["log_index"]),
-        "cursor_block_hash": item["block_hash"],
+        "cursor_block": item.block_number,
+        "cursor_log_index": item.log_index,
+        "cursor_block_hash": item.block_hash,
     }
     write_walk(
         context,
         session,
         walk,
-        **({} if item.get("out_of_order") else place),
+        **({} if item.out_of_order else place),
         operator_shares=walk.operator_shares + shares,
         operations_since_dust=walk.operations_since_dust + operations,
         **values,
@@ -73,10 +74,10 @@ def complete_batch(session: Session, batch: Batch, item: Item) -> None:
         update(BatchTransaction)
         .where(
             BatchTransaction.batch_id == batch.id,
-            BatchTransaction.purpose == item["kind"],
+            BatchTransaction.purpose == item.kind,
             BatchTransaction.tx_hash.is_(None),
         )
-        .values(tx_hash=item["tx_hash"]),
+        .values(tx_hash=item.tx_hash),
         execution_options={"synchronize_session": False},
     )
     session.add(flow_event(batch, "completed", BatchStatus.COMPLETED, None))
@@ -91,29 +92,29 @@ def batch_of(context: PoolContext, walk: Walk, item: Item, kind: BatchKind) -> B
             batch = session.scalars(
                 select(Batch)
                 .join(BatchTransaction, BatchTransaction.batch_id == Batch.id)
-                .where(BatchTransaction.tx_hash == item["tx_hash"], Batch.pool_id == walk.id, Batch.kind == kind)
+                .where(BatchTransaction.tx_hash == item.tx_hash, Batch.pool_id == walk.id, Batch.kind == kind)
             ).one_or_none()
         if batch is not None:
             return batch
-    raise WalkHalted(f"unknown_{item['kind']}", f"No batch of this pool sent {item['tx_hash']}.")
+    raise WalkHalted(f"unknown_{item.kind}", f"No batch of this pool sent {item.tx_hash}.")
 
 
-def request_log(context: PoolContext, item: Item) -> tuple[dict[str, Any], int, int]:
+def request_log(context: PoolContext, item: Item) -> tuple[ReceiptRequest, int, int]:
     """The WithdrawalRequested of a share transfer to the queue, its place among its transaction's, and their number."""
-    logs = sorted(_receipt(context, item)["withdrawal_requests"], key=lambda log: int(log["log_index"]))
+    logs = sorted(_receipt(context, item).withdrawal_requests, key=lambda log: log.log_index)
     # Each element's share transfer stands before its WithdrawalRequested in the receipt.
     for position, log in enumerate(logs):
-        if log["log_index"] > item["log_index"]:
+        if log.log_index > item.log_index:
             return log, position, len(logs)
-    raise WalkHalted("request_mismatch", f"The receipt of {item['tx_hash']} shows no withdrawal for its shares.")
+    raise WalkHalted("request_mismatch", f"The receipt of {item.tx_hash} shows no withdrawal for its shares.")
 
 
-def claim_log(context: PoolContext, item: Item) -> dict[str, Any]:
+def claim_log(context: PoolContext, item: Item) -> ReceiptClaim:
     """The WithdrawalClaimed of a claim item."""
-    for log in _receipt(context, item)["withdrawal_claims"]:
-        if log["log_index"] == item["log_index"]:
-            return dict(log)
-    raise WalkHalted("receipt_missing", f"The receipt of {item['tx_hash']} does not show the claim that was walked.")
+    for log in _receipt(context, item).withdrawal_claims:
+        if log.log_index == item.log_index:
+            return log
+    raise WalkHalted("receipt_missing", f"The receipt of {item.tx_hash} does not show the claim that was walked.")
 
 
 def shares_mismatch(walk: Walk, found: int, pooled_wei: int, total_shares: int) -> WalkHalted:
@@ -127,8 +128,8 @@ def shares_mismatch(walk: Walk, found: int, pooled_wei: int, total_shares: int) 
     )
 
 
-def _receipt(context: PoolContext, item: Item) -> dict[str, Any]:
-    receipt = context.protocols.receipt(item["tx_hash"])
+def _receipt(context: PoolContext, item: Item) -> LidoReceipt:
+    receipt = context.protocols.receipt(item.tx_hash)
     if receipt is None:
-        raise WalkHalted("receipt_missing", f"The chain has no receipt of {item['tx_hash']}, whose log was walked.")
+        raise WalkHalted("receipt_missing", f"The chain has no receipt of {item.tx_hash}, whose log was walked.")
     return receipt

@@ -146,9 +146,9 @@ class Resolutions:
                 raise BatchHasEffect(
                     f"{row.message_id} is {row.status} here and unknown to the relayer: retry the batch first."
                 )
-            if found["status"] not in WITHOUT_EFFECT | {TransactionStatus.CONFLICT}:
-                raise BatchHasEffect(f"{row.message_id} is {found['status']} at the relayer.")
-            why = (found.get("reason") or {}).get("code")
+            if found.status not in WITHOUT_EFFECT | {TransactionStatus.CONFLICT}:
+                raise BatchHasEffect(f"{row.message_id} is {found.status} at the relayer.")
+            why = None if found.reason is None else found.reason.code
             if why == "done_by_foreign_transaction" and not foreign:
                 raise BatchHasEffect(
                     f"Another sender's transaction did what {row.message_id} asks for; resolve the walk with it instead."
@@ -248,8 +248,8 @@ class Resolutions:
             done = [halt.amount_wei or 0]
         else:
             asked = [element.amount_wei for element in elements_of(self.context, batch)]
-            receipt = self.context.protocols.receipt(str(halt.tx_hash)) or {"withdrawal_requests": []}
-            done = [int(log["amount_wei"]) for log in receipt["withdrawal_requests"]]
+            receipt = self.context.protocols.receipt(str(halt.tx_hash))
+            done = [] if receipt is None else [log.amount_wei for log in receipt.withdrawal_requests]
         if asked != done:
             raise BatchNotMatching(f"The batch asks for {asked} wei, the transaction did {done}.")
 

@@ -4,12 +4,12 @@ Each effect is named after its resolution, or after the item, so it is booked on
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from apps.clients.ledger import movement
+from apps.clients.shapes.ledger import NewMovement
 from apps.common.database import transaction
 from apps.flow.lease import flow_event
 from apps.flow.row import reason
@@ -20,12 +20,11 @@ from apps.pool.flows.withdrawal_claim import pay_request
 from apps.pool.models import Batch, BatchTransaction, CompanyWithdrawal, Resolution, Walk, Withdrawal
 from apps.pool.states import BATCH_TERMINAL, BatchStatus, ResolutionStatus
 from apps.pool.walk.booked import is_booked
-from apps.pool.walk.booking import Item, WalkHalted, post_effects, write_walk
+from apps.pool.walk.booking import Item, WalkHalted, item_of, post_effects, shares_of, wei_of, write_walk
 from apps.pool.walk.passing import claim_log, pass_item, request_log
 
 DECIDED = (ResolutionStatus.APPROVED, ResolutionStatus.APPLIED)
 LOSS_KINDS = {"@fees": "fees_lost", "@losses": "steth_lost"}
-RATE = 10**27
 
 
 def decisions_about(context: PoolContext, pool_id: str, tx_hashes: Iterable[str]) -> dict[tuple[str, str], Resolution]:
@@ -57,7 +56,7 @@ def decided_about_block(context: PoolContext, pool_id: str, action: str, code: s
 
 def apply_to_item(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
     """Book an item as ops decided."""
-    _STEPS[(decided.action, item["kind"])](context, walk, item, decided)
+    _STEPS[(decided.action, item.kind)](context, walk, item, decided)
 
 
 def book_missed(context: PoolContext, walk: Walk, book: Callable[[Item, Resolution | None], None]) -> None:
@@ -65,12 +64,12 @@ def book_missed(context: PoolContext, walk: Walk, book: Callable[[Item, Resoluti
     usual or as was decided about it."""
     while (decided := decided_about_block(context, walk.id, "book_missed")) is not None:
         block, index = int(decided.block_number or 0), int(decided.log_index or 0)
-        items = context.protocols.history(f"{block}:{index - 1}", 1)["items"]
-        found = items and (items[0]["block_number"], items[0]["log_index"]) == (block, index)
+        items = context.protocols.history(f"{block}:{index - 1}", 1).items
+        found = items and (items[0].block_number, items[0].log_index) == (block, index)
         if found and not is_booked(context, walk.id, items[0]):
-            item = {**items[0], "out_of_order": True}
-            about = decisions_about(context, walk.id, [item["tx_hash"]])
-            book(item, about.get((item["tx_hash"], item["kind"])))
+            item = item_of(items[0], out_of_order=True)
+            about = decisions_about(context, walk.id, [item.tx_hash])
+            book(item, about.get((item.tx_hash, item.kind)))
         with transaction(context.sessions) as session:
             mark_applied(session, decided)
 
@@ -119,25 +118,23 @@ def repin(context: PoolContext, walk: Walk) -> bool:
     if decided is None:
         return False
     block = max(int(decided.block_number or 0), walk.cursor_block)
-    after = f"{walk.cursor_block}:{walk.cursor_log_index}"
+    after: str | None = f"{walk.cursor_block}:{walk.cursor_log_index}"
     while after:
         page = context.protocols.history(after, 200)
-        for item in page["items"]:
-            if item["block_number"] <= block and not is_booked(context, walk.id, item):
-                detail = (
-                    f"{item['kind']} {item['tx_hash']} at or below block {block} is not booked; take a lower block."
-                )
+        for item in page.items:
+            if item.block_number <= block and not is_booked(context, walk.id, item):
+                detail = f"{item.kind} {item.tx_hash} at or below block {block} is not booked; take a lower block."
                 raise WalkHalted("chain_reorganized", detail)
-        after = page["next"]
+        after = page.next
     state = context.protocols.state(block)
-    if int(state["operator"]["shares"]) != walk.operator_shares:
+    if state.operator.shares != walk.operator_shares:
         detail = (
-            f"In block {block} the operator holds {state['operator']['shares']} shares and the walk has met "
+            f"In block {block} the operator holds {state.operator.shares} shares and the walk has met "
             f"{walk.operator_shares}; name a later block_number, where what was mined again is there."
         )
         raise WalkHalted("chain_reorganized", detail)
     with transaction(context.sessions) as session:
-        write_walk(context, session, walk, cursor_block=block, cursor_block_hash=state["block_hash"])
+        write_walk(context, session, walk, cursor_block=block, cursor_block_hash=state.block_hash)
         mark_applied(session, decided)
     return True
 
@@ -154,11 +151,9 @@ def mark_applied(session: Session, decided: Resolution) -> None:
 
 def _adopt_submit(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
     """The company's ETH was staked by hand: out of its float, into its fees."""
-    amount = int(item["amount_wei"])
+    amount = wei_of(item)
     rows = [
-        movement(
-            effects.manual_submit(*_place(item)), "manual_submit", walk.id, None, amount, reference=item["tx_hash"]
-        )
+        movement(effects.manual_submit(*_place(item)), "manual_submit", walk.id, None, amount, reference=item.tx_hash)
     ]
     post_effects(context, walk, [*rows, *_gas(walk, item, decided)])
     with transaction(context.sessions) as session:
@@ -167,7 +162,7 @@ def _adopt_submit(context: PoolContext, walk: Walk, item: Item, decided: Resolut
             session,
             walk,
             item,
-            shares=int(item["shares"]),
+            shares=shares_of(item),
             submitted_wei=walk.submitted_wei + amount,
             operations=1,
         )
@@ -182,15 +177,15 @@ def _adopt_request(context: PoolContext, walk: Walk, item: Item, decided: Resolu
     with transaction(context.sessions) as session:
         session.add(
             CompanyWithdrawal(
-                withdrawal_id=int(log["withdrawal_id"]),
+                withdrawal_id=log.withdrawal_id,
                 pool_id=walk.id,
                 resolution_id=decided.id,
-                amount_wei=int(log["amount_wei"]),
-                shares=int(log["shares"]),
+                amount_wei=log.amount_wei,
+                shares=log.shares,
             )
         )
-        requested_wei = walk.requested_wei + int(log["amount_wei"])
-        pass_item(context, session, walk, item, shares=-int(item["shares"]), requested_wei=requested_wei, operations=1)
+        requested_wei = walk.requested_wei + log.amount_wei
+        pass_item(context, session, walk, item, shares=-shares_of(item), requested_wei=requested_wei, operations=1)
         _park_batch_of(session, item)
         mark_applied(session, decided)
 
@@ -200,14 +195,12 @@ def _park_batch_of(session: Session, item: Item) -> None:
     batch = session.scalars(
         select(Batch)
         .join(BatchTransaction, BatchTransaction.batch_id == Batch.id)
-        .where(BatchTransaction.tx_hash == item["tx_hash"], BatchTransaction.purpose == item["kind"])
+        .where(BatchTransaction.tx_hash == item.tx_hash, BatchTransaction.purpose == item.kind)
         .with_for_update(of=Batch)
     ).one_or_none()
     if batch is None or batch.status in {*BATCH_TERMINAL, BatchStatus.NEEDS_ATTENTION}:
         return
-    why = reason(
-        f"{item['kind']}_mismatch", "What its transaction did was adopted as the company's; release the batch."
-    )
+    why = reason(f"{item.kind}_mismatch", "What its transaction did was adopted as the company's; release the batch.")
     batch.parked_status = batch.status
     batch.status, batch.reason, batch.next_run_at = BatchStatus.NEEDS_ATTENTION, why, None
     batch.lease_token = batch.lease_until = None
@@ -219,37 +212,37 @@ def _park_batch_of(session: Session, item: Item) -> None:
 def _adopt_claim(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
     """ETH of a withdrawal that nobody here asked for (a gift, as a rule) is the company's."""
     log = claim_log(context, item)
-    name = effects.company_claim(int(log["withdrawal_id"]))
-    rows = [movement(name, "manual_claim", walk.id, None, int(log["amount_wei"]), reference=item["tx_hash"])]
+    name = effects.company_claim(log.withdrawal_id)
+    rows = [movement(name, "manual_claim", walk.id, None, log.amount_wei, reference=item.tx_hash)]
     post_effects(context, walk, [*_positive(rows), *_gas(walk, item, decided)])
     _pass(context, walk, item, decided)
 
 
 def _write_off(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
     """stETH that left the operator is gone."""
-    amount = int(item["amount_wei"])
+    amount = wei_of(item)
     kind = LOSS_KINDS[str(decided.account)]
-    rows = [movement(effects.manual_lost(*_place(item)), kind, walk.id, None, amount, reference=item["tx_hash"])]
+    rows = [movement(effects.manual_lost(*_place(item)), kind, walk.id, None, amount, reference=item.tx_hash)]
     post_effects(context, walk, [*_positive(rows), *_gas(walk, item, decided)])
     with transaction(context.sessions) as session:
         requested_wei = walk.requested_wei + amount
-        pass_item(context, session, walk, item, shares=-int(item["shares"]), requested_wei=requested_wei, operations=1)
+        pass_item(context, session, walk, item, shares=-shares_of(item), requested_wei=requested_wei, operations=1)
         mark_applied(session, decided)
 
 
 def _write_off_claim(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
     """A claim paid somebody else. Its user is credited all the same, out of the company's float."""
     log = claim_log(context, item)
-    number, paid = int(log["withdrawal_id"]), int(log["amount_wei"])
+    number, paid = log.withdrawal_id, log.amount_wei
     with transaction(context.sessions) as session:
         users = session.get(Withdrawal, number)
         companys = session.get(CompanyWithdrawal, number)
     rows = []
     if users is not None:
-        rows.append(movement(effects.claim_lost(number), "eth_lost", walk.id, None, paid, reference=item["tx_hash"]))
+        rows.append(movement(effects.claim_lost(number), "eth_lost", walk.id, None, paid, reference=item.tx_hash))
     elif companys is not None:
         kind = LOSS_KINDS[str(decided.account)]
-        rows.append(movement(effects.claim_lost(number), kind, walk.id, None, companys.amount_wei, item["tx_hash"]))
+        rows.append(movement(effects.claim_lost(number), kind, walk.id, None, companys.amount_wei, item.tx_hash))
     post_effects(context, walk, [*_positive(rows), *_gas(walk, item, decided)])
     if users is not None:
         pay_request(context, walk, item, log, users)
@@ -286,16 +279,16 @@ def _book_difference(context: PoolContext, walk: Walk, decided: Resolution, amou
     post_effects(context, walk, _positive(rows))
 
 
-def _gas(walk: Walk, item: Item, decided: Resolution) -> list[dict[str, Any]]:
+def _gas(walk: Walk, item: Item, decided: Resolution) -> list[NewMovement]:
     """Gas of a transaction that was sent by hand: no relayer tells its cost, so ops do."""
     cost = int(decided.gas_cost_wei or 0)
-    name = effects.gas_by_hand(item["tx_hash"])
-    return [movement(name, "gas_spent", walk.id, None, cost, reference=item["tx_hash"])] if cost else []
+    name = effects.gas_by_hand(item.tx_hash)
+    return [movement(name, "gas_spent", walk.id, None, cost, reference=item.tx_hash)] if cost else []
 
 
 def _place(item: Item) -> tuple[int, int]:
-    return int(item["block_number"]), int(item["log_index"])
+    return item.block_number, item.log_index
 
 
-def _positive(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in rows if int(row["amount_wei"]) > 0]
+def _positive(rows: list[NewMovement]) -> list[NewMovement]:
+    return [row for row in rows if row.amount_wei > 0]

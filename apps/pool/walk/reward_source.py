@@ -4,13 +4,14 @@ from typing import Any
 
 from sqlalchemy import select
 
+from apps.clients.shapes.history import Rebase
 from apps.common.database import transaction
 from apps.pool.context import PoolContext
 from apps.pool.models import Walk, Withdrawal
-from apps.pool.walk.booking import Item, WalkHalted
+from apps.pool.walk.booking import WalkHalted
 
 
-def reward_of(context: PoolContext, walk: Walk, rebase: Item) -> int:
+def reward_of(context: PoolContext, walk: Walk, rebase: Rebase) -> int:
     """The signed reward in wei of one rebase.
 
     ``share_rate`` (default): the gain of the operator's own shares, exact whoever else holds stETH.
@@ -20,15 +21,15 @@ def reward_of(context: PoolContext, walk: Walk, rebase: Item) -> int:
     refused, by halting the walk, unless that holds before and after the rebase.
     """
     if context.settings.reward_source == "share_rate":
-        return int(rebase["reward_wei"])
+        return rebase.reward_wei
     with transaction(context.sessions) as session:
         open_nfts = session.execute(
             select(Withdrawal.withdrawal_id, Withdrawal.shares)
             .where(Withdrawal.pool_id == walk.id)
             .order_by(Withdrawal.withdrawal_id)
         ).all()
-    pre_shares, post_shares = int(rebase["pre_total_shares"]), int(rebase["post_total_shares"])
-    queued = pre_shares - int(rebase["operator_shares"])
+    pre_shares, post_shares = rebase.pre_total_shares, rebase.post_total_shares
+    queued = pre_shares - rebase.operator_shares
     burnt = pre_shares - post_shares
     finalized = _finalized_by(open_nfts, queued, burnt)
     if finalized is None:
@@ -36,10 +37,8 @@ def reward_of(context: PoolContext, walk: Walk, rebase: Item) -> int:
             "reward_source_refused",
             "REWARD_SOURCE=total_pooled_ether needs operator and queue to hold all shares, and a protocol without fee.",
         )
-    paid = (
-        sum(int(item["claimable_wei"]) for item in context.protocols.withdrawal_status(finalized)) if finalized else 0
-    )
-    return int(rebase["post_total_ether_wei"]) - int(rebase["pre_total_ether_wei"]) + paid
+    paid = sum(item.claimable_wei for item in context.protocols.withdrawal_status(finalized)) if finalized else 0
+    return rebase.post_total_ether_wei - rebase.pre_total_ether_wei + paid
 
 
 def _finalized_by(nfts: Any, queued_shares: int, burnt_shares: int) -> list[int] | None:

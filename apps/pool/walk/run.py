@@ -19,7 +19,7 @@ from apps.pool.context import PoolContext
 from apps.pool.models import Resolution, Walk
 from apps.pool.reconcile.run import reconcile
 from apps.pool.states import WalkStatus
-from apps.pool.walk.booking import Item, WalkHalted, book_gas, book_reward_events, gas_target
+from apps.pool.walk.booking import Item, WalkHalted, book_gas, book_reward_events, gas_target, item_of
 from apps.pool.walk.closing import close_block, finish_closing
 from apps.pool.walk.items import ITEM_STEPS, book_donations
 from apps.pool.walk.lane import acquire_walk
@@ -137,15 +137,15 @@ def _to_horizon(context: PoolContext, walk: Walk) -> int:
     book_missed(context, walk, lambda item, decided: _book(context, walk, [item], decided))
     while True:
         page = context.protocols.history(f"{walk.cursor_block}:{walk.cursor_log_index}", ITEMS_PER_PAGE)
-        horizon = int(page["horizon"]["block_number"])
+        horizon = page.horizon.block_number
         target = gas_target(context, horizon)
         book_gas(context, walk, target)
-        reachable = [item for item in page["items"] if item["block_number"] <= target]
-        decided = decisions_about(context, walk.id, [item["tx_hash"] for item in reachable])
+        reachable = [item_of(item) for item in page.items if item.block_number <= target]
+        decided = decisions_about(context, walk.id, [item.tx_hash for item in reachable])
         for group in _groups(reachable):
-            _book(context, walk, group, decided.get((group[0]["tx_hash"], group[0]["kind"])))
+            _book(context, walk, group, decided.get((group[0].tx_hash, group[0].kind)))
             booked += len(group)
-        if len(reachable) < len(page["items"]) or page["next"] is None:
+        if len(reachable) < len(page.items) or page.next is None:
             break
     book_reward_events(context, walk)
     if target > walk.cursor_block:
@@ -157,7 +157,7 @@ def _groups(items: Sequence[Item]) -> Iterator[list[Item]]:
     """Items in order, each alone, but gifts that stand next to each other together."""
     gifts: list[Item] = []
     for item in items:
-        if item["kind"] == "foreign_in":
+        if item.kind == "foreign_in":
             gifts.append(item)
             continue
         if gifts:
@@ -174,12 +174,12 @@ def _book(context: PoolContext, walk: Walk, group: list[Item], decided: Resoluti
     try:
         if decided is not None:
             apply_to_item(context, walk, item, decided)
-        elif item["kind"] == "foreign_in":
+        elif item.kind == "foreign_in":
             book_donations(context, walk, group)
         else:
-            if item["kind"] == "rebase":
-                accept_shares(context, walk, int(item["rebase"]["operator_shares"]))
-            ITEM_STEPS[item["kind"]](context, walk, item)
+            if item.rebase is not None:
+                accept_shares(context, walk, item.rebase.operator_shares)
+            ITEM_STEPS[item.kind](context, walk, item)
     except WalkHalted as halt:
         raise halt.at(item) from None
 
@@ -189,7 +189,7 @@ def _check_canonical(context: PoolContext, walk: Walk) -> None:
         return
     # The header alone: a walk that was halted for long stands at a block whose state no node may keep any more.
     block = context.protocols.block(walk.cursor_block)
-    if block["block_hash"] != walk.cursor_block_hash and not repin(context, walk):
+    if block.block_hash != walk.cursor_block_hash and not repin(context, walk):
         raise WalkHalted(
             "chain_reorganized", f"Walked block {walk.cursor_block} has left the chain.", block_number=walk.cursor_block
         )

@@ -8,12 +8,14 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from apps.common.shapes import dump
 from apps.common.wei import ETHER
 from apps.devnet.deployment import Deployment
 from apps.devnet.oracle import Oracle
@@ -24,6 +26,7 @@ from apps.local.stack import Stack
 from apps.local.supervision import Supervisor
 from tests.support.anvil import start_anvil
 from tests.support.lives import again_and_again, live
+from tests.support.raw import raw
 from tests.support.rude_database import RudeDatabase
 from tests.support.rude_node import RudeNode, rude_node
 from tests.support.shifted_clock import ShiftedClock
@@ -102,9 +105,9 @@ def ask_the_impossible(bff: Bff, steth: str) -> tuple[dict[str, Any], list[str]]
     payouts = []
     for number in range(70):  # more than a key may have under way: they would stand before everything else
         message = {"message_id": f"poor:{number}", "to": "0x" + "77" * 20, "value_wei": str(10**7 * ETHER), **plain}
-        payouts.append(bff.wait("an answer", lambda message=message: bff.clients.relayer.send(message), bool))  # type: ignore[misc]
+        payouts.append(bff.wait("an answer", partial(bff.clients.relayer.post, "/v1/transactions", message), bool))
     refused = {"message_id": "into-lido", "to": steth, "value_wei": str(ETHER), **plain}
-    bff.wait("an answer", lambda: bff.clients.relayer.send(refused), bool)
+    bff.wait("an answer", lambda: bff.clients.relayer.post("/v1/transactions", refused), bool)
     return big, [str(sent["message_id"]) for sent in payouts]
 
 
@@ -158,12 +161,12 @@ def test_life__everybody_rude_at_once__the_possible_completes_the_rest_says_why_
         relayer = bff.clients.relayer
 
         def why() -> set[tuple[str, str | None]]:
-            found = [relayer.transaction(name) or {} for name in poor]
+            found = [raw(relayer).transaction(name) or {} for name in poor]
             return {(str(one.get("status")), (one.get("reason") or {}).get("code")) for one in found}
 
         # Soon after the last rude answer their key may still be in doubt.
         bff.wait("the payouts' reason", why, lambda seen: seen == {("queued", "insufficient_funds")})
-        sent = relayer.transaction("into-lido") or {}
+        sent = raw(relayer).transaction("into-lido") or {}
         assert (sent["status"], sent["reason"]["code"]) == ("rejected", "payout_target_refused")
         # The impossible is taken back, and nothing of it was lost.
         for name in poor:
@@ -173,10 +176,10 @@ def test_life__everybody_rude_at_once__the_possible_completes_the_rest_says_why_
         assert bff.portfolio("whale")["balance"]["available_wei"] == str(80 * ETHER)
         walk = bff.clients.pool.get("/v1/walk", pool_id=bff.pool_id)
         assert (walk["status"], walk["halt"]) == ("walking", None)
-        assert {signer["state"] for signer in relayer.signers()} == {"active"}
+        assert {signer["state"] for signer in raw(relayer).signers()} == {"active"}
         made = bff.clients.pool.requests(limit=200)["items"]
         assert {item["status"] for item in made} == {"completed", "cancelled"}
         assert len(made) == 1 + ROUNDS * (2 * USERS + len(users[::2]))
         assert [check for check in check_books(bff, [*users, "whale"]) if not check.ok] == []
-        run = bff.reconcile()
+        run = dump(bff.reconcile())
         assert (run["verdict"], {line["drift_wei"] for line in run["lines"]}) == ("ok", {"0"})

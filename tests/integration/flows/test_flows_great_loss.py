@@ -8,14 +8,15 @@ from apps.clients.base import CallRefused
 from apps.common.wei import ETHER, GWEI
 from tests.support.flows import Flows
 from tests.support.protocols import POOL
+from tests.support.raw import raw
 
 
 def clean(flows: Flows) -> bool:
     """Every line of the reconciliation agrees, and so do both audits."""
     return (
         flows.reconcile()["verdict"] == "ok"
-        and bool(flows.ledger.audit(POOL)["ok"])
-        and bool(flows.context.rewards.audit(POOL)["ok"])
+        and bool(raw(flows.ledger).audit(POOL)["ok"])
+        and bool(raw(flows.context.rewards).audit(POOL)["ok"])
     )
 
 
@@ -64,8 +65,8 @@ def test_slashing__users_hold_dust_and_the_company_the_rest__walk_passes_and_the
     }  # fmt: skip
     assert (flows.walk().status, flows.walk().cursor_block) == ("walking", desk.head() - 1)
     assert (flows.request(asked)["status"], flows.request(asked)["reason"]["code"]) == ("failed", "lost_to_slashing")
-    system = flows.ledger.totals(POOL)["system"]
-    assert int(rewards.pool(POOL)["parked_wei"]) == parked
+    system = raw(flows.ledger).totals(POOL)["system"]
+    assert int(raw(rewards).pool(POOL)["parked_wei"]) == parked
     assert 0 <= int(system["@rewards"]) - parked <= 2  # the index's dust, one wei at most of each who had stake
     assert int(system["@fees"]) > ETHER
     assert [in_books(flows, user)[0] for user in ("ann", "bob")] == [0, 0]
@@ -81,7 +82,7 @@ def test_slashing__users_hold_dust_and_the_company_the_rest__walk_passes_and_the
     assert clean(flows)
     release(flows, "release:1", parked)
     flows.walking()
-    assert int(rewards.pool(POOL)["parked_wei"]) == 0
+    assert int(raw(rewards).pool(POOL)["parked_wei"]) == 0
     for user in ("cat", "dan"):
         position = flows.position(user)
         assert in_books(flows, user) == (int(position["staked_wei"]), int(position["exiting_wei"]))
@@ -94,7 +95,7 @@ def test_release__more_than_the_users_of_today_have__refused_and_the_books_are_a
     desk.oracle.stranger_transfer(desk.operator, ETHER)
     desk.oracle.rebase(-1_000 * ETHER)
     flows.settle()
-    parked = int(rewards.pool(POOL)["parked_wei"])
+    parked = int(raw(rewards).pool(POOL)["parked_wei"])
     assert parked < -GWEI
     flows.stake("ann", 1_000)
     before = rewards.pool(POOL), flows.position("ann"), flows.ledger.totals(POOL)

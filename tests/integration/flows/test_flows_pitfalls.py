@@ -13,6 +13,7 @@ from apps.protocols.calls import revert_reason
 from tests.support.flows import Flows
 from tests.support.lido import Desk, signatures
 from tests.support.protocols import POOL, House, make_house
+from tests.support.raw import raw
 
 
 @pytest.fixture
@@ -27,13 +28,13 @@ def test_pitfall_01__total_pooled_ether_as_reward__wrong_in_size_and_sign__share
     flows.ask("unstake", "ann", 40 * ETHER)
     flows.settle()
     desk.oracle.stranger_submit(5_000 * ETHER)
-    before = int(flows.context.rewards.pool(POOL)["accrued_wei"])
+    before = int(raw(flows.context.rewards).pool(POOL)["accrued_wei"])
     held = desk.steth(desk.operator)
     report = desk.oracle.rebase(30 * ETHER, finalize_up_to=1)
     gained = desk.steth(desk.operator) - held
     flows.settle()
     assert report.post_total_ether_wei < report.pre_total_ether_wei  # the total fell
-    assert int(flows.context.rewards.pool(POOL)["accrued_wei"]) - before == gained > 0
+    assert int(raw(flows.context.rewards).pool(POOL)["accrued_wei"]) - before == gained > 0
     assert flows.drifts() == {}
 
 
@@ -54,7 +55,7 @@ def test_pitfall_03__exact_amounts__off_by_a_wei_or_two__principal_as_sent_and_d
     dust = 4 * ETHER + 6 - flows.desk.steth(flows.desk.operator)
     assert flows.drifts() == {}
     assert 0 < dust <= 2 * 4
-    assert flows.ledger.totals(POOL)["system"]["@rounding"] == str(-dust)
+    assert raw(flows.ledger).totals(POOL)["system"]["@rounding"] == str(-dust)
 
 
 def test_pitfall_04__splitting__no_rest_below_the_minimum_and_no_empty_element(house: House) -> None:
@@ -124,7 +125,7 @@ def test_pitfall_08__face_credited__more_than_was_paid__the_claim_log_is_credite
     flows.settle()
     done = flows.request(asked)
     (claim,) = [sent["message_id"] for sent in done["transactions"] if sent["purpose"] == "claim"]
-    message = flows.context.relayer.transaction(claim)
+    message = raw(flows.context.relayer).transaction(claim)
     assert message is not None
     receipt = desk.web3.eth.get_transaction_receipt(message["tx_hash"])
     (paid,) = [event["amountOfETH"] for event in desk.events("WithdrawalClaimed", receipt)]
@@ -190,9 +191,9 @@ def test_pitfall_12__stake_limit__somebody_is_quicker__requests_wait_in_their_pl
         desk.oracle.mine()  # a simulation that reverts is seen again at a later block before it counts
     found = flows.request(asked)
     assert (found["status"], found["reason"]["code"]) == ("queued", "stake_limit_exceeded")
-    assert flows.context.protocols.state()["stake_limit"]["current_wei"] == str(50 * ETHER)
+    assert raw(flows.context.protocols).state()["stake_limit"]["current_wei"] == str(50 * ETHER)
     desk.oracle.set_stake_limit(0, 0)
-    assert flows.context.protocols.state()["stake_limit"]["current_wei"] is None
+    assert raw(flows.context.protocols).state()["stake_limit"]["current_wei"] is None
     flows.settle()
     assert flows.request(asked)["status"] == "completed"
     assert flows.drifts() == {}

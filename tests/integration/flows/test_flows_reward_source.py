@@ -8,6 +8,7 @@ from apps.common.wei import ETHER
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk, rolled_back, start_desk
 from tests.support.protocols import POOL
+from tests.support.raw import raw
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def flows(alone: Desk, make_database: Callable[[str], str]) -> Iterator[Flows]:
 
 
 def accrued(flows: Flows) -> int:
-    return int(flows.context.rewards.pool(POOL)["accrued_wei"])
+    return int(raw(flows.context.rewards).pool(POOL)["accrued_wei"])
 
 
 def refused(flows: Flows) -> bool:

@@ -9,6 +9,7 @@ from apps.clients.shapes.walk import MetricsQuery
 from apps.common.shapes import dump
 from apps.common.wei import ETHER
 from tests.support.flows import Flows
+from tests.support.raw import raw
 
 
 def codes(flows: Flows, made: dict[str, object]) -> list[str]:
@@ -135,7 +136,7 @@ def test_waiting__whatever_holds_it_up__reason_and_estimate_are_shown(
     if not estimated:
         assert found["next"]["due_at"] is None
         return
-    now = datetime.fromisoformat(flows.context.protocols.state()["block_time"])
+    now = datetime.fromisoformat(raw(flows.context.protocols).state()["block_time"])
     assert 0 < (datetime.fromisoformat(found["next"]["due_at"]) - now).total_seconds() < 2 * 90_000
     desk.oracle.finalize()
     flows.claims()

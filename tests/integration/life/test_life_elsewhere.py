@@ -2,6 +2,7 @@
 
 import pytest
 
+from apps.common.shapes import dump
 from apps.common.wei import ETHER
 from apps.devnet.deployment import deploy
 from apps.devnet.oracle import Oracle
@@ -34,7 +35,7 @@ def test_life__second_deployment_by_settings_alone__stakes_earns_leaves_and_agre
             bff.oracle.finalize()
             (done,) = bff.finish([made])
             assert 20 * ETHER + pending - 2 <= int(done["settled_wei"]) <= 20 * ETHER + pending
-            run = bff.reconcile()
+            run = dump(bff.reconcile())
             assert (run["verdict"], {line["drift_wei"] for line in run["lines"]}) == ("ok", {"0"})
             untouched = Oracle(anvil.url, first).lido.functions.sharesOf(bff.operator).call()
             assert untouched == 0

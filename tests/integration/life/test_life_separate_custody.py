@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from apps.common.shapes import dump
 from apps.common.wei import ETHER
 from apps.devnet.deployment import set_balance
 from apps.local.bff import Bff
 from apps.local.stack import Stack
+from tests.support.raw import raw
 from tests.support.stack import running_stack
 
 
@@ -25,7 +27,7 @@ def test_life__custody_apart_and_a_fee__exact_to_the_wei_until_one_ether_is_take
 
     bff.rebase(100 * ETHER)
     pending = int(bff.portfolio("ann")["position"]["pending_wei"])
-    totals = bff.clients.ledger.totals(bff.pool_id)
+    totals = raw(bff.clients.ledger).totals(bff.pool_id)
     fees = int(totals["system"]["@fees"])
     # A tenth of the gain is the company's; the last wei of either may lie in a remainder.
     assert abs(9 * fees - pending) <= 9
@@ -39,10 +41,10 @@ def test_life__custody_apart_and_a_fee__exact_to_the_wei_until_one_ether_is_take
     assert bff.eth_of(bff.custody) - before == int(done["settled_wei"])
     assert 20 * ETHER + pending - 2 <= int(done["settled_wei"]) <= 20 * ETHER + pending
 
-    run = bff.reconcile()
+    run = dump(bff.reconcile())
     assert (run["verdict"], [line["drift_wei"] for line in run["lines"]]) == ("ok", ["0"] * len(run["lines"]))
 
     set_balance(bff.oracle.web3, bff.custody, bff.eth_of(bff.custody) - ETHER)
-    run = bff.reconcile()
+    run = dump(bff.reconcile())
     off = {line["name"]: line["drift_wei"] for line in run["lines"] if not line["ok"]}
     assert (run["verdict"], off) == ("drift", {"eth": str(-ETHER)})

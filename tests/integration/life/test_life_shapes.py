@@ -10,6 +10,7 @@ from apps.common.wei import ETHER
 from apps.local.bff import Bff
 from apps.local.stack import Stack
 from tests.support import shapes
+from tests.support.raw import raw
 
 USER = "shape"
 
@@ -36,16 +37,16 @@ def check(spec: Any, value: Any) -> None:
 
 def test_ledger__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any]) -> None:
     ledger = bff.clients.ledger
-    page = ledger.movements(pool_id=bff.pool_id, user_id=USER)
+    page = raw(ledger).movements(pool_id=bff.pool_id, user_id=USER)
     check({"items": [shapes.MOVEMENT], "next": "text?"}, page)
     assert page["items"]
-    check(shapes.MOVEMENT, ledger.movement(f"deposit:{USER}"))
-    check(shapes.BALANCE, ledger.balance(bff.pool_id, USER))
-    check(shapes.BALANCE, ledger.balance(bff.pool_id, "nobody-at-all"))
+    check(shapes.MOVEMENT, raw(ledger).movement(f"deposit:{USER}"))
+    check(shapes.BALANCE, raw(ledger).balance(bff.pool_id, USER))
+    check(shapes.BALANCE, raw(ledger).balance(bff.pool_id, "nobody-at-all"))
     at = ledger.get(f"/v1/balances/{USER}", at=lived["stake"]["timeline"][0]["at"])
     check(shapes.BALANCE, at)
     assert at["staked_wei"] == "0"
-    check(shapes.TOTALS, ledger.totals(bff.pool_id))
+    check(shapes.TOTALS, raw(ledger).totals(bff.pool_id))
     check(shapes.AUDIT, ledger.post("/v1/audits", {}))
     check({"items": [shapes.AUDIT], "next": "text?"}, ledger.get("/v1/audits"))
     bff.oracle.fund(bff.custody, 1)
@@ -64,26 +65,26 @@ def test_rewards__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any]) -
     rewards.stake_deltas("shape_pool_2", [stake_delta("shape:5", "ann", ETHER)])
     released = {"message_id": "shape:6", "pool_id": "shape_pool_2", "amount_wei": "7"}
     check(shapes.ACCRUAL, rewards.post("/v1/parked/release", released))
-    check(shapes.REWARD_POOL, rewards.pool(bff.pool_id))
-    check(shapes.POSITION, rewards.position(bff.pool_id, USER))
-    check(shapes.POSITION, rewards.position(bff.pool_id, "nobody-at-all"))
+    check(shapes.REWARD_POOL, raw(rewards).pool(bff.pool_id))
+    check(shapes.POSITION, raw(rewards).position(bff.pool_id, USER))
+    check(shapes.POSITION, raw(rewards).position(bff.pool_id, "nobody-at-all"))
     check(shapes.AUDIT, rewards.post("/v1/audits", {}))
-    events = rewards.events(bff.pool_id, 0)
+    events = raw(rewards).events(bff.pool_id, 0)
     check({"items": [{"id": "I", "message_id": "text", "kind": "text"}], "next": "I"}, events)
 
 
 def test_protocols__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any]) -> None:
     protocols = bff.clients.protocols
-    state = protocols.state()
+    state = raw(protocols).state()
     check(shapes.LIDO_STATE, state)
-    assert protocols.state(state["block_number"])["block_hash"] == state["block_hash"]
+    assert raw(protocols).state(state["block_number"])["block_hash"] == state["block_hash"]
     check(shapes.UNSIGNED_TRANSACTION, protocols.build_submit(ETHER))
     check(shapes.UNSIGNED_TRANSACTION, protocols.build_approve(ETHER))
     items = [{"reference": "one", "amount_wei": str(ETHER)}]
-    built = protocols.build_request_withdrawals(items)
+    built = raw(protocols).build_request_withdrawals(items)
     check(shapes.UNSIGNED_TRANSACTION, built)
     assert built["elements"] == items
-    history = protocols.history("0:-1")["items"]
+    history = raw(protocols).history("0:-1")["items"]
     assert {item["kind"] for item in history} >= {"submit", "request", "claim", "rebase"}
     for item in history:
         check(
@@ -93,10 +94,10 @@ def test_protocols__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any])
     assert [item["kind"] for item in rebases] == ["rebase"] * len(rebases) != []
     check([shapes.HISTORY_ITEM | shapes.REBASE | {"rebase": shapes.REBASE}], rebases)
     for sent in lived["stake"]["transactions"] + lived["unstake"]["transactions"]:
-        check(shapes.RECEIPT, protocols.receipt(sent["tx_hash"]))
+        check(shapes.RECEIPT, raw(protocols).receipt(sent["tx_hash"]))
     ids = [item["withdrawal_id"] for item in lived["unstake"]["withdrawals"]]
     check([shapes.WITHDRAWAL_STATUS], protocols.withdrawal_status(ids))
-    check({"items": [shapes.RECONCILIATION], "next": "text?"}, protocols.reconciliations(limit=3))
+    check({"items": [shapes.RECONCILIATION], "next": "text?"}, raw(protocols).reconciliations(limit=3))
     run = protocols.post("/v1/reconciliations", {"message_id": "shape:reconciliation"})
     check(shapes.RECONCILIATION, run)
     assert protocols.get("/v1/lido/apr")
@@ -121,11 +122,11 @@ def test_pool__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any]) -> N
 
 def test_relayer__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any]) -> None:
     relayer = bff.clients.relayer
-    page = relayer.transactions(limit=200)
+    page = raw(relayer).transactions(limit=200)
     check({"items": [shapes.RELAYER_TRANSACTION], "next": "text?"}, page)
     assert {item["status"] for item in page["items"]} <= {"confirmed", "broadcast", "mined", "signed", "queued"}
     for sent in [sent for request in lived.values() for sent in request["transactions"]]:
-        found = relayer.transaction(sent["message_id"])
+        found = raw(relayer).transaction(sent["message_id"])
         check(shapes.RELAYER_TRANSACTION, found)
         assert found is not None
         assert (sent["status"], sent["tx_hash"]) == ("confirmed", found["tx_hash"])

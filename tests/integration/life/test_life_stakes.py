@@ -7,9 +7,11 @@ import requests
 from celery import Celery
 from web3 import Web3
 
+from apps.common.shapes import dump
 from apps.common.wei import ETHER
 from apps.local.bff import Bff
 from apps.local.stack import Stack
+from tests.support.raw import raw
 
 STAKE = 3 * ETHER // 10
 
@@ -35,7 +37,7 @@ def steth_at(bff: Bff, block: int) -> int:
 
 
 def assert_no_drift(bff: Bff) -> None:
-    run = bff.reconcile()
+    run = dump(bff.reconcile())
     off = [line for line in run["lines"] if line["drift_wei"] != "0" or not line["ok"]]
     assert (run["verdict"], off) == ("ok", [])
 
@@ -49,7 +51,7 @@ def test_stakes__ten_users_around_the_threshold__one_submit_a_batch_and_exact_ba
     for batch_id in batches:
         batch = bff.clients.pool.get(f"/v1/batches/{batch_id}")
         (sent,) = batch["transactions"]
-        receipt = bff.clients.protocols.receipt(sent["tx_hash"])
+        receipt = raw(bff.clients.protocols).receipt(sent["tx_hash"])
         assert receipt is not None
         (submitted,) = receipt["submitted"]
         assert submitted["amount_wei"] == batch["amount_wei"]
@@ -61,17 +63,17 @@ def test_stakes__ten_users_around_the_threshold__one_submit_a_batch_and_exact_ba
 
 def test_rebase__ten_distributions_at_once__accrued_once_with_the_chains_amount(bff: Bff, stack: Stack) -> None:
     stake(bff, ["once-1", "once-2"], 2 * ETHER)
-    before = bff.clients.rewards.pool(bff.pool_id)
+    before = raw(bff.clients.rewards).pool(bff.pool_id)
     report = bff.oracle.rebase(50 * ETHER)
     broker = Celery(broker=stack.status()["broker_url"])
     for _ in range(10):
         broker.send_task("tasks.walk.run_pool", args=[bff.pool_id], queue="pool")
     bff.walked_to(report.block_number)
-    events = bff.clients.rewards.events(bff.pool_id, 0)["items"]
+    events = raw(bff.clients.rewards).events(bff.pool_id, 0)["items"]
     accruals = [item for item in events if item["message_id"].startswith(f"rebase:{report.block_number}:")]
     assert len(accruals) == 1
     gained = steth_at(bff, report.block_number) - steth_at(bff, report.block_number - 1)
-    after = bff.clients.rewards.pool(bff.pool_id)
+    after = raw(bff.clients.rewards).pool(bff.pool_id)
     assert int(after["accrued_wei"]) - int(before["accrued_wei"]) == gained > 0
     assert_no_drift(bff)
 
@@ -87,11 +89,13 @@ def test_unstake__above_a_thousand_ether__split_and_paid(bff: Bff) -> None:
     (done,) = bff.finish([made])
     paid = sum(int(item["paid_wei"]) for item in done["withdrawals"])
     claim = max(
-        item["block_number"] for item in bff.clients.relayer.transactions(limit=200)["items"] if item["block_number"]
+        item["block_number"]
+        for item in raw(bff.clients.relayer).transactions(limit=200)["items"]
+        if item["block_number"]
     )
     gas = sum(
         int(item["gas_cost_wei"])
-        for item in bff.clients.relayer.transactions(limit=200)["items"]
+        for item in raw(bff.clients.relayer).transactions(limit=200)["items"]
         if item["block_number"] == claim
     )
     assert bff.eth_of(bff.custody) - custody == paid - gas
@@ -109,7 +113,7 @@ def test_rebase__negative__borne_pro_rata_and_by_the_queued_too(bff: Bff) -> Non
     for user in stakes:
         bff.finish([bff.clients.pool.claim_reward(f"reward-claim:{user}", user)])
     before = {user: staked(bff, user) for user in stakes}
-    weight = int(bff.clients.rewards.pool(bff.pool_id)["weight_wei"])
+    weight = int(raw(bff.clients.rewards).pool(bff.pool_id)["weight_wei"])
     pending = {user: int(bff.portfolio(user)["position"]["pending_wei"]) for user in stakes}
     assert set(pending.values()) == {0}
     report = bff.oracle.rebase(-20 * ETHER)
@@ -125,7 +129,7 @@ def test_rebase__negative__borne_pro_rata_and_by_the_queued_too(bff: Bff) -> Non
 @pytest.mark.parametrize("amount", ["0", "-1", "1.5", "NaN", str(2**256), "1e18", "", None, 10**18, True, "00"])
 def test_stake__bad_amount__refused_by_name_and_nothing_moves(bff: Bff, stack: Stack, amount: object) -> None:
     status = stack.status()
-    before = bff.clients.ledger.totals(bff.pool_id)
+    before = raw(bff.clients.ledger).totals(bff.pool_id)
     for number, kind in enumerate(("stakes", "unstakes")):
         answer = requests.post(
             f"{status['services']['pool']}/v1/{kind}",
@@ -136,13 +140,13 @@ def test_stake__bad_amount__refused_by_name_and_nothing_moves(bff: Bff, stack: S
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert set(answer.json()["errors"]) == {"amount_wei"}
-    after = bff.clients.ledger.totals(bff.pool_id)
+    after = raw(bff.clients.ledger).totals(bff.pool_id)
     assert after["last_movement_id"] == before["last_movement_id"]
 
 
 def test_unstake__unknown_user__rejected_and_nothing_moves(bff: Bff, stack: Stack) -> None:
     status = stack.status()
-    before = bff.clients.ledger.totals(bff.pool_id)["last_movement_id"]
+    before = raw(bff.clients.ledger).totals(bff.pool_id)["last_movement_id"]
     body = {"message_id": "unstake:nobody", "user_id": "nobody", "amount_wei": "1000"}
     for _ in range(2):  # a rejected request answers its 409 again
         answer = requests.post(
@@ -154,7 +158,7 @@ def test_unstake__unknown_user__rejected_and_nothing_moves(bff: Bff, stack: Stac
         assert (answer.status_code, answer.json()["code"]) == (409, "insufficient_balance")
     request = bff.clients.pool.request(answer.json()["pool_request_id"])
     assert (request["status"], request["settled_wei"]) == ("rejected", None)
-    assert bff.clients.ledger.totals(bff.pool_id)["last_movement_id"] == before
+    assert raw(bff.clients.ledger).totals(bff.pool_id)["last_movement_id"] == before
 
 
 def test_services__wrong_or_missing_key__401(stack: Stack) -> None:

@@ -2,11 +2,13 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text, update
 
+from apps.clients.shapes.protocols import Custody, LidoState, Operator, StakeLimit, Switches
 from apps.common.database import transaction
 from apps.common.wei import ETHER
 from apps.pool.flows.batching import open_batches
@@ -17,10 +19,21 @@ from tests.support.protocols import POOL
 OPEN: dict[str, Any] = {"staking_paused": False, "queue_paused": False, "stopped": False, "bunker": False}
 
 
-def state(current_wei: int | None = None, **switches: bool) -> dict[str, Any]:
+def state(current_wei: int | None = None, **switches: bool) -> LidoState:
     """What protocols says of Lido, as far as batching looks."""
-    limit = None if current_wei is None else str(current_wei)
-    return {"switches": {**OPEN, **switches}, "stake_limit": {"current_wei": limit, "max_wei": limit}}
+    return LidoState(
+        chain_id=1,
+        block_number=1,
+        block_hash="0x00",
+        block_time=datetime.now(UTC),
+        total_pooled_ether_wei=0,
+        total_shares=0,
+        share_rate=0,
+        operator=Operator("0x00", 0, 0, 0, 0),
+        custody=Custody("0x00", 0),
+        stake_limit=StakeLimit(current_wei, current_wei),
+        switches=Switches(**{**OPEN, **switches}),
+    )
 
 
 def batches(house: PoolHouse) -> dict[str, list[str]]:

@@ -17,6 +17,7 @@ from apps.pool.flows.requests import run_request
 from apps.pool.models import Request
 from tests.support.pool import FullHouse, pool_house
 from tests.support.protocols import KEY, POOL
+from tests.support.raw import raw
 
 REQUEST_FIELDS = (
     "id message_id kind pool_id user_id amount_wei settled_wei status reason batch_id withdrawals transactions next "
@@ -32,9 +33,9 @@ def stake(message_id: str = "s:1", user_id: str = "ann", amount_wei: object = st
 def give_stake(full: FullHouse, user_id: str, wei: int) -> None:
     """What a confirmed stake leaves: index first, then the books."""
     full.deposit(user_id, wei)
-    full.ledger.post_movement(f"{user_id}:r", "stake_reserve", POOL, user_id, wei)
+    raw(full.ledger).post_movement(f"{user_id}:r", "stake_reserve", POOL, user_id, wei)
     full.rewards.stake_deltas(POOL, [stake_delta(f"{user_id}:c", user_id, wei)])
-    full.ledger.post_movement(f"{user_id}:c", "stake_confirm", POOL, user_id, wei)
+    raw(full.ledger).post_movement(f"{user_id}:c", "stake_confirm", POOL, user_id, wei)
 
 
 def test_stake__enough_available__queued_with_the_contracts_shape(full: FullHouse) -> None:
@@ -112,7 +113,7 @@ def test_stake__more_than_available__409_sticky_and_the_row_rejected(full: FullH
     body = answer.get_json()
     assert (answer.status_code, body["code"]) == (409, "insufficient_balance")
     assert full.get(f"/v1/requests/{body['pool_request_id']}")["status"] == "rejected"
-    full.ledger.post_movement("more", "deposit", POOL, "ann", 10 * ETHER)
+    raw(full.ledger).post_movement("more", "deposit", POOL, "ann", 10 * ETHER)
     again = full.post("/v1/stakes", stake(amount_wei=str(2 * ETHER)))
     assert (again.status_code, again.get_json()["code"]) == (409, "insufficient_balance")
     assert full.balance("ann") == (11 * ETHER, 0, 0, 0)
@@ -141,11 +142,11 @@ def test_cancel__queued_unstake__index_and_books_both_back(full: FullHouse) -> N
     made = full.post("/v1/unstakes", {"message_id": "u:1", "user_id": "ann", "amount_wei": "max"}).get_json()
     assert (made["status"], made["amount_wei"]) == ("queued", str(5 * ETHER))
     assert full.balance("ann") == (0, 0, 0, 5 * ETHER)
-    position = full.rewards.position(POOL, "ann")
+    position = raw(full.rewards).position(POOL, "ann")
     assert (position["staked_wei"], position["exiting_wei"]) == ("0", str(5 * ETHER))
     answer = full.post(f"/v1/requests/{made['id']}/cancel", {})
     assert answer.get_json()["status"] == "cancelled"
-    position = full.rewards.position(POOL, "ann")
+    position = raw(full.rewards).position(POOL, "ann")
     assert (position["staked_wei"], position["exiting_wei"]) == (str(5 * ETHER), "0")
     assert full.balance("ann") == (0, 0, 5 * ETHER, 0)
 
@@ -178,7 +179,7 @@ def test_unstake__pending_reward__settled_first_and_part_of_max(full: FullHouse)
     give_stake(full, "ann", 4 * ETHER)
     give_stake(full, "bob", 4 * ETHER)
     full.rewards.accrue("gain", POOL, 1000, "share_rate")
-    full.ledger.post_movement("gain:book", "reward_accrue", POOL, None, 1000)
+    raw(full.ledger).post_movement("gain:book", "reward_accrue", POOL, None, 1000)
     made = full.post("/v1/unstakes", {"message_id": "u:1", "user_id": "ann", "amount_wei": "max"}).get_json()
     assert made["amount_wei"] == str(4 * ETHER + 500)
     assert full.balance("ann") == (0, 0, 0, 4 * ETHER + 500)
@@ -187,7 +188,7 @@ def test_unstake__pending_reward__settled_first_and_part_of_max(full: FullHouse)
 def test_reward_claim__twice__the_second_moves_nothing(full: FullHouse) -> None:
     give_stake(full, "ann", 4 * ETHER)
     full.rewards.accrue("gain", POOL, 1000, "share_rate")
-    full.ledger.post_movement("gain:book", "reward_accrue", POOL, None, 1000)
+    raw(full.ledger).post_movement("gain:book", "reward_accrue", POOL, None, 1000)
     first = full.post("/v1/reward-claims", {"message_id": "c:1", "user_id": "ann"}).get_json()
     second = full.post("/v1/reward-claims", {"message_id": "c:2", "user_id": "ann"}).get_json()
     assert [(item["status"], item["settled_wei"]) for item in (first, second)] == [
@@ -292,11 +293,11 @@ def test_cancel__a_slashing_came_off_the_amount_meanwhile__gives_back_what_is_le
     # The index takes 3 ETH: the 2 that are staked, and 1 of those on their way out, which the walk takes off the newest.
     full.rewards.accrue("loss", POOL, -3 * ETHER, "share_rate")
     for message_id, kind, wei in (("cut", "unstake_cancel", ETHER), ("lost", "reward_loss", 3 * ETHER)):
-        full.ledger.post_movement(message_id, kind, POOL, "ann", wei)
+        raw(full.ledger).post_movement(message_id, kind, POOL, "ann", wei)
     with transaction(sessions) as session:
         session.execute(update(Request).where(Request.id == newest).values(amount_wei=2 * ETHER))
     run_request(full.pool.context, row)
     assert full.get(f"/v1/requests/{newest}")["status"] == "cancelled"
-    position = full.rewards.position(POOL, "ann")
+    position = raw(full.rewards).position(POOL, "ann")
     assert (position["staked_wei"], position["exiting_wei"]) == (str(2 * ETHER), str(5 * ETHER))
     assert full.balance("ann") == (0, 0, 2 * ETHER, 5 * ETHER)

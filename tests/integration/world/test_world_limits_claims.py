@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from apps.clients.shapes.protocols import UnsignedTransaction
 from apps.common.database import transaction
 from apps.common.wei import ETHER
 from apps.pool.flows.withdrawal_claim import poll_open
@@ -104,7 +105,7 @@ def test_claim__one_of_many_makes_it_revert_and_nobody_knows_which__found_in_hal
     build = protocols.build_claim
     bad = flows.request(asked[2])["withdrawals"][0]["withdrawal_id"]
 
-    def breaks(withdrawal_ids: Sequence[int]) -> dict[str, Any]:
+    def breaks(withdrawal_ids: Sequence[int]) -> UnsignedTransaction:
         more = range(10**6, 10**6 + 100) if bad in withdrawal_ids else ()
         return build([*withdrawal_ids, *more])
 

@@ -1,12 +1,14 @@
 """One unstake's impossibility is its own, a parked batch holds up nobody else, and a long step goes on where it was."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
 
 from apps.clients.shapes.pool import QuoteQuery
+from apps.clients.shapes.protocols import UnsignedTransaction, WithdrawalItem
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput
 from apps.common.wei import ETHER
@@ -20,6 +22,7 @@ from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk
 from tests.support.protocols import POOL
 from tests.support.rationed import ration_rewards
+from tests.support.raw import raw
 
 MOST = 100_000 * ETHER
 RICH = {"relayer": {"max_value_per_tx_wei": 10**24}}
@@ -144,7 +147,7 @@ def test_unstake__a_loss_between_two_attempts__is_borne_by_those_who_leave(flows
     flows.batching()
     flows.batches()
     assert {flows.request(made)["status"] for made in asked} == {"batched"}
-    total = flows.context.protocols.state()["total_pooled_ether_wei"]
+    total = raw(flows.context.protocols).state()["total_pooled_ether_wei"]
     rewards.ration = 10**6
     rewards.renew()
     flows.desk.oracle.rebase(-int(total) // 100)
@@ -168,7 +171,7 @@ def test_unstake__parked_with_a_request_that_may_still_be_mined__the_next_waits_
     bob = flows.ask("unstake", "bob", ETHER)
     flows.batching()
     assert flows.request(bob)["reason"]["code"] == "batch_open"
-    waiting = flows.context.relayer.transactions(status="queued")["items"]
+    waiting = raw(flows.context.relayer).transactions(status="queued")["items"]
     assert len(waiting) == 1
     flows.context.relayer.post(f"/v1/transactions/{waiting[0]['message_id']}/cancel", {})
     until(flows, bob, "waiting")
@@ -182,7 +185,7 @@ def test_unstake__parked_with_all_that_its_user_has_and_a_slashing_comes__bears_
     ann = flows.ask("unstake", "ann", 10 * ETHER)
     flows.batching()
     park(flows, "batched")
-    total = int(flows.context.protocols.state()["total_pooled_ether_wei"])
+    total = int(raw(flows.context.protocols).state()["total_pooled_ether_wei"])
     flows.desk.oracle.rebase(-total // 100)
     flows.walking()
     assert (flows.walk().status, flows.walk().reason) == ("walking", None)
@@ -199,9 +202,9 @@ def test_unstake__a_request_of_many_that_would_revert__is_asked_for_in_halves(fl
     protocols = flows.context.protocols
     build = protocols.build_request_withdrawals
 
-    def only_small(items: Any) -> dict[str, Any]:
+    def only_small(items: Sequence[WithdrawalItem]) -> UnsignedTransaction:
         # As where more than one together is too much for one transaction.
-        return build([{**items[0], "amount_wei": str(2 * MOST)}] if len(items) > 1 else items)
+        return build([replace(items[0], amount_wei=2 * MOST)] if len(items) > 1 else items)
 
     protocols.build_request_withdrawals = only_small  # type: ignore[method-assign]
     for made in asked:

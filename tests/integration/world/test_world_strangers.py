@@ -15,6 +15,7 @@ from apps.devnet.oracle import Oracle
 from tests.support.flows import Flows
 from tests.support.lido import ZERO, Desk
 from tests.support.protocols import POOL, House, make_house
+from tests.support.raw import raw
 
 Move = Callable[[Desk, str], Any]
 
@@ -49,7 +50,7 @@ def test_transfer__of_nothing_in_the_operators_name__is_no_item_and_the_walk_goe
     assert receipt["logs"]  # the chain does say it, with the operator's name in it
     flows.stake("bob", 5 * ETHER)
     assert flows.drifts() == {}
-    items = flows.context.protocols.history("0:-1")["items"]
+    items = raw(flows.context.protocols).history("0:-1")["items"]
     assert [item["kind"] for item in items] == ["submit", "submit"]
 
 
@@ -70,7 +71,7 @@ def test_gifts__by_the_hundred_in_one_block__are_all_the_companys_and_nobody_wai
     desk.rpc("evm_setAutomine", True)
     asked = flows.stake("bob", 5 * ETHER)
     assert asked["status"] == "completed"
-    gifts = flows.ledger.movements(pool_id=POOL, kind="donation", limit=200)["items"]
+    gifts = raw(flows.ledger).movements(pool_id=POOL, kind="donation", limit=200)["items"]
     assert sorted(int(gift["amount_wei"]) for gift in gifts) == [10 + number for number in range(150)]
     assert flows.drifts() == {}
 
@@ -97,7 +98,7 @@ def test_external_shares__minted_to_the_operators_name__are_a_gift_and_no_submit
     flows.stake("ann", 10 * ETHER)
     desk.do(desk.lido.mintExternalShares(desk.operator, 2 * ETHER), desk.deployment.owner)
     flows.stake("bob", 5 * ETHER)
-    assert [item["kind"] for item in flows.context.protocols.history("0:-1")["items"]] == [
+    assert [item["kind"] for item in raw(flows.context.protocols).history("0:-1")["items"]] == [
         "submit",
         "foreign_in",
         "submit",
@@ -108,7 +109,7 @@ def test_external_shares__minted_to_the_operators_name__are_a_gift_and_no_submit
 def test_submit__of_too_little_for_a_share__is_confirmed_all_the_same(flows: Flows) -> None:
     asked = flows.stake("ann", 1)
     assert asked["status"] == "completed"
-    (item,) = flows.context.protocols.history("0:-1")["items"]
+    (item,) = raw(flows.context.protocols).history("0:-1")["items"]
     assert (item["kind"], item["shares"], item["amount_wei"]) == ("submit", "0", "1")
     assert flows.drifts() == {}
 
@@ -169,7 +170,7 @@ def test_look_alikes__another_contracts_events_with_our_names__are_not_read(flow
     desk.do(other.transferFrom(desk.operator, stranger, 0), stranger)
     theirs.rebase(30 * ETHER)
     flows.stake("bob", 5 * ETHER)
-    assert [item["kind"] for item in flows.context.protocols.history("0:-1")["items"]] == ["submit", "submit"]
+    assert [item["kind"] for item in raw(flows.context.protocols).history("0:-1")["items"]] == ["submit", "submit"]
     assert flows.position("ann")["pending_wei"] == "0"
     assert flows.drifts() == {}
 

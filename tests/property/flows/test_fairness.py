@@ -31,6 +31,7 @@ from apps.pool.states import RequestKind
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk, rolled_back, start_desk
 from tests.support.protocols import KEY, NOBODY, POOL
+from tests.support.raw import raw
 from tests.support.relayer import STRANGER
 
 PER_TX = 2000 * ETHER  # more than the operator ever holds here
@@ -74,7 +75,7 @@ class Crowd:
     def stake_above_what_can_be(self) -> None:
         """Above the limit or the cap: taken while that was not known, as it was accepted while protocols was down."""
         user, wei = self.user(), self.random.choice([LIMIT + 1, 2 * LIMIT, PER_TX + 1])
-        self.flows.ledger.post_movement(f"deposit:{user}", "deposit", POOL, user, wei)
+        raw(self.flows.ledger).post_movement(f"deposit:{user}", "deposit", POOL, user, wei)
         service = PoolService(replace(self.flows.context, protocols=NOBODY_PROTOCOLS, relayer=NOBODY_RELAYER))
         body = NewStake(user_id=user, pool_id=POOL, amount_wei=wei)
         made = service.create(RequestKind.STAKE, f"stake:{user}", body)[0]
@@ -95,8 +96,9 @@ class Crowd:
     def payout(self) -> None:
         name = f"payout:{len(self.payouts)}"
         self.payouts.append(name)
-        self.flows.context.relayer.send(
-            {"message_id": name, "to": STRANGER, "data": "0x", "value_wei": str(PER_TX - 1), "purpose": "payout"}
+        self.flows.context.relayer.post(
+            "/v1/transactions",
+            {"message_id": name, "to": STRANGER, "data": "0x", "value_wei": str(PER_TX - 1), "purpose": "payout"},
         )
 
     def park_an_unstake(self) -> None:
@@ -154,10 +156,10 @@ def live(flows: Flows, seed: int) -> None:
         }, f"seed {seed}"
         assert found["reason"]["detail"]
     for name in crowd.payouts:
-        found = flows.context.relayer.transaction(name) or {}
+        found = raw(flows.context.relayer).transaction(name) or {}
         assert (found["status"], found["reason"]["code"]) == ("queued", "insufficient_funds"), f"seed {seed}"
     for books in (flows.context.ledger, flows.context.rewards):
-        assert books.audit(POOL)["ok"], f"seed {seed}"
+        assert raw(books).audit(POOL)["ok"], f"seed {seed}"
 
 
 @pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(3, 23))])

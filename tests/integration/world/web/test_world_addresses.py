@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from apps.clients.ledger import LedgerClient
 from apps.clients.pool import PoolClient
 from apps.clients.relayer import RelayerClient
-from apps.clients.rewards import RewardsClient
+from apps.clients.rewards import RewardsClient, stake_delta
 from apps.common.auth import HEADER
+from tests.support.raw import raw
 from tests.support.slow_client import converse
 from tests.support.web import KEY, SERVICES, Service
 
@@ -203,27 +204,25 @@ def test_id__of_every_allowed_character__arrives_through_each_client(services: d
     ledger, rewards = LedgerClient(services["ledger"].url, KEY), RewardsClient(services["rewards"].url, KEY)
     for pool_id in (ODD_POOL, "...", "eth_native"):
         message = f"{ODD_MESSAGE}:{pool_id}"
-        ledger.post_movement(message, "deposit", pool_id, ODD_USER, 7)
-        found = ledger.movement(message)
+        raw(ledger).post_movement(message, "deposit", pool_id, ODD_USER, 7)
+        found = raw(ledger).movement(message)
         assert found is not None
         assert (found["user_id"], found["pool_id"]) == (ODD_USER, pool_id)
-        assert ledger.balance(pool_id, ODD_USER)["available_wei"] == "7"
-        rewards.stake_deltas(
-            pool_id, [{"message_id": message, "user_id": ODD_USER, "staked_delta_wei": "9", "exiting_delta_wei": "0"}]
-        )
-        assert rewards.position(pool_id, ODD_USER)["staked_wei"] == "9"
-        assert rewards.pool(pool_id)["weight_wei"] == "9"
+        assert raw(ledger).balance(pool_id, ODD_USER)["available_wei"] == "7"
+        rewards.stake_deltas(pool_id, [stake_delta(message, ODD_USER, 9)])
+        assert raw(rewards).position(pool_id, ODD_USER)["staked_wei"] == "9"
+        assert raw(rewards).pool(pool_id)["weight_wei"] == "9"
     for user in ("...", "..a", "-", "=", "+", "|", ":", "a@"):
-        ledger.post_movement(f"odd:{user.encode().hex()}", "deposit", "eth_native", user, 3)
-        assert ledger.balance("eth_native", user)["available_wei"] == "3"
-        listed = ledger.balances("eth_native", after=None, limit=200)["items"]
+        raw(ledger).post_movement(f"odd:{user.encode().hex()}", "deposit", "eth_native", user, 3)
+        assert raw(ledger).balance("eth_native", user)["available_wei"] == "3"
+        listed = raw(ledger).balances("eth_native", after=None, limit=200)["items"]
         assert user in {item["user_id"] for item in listed}
         ledger.balances("eth_native", after=user, limit=1)
     portfolio = PoolClient(services["pool"].url, KEY).portfolio(ODD_USER)
     assert portfolio["balance"]["available_wei"] == "7"
     relayer = RelayerClient(services["relayer"].url, KEY)
-    relayer.send({"message_id": ODD_MESSAGE, "to": "0x" + "1" * 40, "data": "0x", "value_wei": "1"})
-    sent = relayer.transaction(ODD_MESSAGE)
+    relayer.post("/v1/transactions", {"message_id": ODD_MESSAGE, "to": "0x" + "1" * 40, "data": "0x", "value_wei": "1"})
+    sent = raw(relayer).transaction(ODD_MESSAGE)
     assert sent is not None
     assert sent["message_id"] == ODD_MESSAGE
 

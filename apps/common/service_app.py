@@ -166,7 +166,7 @@ def _docs_asset(filename: str) -> Response:
 def _document_text(_converter: Any, field: Any, **_kwargs: Any) -> dict[str, object]:
     """What OpenAPI says of a field whose value is text on the wire and something else in Python."""
     if isinstance(field, WeiField):
-        return {"type": "string", "format": "wei", "pattern": "^-?(0|[1-9][0-9]{0,77})$"}
+        return {"type": field.metadata.get("type", "string"), "format": "wei", "pattern": "^-?(0|[1-9][0-9]{0,77})$"}
     if isinstance(field, DigitsField):
         return {"type": "string", "pattern": "^-?[0-9]+$"}
     if isinstance(field, TimeField):

@@ -79,7 +79,7 @@ def _pattern(regex: re.Pattern[str], message: str) -> Callable[[str], None]:
 
 
 def message_id_field(**kwargs: Any) -> ma.fields.String:
-    return ma.fields.String(required=True, validate=_pattern(MESSAGE_ID, MESSAGE_ID_RULE), **kwargs)
+    return ma.fields.String(**{"required": True, **kwargs}, validate=_pattern(MESSAGE_ID, MESSAGE_ID_RULE))
 
 
 def user_id_field(**kwargs: Any) -> ma.fields.String:
@@ -148,31 +148,6 @@ def cursor_field(regex: re.Pattern[str], **options: Any) -> ma.fields.String:
 def limit_field(**options: Any) -> ma.fields.Integer:
     """``?limit=``: how many items a page has at most."""
     return WholeField(**{"load_default": DEFAULT_LIMIT, **options}, validate=ma.validate.Range(1, MAX_LIMIT))
-
-
-class PageQuerySchema(QuerySchema):
-    """``?limit=``; what ``?after=`` may be is said by the list."""
-
-    limit = limit_field()
-
-
-class NumberPageSchema(PageQuerySchema):
-    """A list whose cursor is a number: of a row, a block, a sequence."""
-
-    after = cursor_field(NUMBER)
-
-
-class IdPageSchema(PageQuerySchema):
-    """A list, newest first, whose cursor is an id."""
-
-    after = cursor_field(UUID_TEXT)
-
-
-# Shapes of lists differ in their items; a service that has shapes uses `cut`.
-def page(items: Sequence[Mapping[str, Any]], limit: int, cursor: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
-    """Shape a list: fetch ``limit + 1`` rows and give them all here; the surplus row only says that there is more."""
-    shown = list(items[:limit])
-    return {"items": shown, "next": cursor(shown[-1]) if len(items) > limit else None}
 
 
 def cut(items: Sequence[T], limit: int, cursor: Callable[[T], str]) -> tuple[list[T], str | None]:

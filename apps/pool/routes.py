@@ -1,175 +1,195 @@
 """HTTP face of the pool: parse and answer, nothing else."""
 
-from typing import Any
+from flask import current_app, request
 
-from flask import Response, current_app, jsonify, request
-
+from apps.clients.shapes import pool as shapes
+from apps.clients.shapes.common import NumberPageQuery, PoolQuery
+from apps.clients.shapes.walk import (
+    Decision,
+    MetricsQuery,
+    NewRelease,
+    NewResolution,
+    ProtocolMetricPage,
+    Resolution,
+    ResolutionPage,
+    ResolutionsQuery,
+    Walk,
+)
 from apps.common.api import Blueprint
 from apps.common.errors import InvalidInput
 from apps.common.idempotency import REPLAY_HEADER
-from apps.common.wire import MESSAGE_ID, MESSAGE_ID_RULE, NumberPageSchema, check_user_id
-from apps.pool import schemas
-from apps.pool.service import PoolService
+from apps.common.shapes import schema_of
+from apps.common.wire import MESSAGE_ID, MESSAGE_ID_RULE, BodySchema, QuerySchema, check_user_id
+from apps.pool.service import PoolService, Wanted
+from apps.pool.states import RequestKind
+
+Created = tuple[shapes.Request, int, dict[str, str]]
+Said = tuple[Resolution, int, dict[str, str]]
 
 blueprint = Blueprint("pool", __name__, url_prefix="/v1", description="Stakes, unstakes, reward claims and their life.")
 
 
 @blueprint.post("/stakes")
-@blueprint.arguments(schemas.StakeSchema)
-@blueprint.response(201, schemas.RequestSchema)
-def create_stake(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(shapes.NewStake, BodySchema))
+@blueprint.response(201, schema_of(shapes.Request))
+@blueprint.alt_response(200, schema=schema_of(shapes.Request), description="A replay.")
+def create_stake(body: shapes.NewStake) -> Created:
     """Stake a user's available ETH: reserves it now, and batches it with others'."""
-    return _create("stake", body)
+    return _create(RequestKind.STAKE, body)
 
 
 @blueprint.post("/unstakes")
-@blueprint.arguments(schemas.UnstakeSchema)
-@blueprint.response(201, schemas.RequestSchema)
-def create_unstake(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(shapes.NewUnstake, BodySchema))
+@blueprint.response(201, schema_of(shapes.Request))
+@blueprint.alt_response(200, schema=schema_of(shapes.Request), description="A replay.")
+def create_unstake(body: shapes.NewUnstake) -> Created:
     """Unstake an amount, or everything ("max"): pending reward is settled first."""
-    return _create("unstake", body)
+    return _create(RequestKind.UNSTAKE, body)
 
 
 @blueprint.post("/reward-claims")
-@blueprint.arguments(schemas.RewardClaimSchema)
-@blueprint.response(201, schemas.RequestSchema)
-def create_reward_claim(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(shapes.NewRewardClaim, BodySchema))
+@blueprint.response(201, schema_of(shapes.Request))
+@blueprint.alt_response(200, schema=schema_of(shapes.Request), description="A replay.")
+def create_reward_claim(body: shapes.NewRewardClaim) -> Created:
     """Add a user's pending reward to what the user has staked."""
-    return _create("reward_claim", body)
+    return _create(RequestKind.REWARD_CLAIM, body)
 
 
 @blueprint.get("/requests")
-@blueprint.arguments(schemas.RequestsQuerySchema, location="query")
-@blueprint.response(200, schemas.RequestPageSchema)
-def list_requests(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(shapes.RequestsQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(shapes.RequestPage))
+def list_requests(query: shapes.RequestsQuery) -> shapes.RequestPage:
     """Requests, newest first."""
-    return jsonify(_service().reads.requests(**query))
+    return _service().reads.requests(query)
 
 
 @blueprint.get("/requests/<request_id>")
-@blueprint.response(200, schemas.RequestSchema)
-def get_request(request_id: str) -> Response:
+@blueprint.response(200, schema_of(shapes.Request))
+def get_request(request_id: str) -> shapes.Request:
     """One request with its timeline, batch, transactions and next step."""
-    return jsonify(_service().reads.request(request_id))
+    return _service().reads.request(request_id)
 
 
 @blueprint.post("/requests/<request_id>/cancel")
-@blueprint.response(200, schemas.RequestSchema)
-def cancel_request(request_id: str) -> Response:
+@blueprint.response(200, schema_of(shapes.Request))
+def cancel_request(request_id: str) -> shapes.Request:
     """Cancel a queued request; everything is moved back."""
-    return jsonify(_service().cancel(request_id))
+    return _service().cancel(request_id)
 
 
 @blueprint.post("/requests/<request_id>/retry")
-@blueprint.response(200, schemas.RequestSchema)
-def retry_request(request_id: str) -> Response:
+@blueprint.response(200, schema_of(shapes.Request))
+def retry_request(request_id: str) -> shapes.Request:
     """Ops: put a request that needs attention back to the step where it stopped."""
-    return jsonify(_service().retry(request_id))
+    return _service().retry(request_id)
 
 
 @blueprint.get("/batches")
-@blueprint.arguments(schemas.BatchesQuerySchema, location="query")
-@blueprint.response(200, schemas.BatchPageSchema)
-def list_batches(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(shapes.BatchesQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(shapes.BatchPage))
+def list_batches(query: shapes.BatchesQuery) -> shapes.BatchPage:
     """Batches, newest first."""
-    return jsonify(_service().reads.batches(**query))
+    return _service().reads.batches(query)
 
 
 @blueprint.get("/batches/<batch_id>")
-@blueprint.response(200, schemas.BatchSchema)
-def get_batch(batch_id: str) -> Response:
+@blueprint.response(200, schema_of(shapes.Batch))
+def get_batch(batch_id: str) -> shapes.Batch:
     """One batch with its transactions."""
-    return jsonify(_service().reads.batch(batch_id))
+    return _service().reads.batch(batch_id)
 
 
 @blueprint.get("/users/<user_id>/portfolio")
-@blueprint.arguments(schemas.PoolQuerySchema, location="query")
-@blueprint.response(200)
-def get_portfolio(query: dict[str, Any], user_id: str) -> Response:
+@blueprint.arguments(schema_of(PoolQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(shapes.Portfolio))
+def get_portfolio(query: PoolQuery, user_id: str) -> shapes.Portfolio:
     """A user's balance, reward position and latest requests; an unknown user has zeros."""
-    return jsonify(_service().reads.portfolio(_pool_id(query), check_user_id(user_id)))
+    return _service().reads.portfolio(query, check_user_id(user_id))
 
 
 @blueprint.get("/quotes")
-@blueprint.arguments(schemas.QuoteQuerySchema, location="query")
-@blueprint.response(200)
-def get_quote(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(shapes.QuoteQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(shapes.Quote))
+def get_quote(query: shapes.QuoteQuery) -> shapes.Quote:
     """Limits and expected time of a stake or unstake, with the reason."""
-    return jsonify(_service().reads.quote(**query))
+    return _service().reads.quote(query)
 
 
 @blueprint.get("/events")
-@blueprint.arguments(NumberPageSchema, location="query")
-@blueprint.response(200, schemas.EventPageSchema)
-def list_events(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(NumberPageQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(shapes.EventPage))
+def list_events(query: NumberPageQuery) -> shapes.EventPage:
     """Every status change in order, without gaps; `next` is always the last sequence seen."""
-    return jsonify(_service().reads.events(**query))
+    return _service().reads.events(query)
 
 
 @blueprint.get("/walk")
-@blueprint.arguments(schemas.PoolQuerySchema, location="query")
-@blueprint.response(200)
-def get_walk(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(PoolQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(Walk))
+def get_walk(query: PoolQuery) -> Walk:
     """Ops: how far the books have followed the chain, and why they stand still if they do."""
-    return jsonify(_service().reads.walk(_pool_id(query)))
+    return _service().reads.walk(query)
 
 
 @blueprint.post("/walk/resolve")
-@blueprint.arguments(schemas.ResolveWalkSchema)
-@blueprint.response(201)
-def resolve_walk(body: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(NewResolution, BodySchema))
+@blueprint.response(201, schema_of(Resolution))
+@blueprint.alt_response(200, schema=schema_of(Resolution), description="A replay.")
+def resolve_walk(body: NewResolution) -> Said:
     """Ops: say what happened where the walk is halted, by one of the ways out that `GET /v1/walk` names.
 
     With OPS_FOUR_EYES it is `proposed` until a second person approves it; the walk acts on it at its next try."""
-    return _said(*_service().resolutions.resolve_walk(body["message_id"], _pool_id(body), body))
+    return _said(*_service().resolutions.resolve_walk(body))
 
 
 @blueprint.get("/walk/resolutions")
-@blueprint.arguments(schemas.ResolutionsQuerySchema, location="query")
-@blueprint.response(200)
-def list_resolutions(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(ResolutionsQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(ResolutionPage))
+def list_resolutions(query: ResolutionsQuery) -> ResolutionPage:
     """Ops: what was said about halts and parked batches, newest first."""
-    return jsonify(_service().resolutions.list(**query))
+    return _service().resolutions.list(query)
 
 
 @blueprint.post("/walk/resolutions/<resolution_id>/approve")
-@blueprint.arguments(schemas.DecideSchema)
-@blueprint.response(200)
-def approve_resolution(body: dict[str, Any], resolution_id: str) -> Response:
+@blueprint.arguments(schema_of(Decision, BodySchema))
+@blueprint.response(200, schema_of(Resolution))
+def approve_resolution(body: Decision, resolution_id: str) -> Resolution:
     """Ops: the second person agrees with what the first said."""
-    return jsonify(_service().resolutions.approve(resolution_id, body["by"]))
+    return _service().resolutions.approve(resolution_id, body.by)
 
 
 @blueprint.post("/walk/resolutions/<resolution_id>/reject")
-@blueprint.arguments(schemas.DecideSchema)
-@blueprint.response(200)
-def reject_resolution(body: dict[str, Any], resolution_id: str) -> Response:
+@blueprint.arguments(schema_of(Decision, BodySchema))
+@blueprint.response(200, schema_of(Resolution))
+def reject_resolution(body: Decision, resolution_id: str) -> Resolution:
     """Ops: take a proposal back."""
-    return jsonify(_service().resolutions.reject(resolution_id, body["by"]))
+    return _service().resolutions.reject(resolution_id, body.by)
 
 
 @blueprint.post("/batches/<batch_id>/release")
-@blueprint.arguments(schemas.ReleaseBatchSchema)
-@blueprint.response(201)
-def release_batch(body: dict[str, Any], batch_id: str) -> Response:
+@blueprint.arguments(schema_of(NewRelease, BodySchema))
+@blueprint.response(201, schema_of(Resolution))
+@blueprint.alt_response(200, schema=schema_of(Resolution), description="A replay.")
+def release_batch(body: NewRelease, batch_id: str) -> Said:
     """Ops: a parked batch did nothing on chain and never will; its requests go back to where they waited."""
-    return _said(*_service().resolutions.release_batch(body["message_id"], batch_id, body))
+    return _said(*_service().resolutions.release_batch(batch_id, body))
 
 
 @blueprint.post("/batches/resume")
-@blueprint.arguments(schemas.PoolQuerySchema, location="query")
-@blueprint.response(200)
-def resume_batches(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(PoolQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(Walk))
+def resume_batches(query: PoolQuery) -> Walk:
     """Ops: open batches again after a drift paused them."""
-    return jsonify(_service().resume_batches(_pool_id(query)))
+    return _service().resume_batches(query)
 
 
 @blueprint.get("/protocol-metrics")
-@blueprint.arguments(schemas.MetricsQuerySchema, location="query")
-@blueprint.response(200)
-def list_protocol_metrics(query: dict[str, Any]) -> Response:
+@blueprint.arguments(schema_of(MetricsQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(ProtocolMetricPage))
+def list_protocol_metrics(query: MetricsQuery) -> ProtocolMetricPage:
     """Snapshots of the protocol that the walk took, newest first."""
-    return jsonify(_service().reads.protocol_metrics(_pool_id(query), limit=query["limit"], after=query["after"]))
+    return _service().reads.protocol_metrics(query)
 
 
 def _service() -> PoolService:
@@ -177,33 +197,18 @@ def _service() -> PoolService:
     return service
 
 
-def _pool_id(body: dict[str, Any]) -> str:
-    return str(body.get("pool_id") or _service().context.settings.pool_id)
+def _create(kind: RequestKind, body: Wanted) -> Created:
+    made, replayed = _service().create(kind, _message_id(body.message_id), body)
+    place = {"Location": f"/v1/requests/{made.id}"}
+    return (made, 200, {**place, REPLAY_HEADER: "true"}) if replayed else (made, 201, place)
 
 
-def _create(kind: str, body: dict[str, Any]) -> Response:
-    message_id = _message_id(body)
-    fields = {name: value for name, value in body.items() if name != "message_id"} | {"pool_id": _pool_id(body)}
-    shape, replayed = _service().create(kind, message_id, fields)
-    response = jsonify(shape)
-    response.status_code = 200 if replayed else 201
-    response.headers["Location"] = f"/v1/requests/{shape['id']}"
-    if replayed:
-        response.headers[REPLAY_HEADER] = "true"
-    return response
+def _said(made: Resolution, replayed: bool) -> Said:  # noqa: FBT001
+    return (made, 200, {REPLAY_HEADER: "true"}) if replayed else (made, 201, {})
 
 
-def _said(shape: dict[str, Any], replayed: bool) -> Response:  # noqa: FBT001
-    response = jsonify(shape)
-    response.status_code = 200 if replayed else 201
-    if replayed:
-        response.headers[REPLAY_HEADER] = "true"
-    return response
-
-
-def _message_id(body: dict[str, Any]) -> str:
+def _message_id(given: str | None) -> str:
     """The message_id of the body or of the Idempotency-Key header; both must agree, and one must be there."""
-    given = body.get("message_id")
     header = request.headers.get("Idempotency-Key")
     if header is not None and not MESSAGE_ID.fullmatch(header):
         raise InvalidInput(errors={"Idempotency-Key": [MESSAGE_ID_RULE]})

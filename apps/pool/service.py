@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from apps.clients.shapes import pool as shapes
+from apps.clients.shapes.common import PoolQuery
+from apps.clients.shapes.walk import Walk as ShownWalk
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput, NotFound
 from apps.common.idempotency import differing_fields, raise_reused
@@ -31,6 +33,8 @@ from apps.pool.reads import PoolReads
 from apps.pool.states import FIRST_STATUS, BatchStatus, RequestKind, RequestStatus, ResolutionStatus
 from apps.pool.walk.resolutions import Resolutions
 
+Wanted = shapes.NewStake | shapes.NewUnstake | shapes.NewRewardClaim
+
 CANCEL = "cancel"
 STAKE_LIMIT_CACHE_SEC = 30.0
 
@@ -44,27 +48,31 @@ class PoolService:
         self.resolutions = Resolutions(context)
         self._cap: tuple[float, Cap | None] = (float("-inf"), None)
 
-    def create(self, kind: str, message_id: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Make a request and run its first step; returns it and whether this was a replay.
+    def create(self, kind: RequestKind, message_id: str, wanted: Wanted) -> tuple[shapes.Request, bool]:
+        """Make a request and run its first step; returns it and whether this was a replay. The caller has settled its
+        `message_id`: the body's or the header's.
 
-        `body` holds user_id, pool_id and, but for a reward claim, amount_wei (int, or "max" for an unstake).
         Raises `RequestRejected` or a subclass when the ledger or the index refuses (the row is kept, `rejected`), and
         `MessageIdReused`. A ledger that does not answer is no error: the request stays `reserving` and its flow
         finishes it.
         """
-        canonical = {"kind": kind, **{name: None if value is None else str(value) for name, value in body.items()}}
-        amount = body.get("amount_wei")
-        if kind == "stake" and not self._known(message_id):
-            self._refuse_above_limit(int(body["amount_wei"]))
-        if kind == "unstake" and isinstance(amount, int) and amount > MAX_UNSTAKE_WEI and not self._known(message_id):
+        amount = None if isinstance(wanted, shapes.NewRewardClaim) else wanted.amount_wei
+        pool_id = self.reads.pool_of(wanted.pool_id)
+        canonical = {"kind": kind.value, "user_id": wanted.user_id, "pool_id": pool_id}
+        if amount is not None:
+            canonical["amount_wei"] = str(amount)
+        wei = None if amount == shapes.MAX else amount
+        if kind == RequestKind.STAKE and wei is not None and not self._known(message_id):
+            self._refuse_above_limit(wei)
+        if kind == RequestKind.UNSTAKE and wei is not None and wei > MAX_UNSTAKE_WEI and not self._known(message_id):
             raise InvalidInput(errors={"amount_wei": [TOO_MUCH_TO_UNSTAKE]})
-        row = self._insert(kind, message_id, body, canonical)
+        row = self._insert(message_id, canonical, wei)
         if row is None:
             return self._replay(message_id, canonical), True
         run_request(self.context, row)
         return self._first_answer(row.id), False
 
-    def cancel(self, request_id: str) -> dict[str, Any]:
+    def cancel(self, request_id: str) -> shapes.Request:
         """Ask for a queued request to be undone and try at once; all is moved back, or the flow goes on trying."""
         with transaction(self.context.sessions) as session:
             row = session.scalar(select(Request).where(Request.id == request_id).with_for_update())
@@ -86,7 +94,7 @@ class PoolService:
             run_request(self.context, row)
         return self.reads.request(request_id)
 
-    def retry(self, request_id: str) -> dict[str, Any]:
+    def retry(self, request_id: str) -> shapes.Request:
         """Put a parked request, or the parked batch it is part of, back to the step where it stopped."""
         with transaction(self.context.sessions) as session:
             row = session.scalar(select(Request).where(Request.id == request_id))
@@ -109,18 +117,19 @@ class PoolService:
         self.context.publish("tasks.sweep.wake", None)
         return self.reads.request(request_id)
 
-    def resume_batches(self, pool_id: str) -> dict[str, Any]:
+    def resume_batches(self, query: PoolQuery) -> ShownWalk:
         """Ops: open batches again after a drift paused them."""
         with transaction(self.context.sessions) as session:
+            pool_id = self.reads.pool_of(query.pool_id)
             session.execute(update(Walk).where(Walk.id == pool_id).values(batches_paused=None))
-        return self.reads.walk(pool_id)
+        return self.reads.walk(query)
 
     def _known(self, message_id: str) -> bool:
         with transaction(self.context.sessions) as session:
             return session.scalar(select(Request.id).where(Request.message_id == message_id)) is not None
 
-    def _insert(self, kind: str, message_id: str, body: Mapping[str, Any], canonical: dict[str, Any]) -> Request | None:
-        amount = body.get("amount_wei")
+    def _insert(self, message_id: str, canonical: dict[str, str], amount_wei: int | None) -> Request | None:
+        kind = RequestKind(canonical["kind"])
         statement = (
             insert(Request)
             .values(
@@ -128,10 +137,10 @@ class PoolService:
                 message_id=message_id,
                 body=canonical,
                 kind=kind,
-                pool_id=body["pool_id"],
-                user_id=body["user_id"],
-                amount_wei=amount if isinstance(amount, int) else None,
-                status=FIRST_STATUS[RequestKind(kind)],
+                pool_id=canonical["pool_id"],
+                user_id=canonical["user_id"],
+                amount_wei=amount_wei,
+                status=FIRST_STATUS[kind],
                 **held_from_the_start(self.context.settings.lease_sec),
             )
             .on_conflict_do_nothing(index_elements=["message_id"])
@@ -144,7 +153,7 @@ class PoolService:
                 record_events(session, [row.id])
             return row
 
-    def _replay(self, message_id: str, canonical: dict[str, Any]) -> dict[str, Any]:
+    def _replay(self, message_id: str, canonical: Mapping[str, str]) -> shapes.Request:
         with transaction(self.context.sessions) as session:
             row = session.scalars(select(Request).where(Request.message_id == message_id)).one()
             fields = differing_fields(canonical, row.body)
@@ -153,7 +162,7 @@ class PoolService:
             _raise_if_rejected(row)
             return self.reads.render(session, [row])[0]
 
-    def _first_answer(self, request_id: str) -> dict[str, Any]:
+    def _first_answer(self, request_id: str) -> shapes.Request:
         with transaction(self.context.sessions) as session:
             row = session.scalars(select(Request).where(Request.id == request_id)).one()
             _raise_if_rejected(row)

@@ -1,6 +1,7 @@
-"""Every status of a request, a batch, the walk and what ops decide: what it means, what may follow, what is an end.
+"""What may follow each status of a request, a batch, the walk and what ops decide; what is an end; what happens next.
 
-Each set of statuses anywhere else derives from these tables. The pool's database holds the same tables in a trigger
+The names and their meanings are in `apps.clients.shapes.pool_states`, as callers see them.Each set of
+statuses anywhere else derives from these tables. The pool's database holds the same tables in a trigger
 (`migrations/pool`), which refuses every other change, and any change of a row that has ended, to the tables' owner too:
 a request that was paid and is set back to `queued` would be paid a second time, with other users' money.
 """
@@ -8,67 +9,22 @@ a request that was paid and is set back to `queued` would be paid a second time,
 from collections.abc import Mapping
 from typing import TypeVar
 
+from apps.clients.shapes.pool_states import (
+    BatchKind,
+    BatchStatus,
+    RequestKind,
+    RequestStatus,
+    ResolutionStatus,
+    WalkStatus,
+)
 from apps.clients.shapes.relayer import TransactionStatus
 from apps.common.states import Status
-from apps.flow.runner import PARKED
-
-
-class RequestKind(Status):
-    STAKE = "stake", "The user's ETH becomes stETH of the operator, in one submit with others'."
-    UNSTAKE = "unstake", "The user's stETH goes to Lido's withdrawal queue, and comes back as ETH."
-    REWARD_CLAIM = "reward_claim", "The user's settled rewards become principal of their stake."
-
-
-class RequestStatus(Status):
-    RESERVING = "reserving", "The ledger is asked to set the amount aside."
-    SETTLING = "settling", "The reward index is asked what the user has earned."
-    QUEUED = "queued", "Set aside; waits for its batch. The only status in which the user may cancel."
-    BATCHED = "batched", "Part of a batch that is being prepared."
-    SUBMITTING = "submitting", "The batch's submit is built and on its way to the relayer."
-    CONFIRMING = "confirming", "The relayer has the submit; the walk has not met it yet."
-    REQUESTING = "requesting", "Out of the reward index; the withdrawal is being requested from Lido."
-    WAITING = "waiting", "Lido holds the withdrawal; it pays in its own order."
-    CLAIMING = "claiming", "Lido has paid; the claim that brings the ETH to custody is on its way."
-    COMPLETED = "completed", "Done, and in the books."
-    REJECTED = "rejected", "Refused by ledger or index; nothing was moved."
-    CANCELLED = "cancelled", "Taken back by the user; all of it was moved back."
-    FAILED = "failed", "It could not be done; all of it was moved back."
-    NEEDS_ATTENTION = PARKED, "It cannot heal by itself: ops decide."
-
-
-class BatchKind(Status):
-    STAKE = "stake", "Stakes that share one submit."
-    UNSTAKE = "unstake", "Unstakes that share one request to Lido's queue."
-    CLAIM = "claim", "Withdrawal NFTs that are claimed together."
-
-
-class BatchStatus(Status):
-    BATCHED = "batched", "Opened; funds, the index or the claim are being prepared."
-    SUBMITTING = "submitting", "The submit is built and stored."
-    CONFIRMING = "confirming", "The relayer has the submit; the walk has not met it yet."
-    REQUESTING = "requesting", "Out of the reward index; the withdrawal is being requested."
-    CLAIMING = "claiming", "The claim is built; the walk has not met its logs yet."
-    COMPLETED = "completed", "The walk has booked what it did on chain."
-    FAILED = "failed", "It did nothing on chain; its requests went back to where they waited, or ended."
-    NEEDS_ATTENTION = PARKED, "It cannot heal by itself: ops decide."
-
-
-class WalkStatus(Status):
-    WALKING = "walking", "Books what the chain holds, in its order, up to the money horizon."
-    HALTED = "halted", "Cannot go on without ops or without a cause being mended; see its halt."
-
-
-class ResolutionStatus(Status):
-    PROPOSED = "proposed", "One person has said it; a second one is asked for."
-    APPROVED = "approved", "Decided; the walk or the batch has not acted on it yet."
-    REJECTED = "rejected", "Taken back before anything was done about it."
-    APPLIED = "applied", "The walk or the batch has acted on it."
-
 
 __all__ = [
     "BATCH_OPEN",
     "BATCH_TERMINAL",
     "FIRST_STATUS",
+    "NEXT_STEPS",
     "REQUEST_TERMINAL",
     "SIGNED_AND_OPEN",
     "UNDER_WAY",
@@ -131,6 +87,22 @@ FIRST_STATUS = {
     RequestKind.UNSTAKE: R.RESERVING,
     RequestKind.REWARD_CLAIM: R.SETTLING,
 }
+# What happens next, by kind and status: what the pool's `next.step` says.
+NEXT_STEPS = {
+    (RequestKind.STAKE, R.RESERVING): "reserve",
+    (RequestKind.STAKE, R.QUEUED): "batch",
+    (RequestKind.STAKE, R.BATCHED): "submit",
+    (RequestKind.STAKE, R.SUBMITTING): "mine",
+    (RequestKind.STAKE, R.CONFIRMING): "confirm",
+    (RequestKind.UNSTAKE, R.RESERVING): "reserve",
+    (RequestKind.UNSTAKE, R.QUEUED): "batch",
+    (RequestKind.UNSTAKE, R.BATCHED): "request",
+    (RequestKind.UNSTAKE, R.REQUESTING): "confirm",
+    (RequestKind.UNSTAKE, R.WAITING): "finalize",
+    (RequestKind.UNSTAKE, R.CLAIMING): "pay",
+    (RequestKind.REWARD_CLAIM, R.SETTLING): "settle",
+}
+
 REQUEST_TERMINAL = frozenset({R.COMPLETED, R.REJECTED, R.CANCELLED, R.FAILED})
 BATCH_TERMINAL = frozenset({B.COMPLETED, B.FAILED})
 # Open, and not parked: what holds up a parked batch is its own.

@@ -11,8 +11,11 @@ from typing import Any
 from sqlalchemy import func, select, text, update
 
 from apps.clients.ledger import LedgerClient
+from apps.clients.shapes.pool import NewRewardClaim, NewStake, NewUnstake
 from apps.common.database import make_engine, transaction
 from apps.common.settings import normalise_database_url
+from apps.common.shapes import dump, schema_of
+from apps.common.wire import BodySchema
 from apps.devnet.deployment import set_balance
 from apps.flow.lease import acquire
 from apps.flow.runner import run
@@ -26,6 +29,7 @@ from apps.pool.reads import PoolReads
 from apps.pool.reconcile.run import reconcile
 from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings
+from apps.pool.states import RequestKind
 from apps.pool.walk.run import walk_pool
 from apps.protocols import create_app as create_protocols
 from apps.rewards import create_app as create_rewards
@@ -46,6 +50,12 @@ from tests.support.relayer import make_settings as make_relayer_settings
 
 UNDER_WAY = ("reserving", "settling", "queued", "batched", "submitting", "confirming", "requesting", "claiming")
 DEAD_BROKER = "redis://127.0.0.1:1/0"
+
+NEW_REQUESTS = {
+    RequestKind.STAKE: NewStake,
+    RequestKind.UNSTAKE: NewUnstake,
+    RequestKind.REWARD_CLAIM: NewRewardClaim,
+}
 
 
 @dataclass
@@ -73,10 +83,9 @@ class Flows:
     def ask(self, kind: str, user: str, amount_wei: int | str | None = None) -> dict[str, Any]:
         """A request at the pool, as the BFF makes one; raises what it is refused with."""
         self.made += 1
-        body: dict[str, Any] = {"user_id": user, "pool_id": POOL}
-        if amount_wei is not None:
-            body["amount_wei"] = None if amount_wei == "max" else amount_wei
-        return self.service.create(kind, f"{kind}:{self.made}", body)[0]
+        wanted = {"user_id": user, "pool_id": POOL} | ({} if amount_wei is None else {"amount_wei": str(amount_wei)})
+        body = schema_of(NEW_REQUESTS[RequestKind(kind)], BodySchema)().load(wanted)
+        return dump(self.service.create(RequestKind(kind), f"{kind}:{self.made}", body)[0])
 
     def stake(self, user: str, wei: int) -> dict[str, Any]:
         """Deposit and stake, to the end."""
@@ -96,7 +105,7 @@ class Flows:
         return receipt
 
     def request(self, made: dict[str, Any]) -> dict[str, Any]:
-        return self.reads.request(made["id"])
+        return dump(self.reads.request(made["id"]))
 
     def position(self, user: str) -> Any:
         return raw(self.context.rewards).position(POOL, user)

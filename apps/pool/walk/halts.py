@@ -6,9 +6,9 @@ the ways out, and `POST /v1/walk/resolve` takes no other.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-ACCOUNTS = ("@fees", "@losses")
+from apps.clients.shapes.walk import Halt, HaltFacts, WayOut
+from apps.common.shapes import load
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,15 @@ ALWAYS = ("book_missed",)
 FACTS = ("block_number", "log_index", "tx_hash", "kind", "shares", "amount_wei", "effect")
 
 
-def render_halt(halt: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def halt_facts(halt: Mapping[str, str | int | None]) -> HaltFacts:
+    """A halt as it is kept on a row, as the shape that callers see; amounts are kept as digits."""
+    return load(HaltFacts, {**dict.fromkeys(FACTS), **halt})
+
+
+def halt_shown(halt: Mapping[str, str | int | None] | None) -> Halt | None:
     """A halt with its ways out, as `GET /v1/walk` shows it."""
     if halt is None:
         return None
-    ways = WAYS_OUT.get(halt["code"], ())
-    return {
-        **halt,
-        "ways_out": [
-            {"action": name, "meaning": ACTIONS[name].meaning, "needs": list(ACTIONS[name].needs)} for name in ways
-        ],
-    }
+    facts = halt_facts(halt)
+    ways = [WayOut(name, ACTIONS[name].meaning, list(ACTIONS[name].needs)) for name in WAYS_OUT.get(facts.code, ())]
+    return Halt(**vars(facts), ways_out=ways)

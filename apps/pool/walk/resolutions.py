@@ -5,16 +5,17 @@ decided is booked in the same place, order and way as all else.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from apps.clients.shapes.walk import HaltFacts, NewRelease, NewResolution, ResolutionPage, ResolutionsQuery
+from apps.clients.shapes.walk import Resolution as ShownResolution
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput, NotFound
 from apps.common.idempotency import differing_fields, raise_reused
-from apps.common.wire import format_time, new_id, page
+from apps.common.wire import cut, new_id
 from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.errors import (
@@ -36,7 +37,7 @@ from apps.pool.states import (
     TransactionStatus,
 )
 from apps.pool.walk.booked import missed_item
-from apps.pool.walk.halts import ACTIONS, ALWAYS, WAYS_OUT
+from apps.pool.walk.halts import ACTIONS, ALWAYS, WAYS_OUT, halt_facts
 
 RELEASE_BATCH = "release_batch"
 BATCH_OF = {"submit": BatchKind.STAKE, "request": BatchKind.UNSTAKE}
@@ -48,68 +49,74 @@ class Resolutions:
     def __init__(self, context: PoolContext) -> None:
         self.context = context
 
-    def resolve_walk(self, message_id: str, pool_id: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    def resolve_walk(self, said: NewResolution) -> tuple[ShownResolution, bool]:
         """Say what happened where the walk of a pool stands still; returns the resolution and whether it is a replay.
 
-        `body` holds action, code, by, why and what the action needs. Raises `NotHalted`, `HaltDiffers`,
-        `BatchNotMatching`, `InvalidInput`, `MessageIdReused`.
+        Raises `NotHalted`, `HaltDiffers`, `BatchNotMatching`, `InvalidInput`, `MessageIdReused`.
         """
-        canonical = _canonical({**body, "pool_id": pool_id})
-        known = self._known(message_id, canonical)
+        pool_id = said.pool_id or self.context.settings.pool_id
+        canonical = _canonical(said, pool_id=pool_id)
+        known = self._known(said.message_id, canonical)
         if known is not None:
             return known, True
         with transaction(self.context.sessions) as session:
             walk = session.get(Walk, pool_id)
-            halt = None if walk is None else walk.halt
-        _check_against(halt, body)
-        if body["action"] == "book_missed":
-            missed_item(self.context, pool_id, int(body["block_number"]), int(body["log_index"]))
-        if body["action"] == "adopt_as_batch":
-            self._check_adoption(str(body["batch_id"]), dict(halt or {}), pool_id)
-        values = {
-            "pool_id": pool_id,
-            "action": body["action"],
-            "halt": halt,
-            "tx_hash": None if halt is None or body["action"] in ALWAYS else halt["tx_hash"],
-            **{name: body[name] for name in ("block_number", "log_index", "batch_id", "account", "effect")},
-            "gas_cost_wei": body["gas_cost_wei"],
-        }
-        return self._insert(message_id, canonical, body, values)
+            record = None if walk is None else walk.halt
+        halt = None if record is None else halt_facts(record)
+        _check_against(halt, said)
+        if said.action == "book_missed":
+            missed_item(self.context, pool_id, said.block_number or 0, said.log_index or 0)
+        if said.action == "adopt_as_batch" and halt is not None:
+            self._check_adoption(str(said.batch_id), halt, pool_id)
+        values = dict[str, object](
+            pool_id=pool_id,
+            action=said.action,
+            halt=record,
+            tx_hash=None if halt is None or said.action in ALWAYS else halt.tx_hash,
+            block_number=said.block_number,
+            log_index=said.log_index,
+            batch_id=said.batch_id,
+            account=said.account,
+            effect=said.effect,
+            gas_cost_wei=said.gas_cost_wei,
+        )
+        return self._insert(values, said, canonical)
 
-    def release_batch(self, message_id: str, batch_id: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    def release_batch(self, batch_id: str, said: NewRelease) -> tuple[ShownResolution, bool]:
         """Say that a parked batch did nothing on chain and never will: its requests go back to where they waited.
 
         Raises `BatchNotMatching` unless it is parked, and `BatchHasEffect` while one of its transactions took effect,
         may still, or was done by a transaction that is not the relayer's.
         """
-        canonical = _canonical({**body, "batch_id": batch_id, "action": RELEASE_BATCH})
-        known = self._known(message_id, canonical)
+        canonical = _canonical(said, batch_id=batch_id, action=RELEASE_BATCH)
+        known = self._known(said.message_id, canonical)
         if known is not None:
             return known, True
         batch = self._parked(batch_id)
         self.refuse_effects(batch)
-        values = {"pool_id": batch.pool_id, "action": RELEASE_BATCH, "halt": None, "batch_id": batch_id}
-        return self._insert(message_id, canonical, body, values)
+        values = dict[str, object](pool_id=batch.pool_id, action=RELEASE_BATCH, halt=None, batch_id=batch_id)
+        return self._insert(values, said, canonical)
 
-    def approve(self, resolution_id: str, by: str) -> dict[str, Any]:
+    def approve(self, resolution_id: str, by: str) -> ShownResolution:
         """The second person agrees. Raises `SecondPersonNeeded` for the first one, `AlreadyDecided`."""
         return self._decide(resolution_id, by, ResolutionStatus.APPROVED)
 
-    def reject(self, resolution_id: str, by: str) -> dict[str, Any]:
+    def reject(self, resolution_id: str, by: str) -> ShownResolution:
         """Take back what was said, as any operator may, as long as nothing has been done about it."""
         return self._decide(resolution_id, by, ResolutionStatus.REJECTED)
 
-    def list(self, *, limit: int, after: str | None, **filters: str | None) -> dict[str, Any]:
+    def list(self, query: ResolutionsQuery) -> ResolutionPage:
         """Resolutions, newest first."""
-        query = select(Resolution).order_by(Resolution.id.desc()).limit(limit + 1)
-        for name, value in filters.items():
-            if value is not None:
-                query = query.where(getattr(Resolution, name) == value)
-        if after is not None:
-            query = query.where(Resolution.id < after)
+        wanted = select(Resolution).order_by(Resolution.id.desc()).limit(query.limit + 1)
+        if query.status is not None:
+            wanted = wanted.where(Resolution.status == query.status)
+        if query.pool_id is not None:
+            wanted = wanted.where(Resolution.pool_id == query.pool_id)
+        if query.after is not None:
+            wanted = wanted.where(Resolution.id < query.after)
         with transaction(self.context.sessions) as session:
-            rows = [_render(row) for row in session.scalars(query)]
-        return page(rows, limit, lambda item: str(item["id"]))
+            rows = [_shown(row) for row in session.scalars(wanted)]
+        return ResolutionPage(*cut(rows, query.limit, lambda item: item.id))
 
     def refuse_effects(self, batch: Batch, *, foreign: bool = False) -> None:
         """Raise `BatchHasEffect` unless every transaction of a batch that counts is certainly without effect.
@@ -148,20 +155,21 @@ class Resolutions:
                 )
 
     def _insert(
-        self, message_id: str, canonical: dict[str, Any], body: Mapping[str, Any], values: dict[str, Any]
-    ) -> tuple[dict[str, Any], bool]:
+        self, values: Mapping[str, object], said: NewRelease, canonical: Mapping[str, str | None]
+    ) -> tuple[ShownResolution, bool]:
         decided = not self.context.settings.ops_four_eyes
-        said = {"by": body["by"], "why": body["why"], "evidence": body["evidence"]}
         statement = (
             insert(Resolution)
             .values(
                 id=new_id(),
-                message_id=message_id,
+                message_id=said.message_id,
                 body=canonical,
+                by=said.by,
+                why=said.why,
+                evidence=said.evidence,
                 **values,
-                **said,
                 status=ResolutionStatus.APPROVED if decided else ResolutionStatus.PROPOSED,
-                decided_by=body["by"] if decided else None,
+                decided_by=said.by if decided else None,
                 decided_at=func.clock_timestamp() if decided else None,
             )
             .on_conflict_do_nothing(index_elements=["message_id"])
@@ -172,13 +180,13 @@ class Resolutions:
             if row is not None and decided:
                 _make_ready(session, row)
                 session.refresh(row)
-            shape = None if row is None else _render(row)
+            shape = None if row is None else _shown(row)
         if shape is None:
-            return self._replay(message_id, canonical), True
+            return self._replay(said.message_id, canonical), True
         self._wake(shape)
         return shape, False
 
-    def _decide(self, resolution_id: str, by: str, status: ResolutionStatus) -> dict[str, Any]:
+    def _decide(self, resolution_id: str, by: str, status: ResolutionStatus) -> ShownResolution:
         with transaction(self.context.sessions) as session:
             row = session.scalars(
                 select(Resolution).where(Resolution.id == resolution_id).with_for_update()
@@ -195,24 +203,24 @@ class Resolutions:
             if status == ResolutionStatus.APPROVED:
                 _make_ready(session, row)
                 session.refresh(row)
-            shape = _render(row)
+            shape = _shown(row)
         self._wake(shape)
         return shape
 
-    def _wake(self, shape: Mapping[str, Any]) -> None:
-        if shape["status"] not in {ResolutionStatus.APPROVED, ResolutionStatus.APPLIED}:
+    def _wake(self, shape: ShownResolution) -> None:
+        if shape.status not in {ResolutionStatus.APPROVED, ResolutionStatus.APPLIED}:
             return
-        if shape["action"] == RELEASE_BATCH:
-            self.context.publish("tasks.batches.advance", shape["batch_id"])
+        if shape.action == RELEASE_BATCH:
+            self.context.publish("tasks.batches.advance", shape.batch_id)
         else:
-            self.context.publish("tasks.walk.run_pool", shape["pool_id"])
+            self.context.publish("tasks.walk.run_pool", shape.pool_id)
 
-    def _known(self, message_id: str, canonical: dict[str, Any]) -> dict[str, Any] | None:
+    def _known(self, message_id: str, canonical: Mapping[str, str | None]) -> ShownResolution | None:
         with transaction(self.context.sessions) as session:
             row = session.scalars(select(Resolution).where(Resolution.message_id == message_id)).one_or_none()
             return None if row is None else _replay_of(row, canonical)
 
-    def _replay(self, message_id: str, canonical: dict[str, Any]) -> dict[str, Any]:
+    def _replay(self, message_id: str, canonical: Mapping[str, str | None]) -> ShownResolution:
         found = self._known(message_id, canonical)
         assert found is not None  # it was there a moment ago, and nothing removes it
         return found
@@ -226,46 +234,44 @@ class Resolutions:
             raise BatchNotMatching(f"The batch is {batch.status}; only a parked one can be decided about.")
         return batch
 
-    def _check_adoption(self, batch_id: str, halt: dict[str, Any], pool_id: str) -> None:
+    def _check_adoption(self, batch_id: str, halt: HaltFacts, pool_id: str) -> None:
         batch = self._parked(batch_id)
-        if batch.kind != BATCH_OF[halt["kind"]] or batch.pool_id != pool_id:
+        if batch.kind != BATCH_OF[str(halt.kind)] or batch.pool_id != pool_id:
             raise BatchNotMatching(f"It is a {batch.kind} batch of {batch.pool_id}.")
         self.refuse_effects(batch, foreign=True)
-        if halt["kind"] == "submit":
+        if halt.kind == "submit":
             with transaction(self.context.sessions) as session:
                 query = select(func.coalesce(func.sum(Request.amount_wei), 0)).where(
                     Request.batch_id == batch_id, Request.status.not_in(REQUEST_TERMINAL)
                 )
                 asked = [int(session.scalar(query) or 0)]
-            done = [int(halt["amount_wei"])]
+            done = [halt.amount_wei or 0]
         else:
             asked = [element.amount_wei for element in elements_of(self.context, batch)]
-            receipt = self.context.protocols.receipt(halt["tx_hash"])
+            receipt = self.context.protocols.receipt(str(halt.tx_hash))
             done = [] if receipt is None else [log.amount_wei for log in receipt.withdrawal_requests]
         if asked != done:
             raise BatchNotMatching(f"The batch asks for {asked} wei, the transaction did {done}.")
 
 
-def _check_against(halt: Mapping[str, Any] | None, body: Mapping[str, Any]) -> None:
+def _check_against(halt: HaltFacts | None, said: NewResolution) -> None:
     """Raise unless what ops say is about this very halt, is one of its ways out, and says all that is needed."""
-    action = body["action"]
-    if action not in ALWAYS:
+    if said.action not in ALWAYS:
         if halt is None:
             raise NotHalted
-        if body["code"] != halt["code"]:
-            raise HaltDiffers(f"The walk stands still with {halt['code']}, not {body['code']}.")
-        if action not in WAYS_OUT.get(halt["code"], ()):
-            ways = ", ".join(WAYS_OUT.get(halt["code"], ())) or "none: it goes on once the cause is mended"
-            raise InvalidInput(errors={"action": [f"Not a way out of {halt['code']}. Those are: {ways}."]})
-        given = (body["block_number"], body["log_index"])
-        if halt["tx_hash"] is not None and given != (halt["block_number"], halt["log_index"]):
-            place = f"{halt['block_number']}:{halt['log_index']}"
+        if said.code != halt.code:
+            raise HaltDiffers(f"The walk stands still with {halt.code}, not {said.code}.")
+        if said.action not in WAYS_OUT.get(halt.code, ()):
+            ways = ", ".join(WAYS_OUT.get(halt.code, ())) or "none: it goes on once the cause is mended"
+            raise InvalidInput(errors={"action": [f"Not a way out of {halt.code}. Those are: {ways}."]})
+        if halt.tx_hash is not None and (said.block_number, said.log_index) != (halt.block_number, halt.log_index):
+            place = f"{halt.block_number}:{halt.log_index}"
             raise HaltDiffers(f"The walk stands still at {place}; name it as block_number and log_index.")
-        if action == "rename_effect" and body["effect"] != halt["effect"]:
-            raise HaltDiffers(f"The effect refused is {halt['effect']}.")
-    missing = [name for name in ACTIONS[action].needs if body[name] is None]
+        if said.action == "rename_effect" and said.effect != halt.effect:
+            raise HaltDiffers(f"The effect refused is {halt.effect}.")
+    missing = [name for name in ACTIONS[said.action].needs if getattr(said, name) is None]
     if missing:
-        raise InvalidInput(errors={name: [f"Missing; {action} needs it."] for name in missing})
+        raise InvalidInput(errors={name: [f"Missing; {said.action} needs it."] for name in missing})
 
 
 def _make_ready(session: Session, row: Resolution) -> None:
@@ -290,36 +296,39 @@ def _make_ready(session: Session, row: Resolution) -> None:
     session.flush()
 
 
-def _canonical(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: None if value is None else str(value) for name, value in body.items() if name != "message_id"}
+def _canonical(said: NewRelease, **more: str) -> dict[str, str | None]:
+    """What makes a replay recognisable: every field of the body as text, and what the path or the settings add. Rows
+    hold it, so it stays as it is."""
+    fields = {**vars(said), **more}
+    return {name: None if value is None else str(value) for name, value in fields.items() if name != "message_id"}
 
 
-def _replay_of(row: Resolution, canonical: dict[str, Any]) -> dict[str, Any]:
+def _replay_of(row: Resolution, canonical: Mapping[str, str | None]) -> ShownResolution:
     fields = differing_fields(canonical, row.body)
     if fields:
         raise_reused(fields)
-    return _render(row)
+    return _shown(row)
 
 
-def _render(row: Resolution) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "message_id": row.message_id,
-        "pool_id": row.pool_id,
-        "action": row.action,
-        "halt": row.halt,
-        "block_number": row.block_number,
-        "log_index": row.log_index,
-        "batch_id": row.batch_id,
-        "account": row.account,
-        "effect": row.effect,
-        "gas_cost_wei": None if row.gas_cost_wei is None else str(row.gas_cost_wei),
-        "by": row.by,
-        "why": row.why,
-        "evidence": row.evidence,
-        "status": row.status,
-        "decided_by": row.decided_by,
-        "created_at": format_time(row.created_at),
-        "decided_at": format_time(row.decided_at),
-        "applied_at": format_time(row.applied_at),
-    }
+def _shown(row: Resolution) -> ShownResolution:
+    return ShownResolution(
+        id=row.id,
+        message_id=row.message_id,
+        pool_id=row.pool_id,
+        action=row.action,
+        halt=None if row.halt is None else halt_facts(row.halt),
+        block_number=row.block_number,
+        log_index=row.log_index,
+        batch_id=row.batch_id,
+        account=row.account,
+        effect=row.effect,
+        gas_cost_wei=row.gas_cost_wei,
+        by=row.by,
+        why=row.why,
+        evidence=row.evidence,
+        status=ResolutionStatus(row.status),
+        decided_by=row.decided_by,
+        created_at=row.created_at,
+        decided_at=row.decided_at,
+        applied_at=row.applied_at,
+    )

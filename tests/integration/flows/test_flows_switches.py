@@ -5,9 +5,10 @@ from datetime import datetime
 
 import pytest
 
+from apps.clients.shapes.walk import MetricsQuery
+from apps.common.shapes import dump
 from apps.common.wei import ETHER
 from tests.support.flows import Flows
-from tests.support.protocols import POOL
 from tests.support.raw import raw
 
 
@@ -152,7 +153,7 @@ def test_metrics__each_walk__a_snapshot_with_its_delta_and_reward(flows: Flows) 
     gained = desk.steth(desk.operator) - held
     desk.oracle.stranger_submit(7 * ETHER)
     flows.reconcile()
-    last, before = flows.reads.protocol_metrics(POOL, limit=2, after=None)["items"]
+    last, before = dump(flows.reads.protocol_metrics(MetricsQuery(limit=2)))["items"]
     ether, shares = desk.lido.getTotalPooledEther().call(), desk.lido.getTotalShares().call()
     assert (last["total_pooled_ether_wei"], last["total_shares"]) == (str(ether), str(shares))
     assert last["share_rate"] == str(ether * 10**27 // shares)

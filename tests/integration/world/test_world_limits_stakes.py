@@ -9,9 +9,11 @@ from sqlalchemy import select
 
 from apps.clients.base import CallRefused
 from apps.clients.protocols import ProtocolsClient
+from apps.clients.shapes.pool import BatchesQuery, QuoteQuery
 from apps.clients.shapes.relayer import Limits
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput
+from apps.common.shapes import dump
 from apps.common.wei import ETHER
 from apps.devnet.deployment import set_balance
 from apps.pool.flows import batching
@@ -79,7 +81,7 @@ def test_stake__above_the_limit_for_good__cancel_gives_it_back(flows: Flows) -> 
     asked = queue(flows, ann=80)
     flows.desk.oracle.set_stake_limit(50 * ETHER, 100)
     turn(flows, 2)
-    assert flows.service.cancel(asked["ann"]["id"])["status"] == "cancelled"
+    assert flows.service.cancel(asked["ann"]["id"]).status == "cancelled"
     assert flows.balance("ann")["available_wei"] == str(80 * ETHER)
 
 
@@ -88,7 +90,7 @@ def test_stakes__together_above_the_relayers_cap__several_batches_and_all_comple
     asked = queue(flows, ann=20, bob=20, cat=10, dan=25)
     flows.settle()
     assert set(standing(flows, asked).values()) == {"completed"}
-    batches = flows.reads.batches(limit=50, after=None)["items"]
+    batches = dump(flows.reads.batches(BatchesQuery()))["items"]
     assert {batch["status"] for batch in batches} == {"completed"}
     assert max(int(batch["amount_wei"]) for batch in batches) <= 30 * ETHER
     assert flows.drifts() == {}
@@ -103,7 +105,7 @@ def test_stake__alone_above_the_relayers_cap__refused_at_post_with_the_remedy(fl
     assert "split" in text
     assert str(30 * ETHER) in text
     assert flows.balance("ann")["available_wei"] == str(40 * ETHER)
-    quote = flows.reads.quote("stake", 31 * ETHER)
+    quote = dump(flows.reads.quote(QuoteQuery(kind="stake", amount_wei=31 * ETHER)))
     assert (quote["maximum_wei"], quote["reason"]["code"]) == (str(30 * ETHER), "stake_above_cap")
 
 

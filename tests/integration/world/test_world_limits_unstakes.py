@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from apps.clients.shapes.pool import QuoteQuery
 from apps.clients.shapes.protocols import UnsignedTransaction, WithdrawalItem
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput
@@ -60,7 +61,7 @@ def test_unstake__more_than_one_request_holds__refused_with_the_remedy_and_max_t
         flows.ask("unstake", "whale", "max")
     assert str(MOST) in str(too_large.value.detail)
     assert flows.balance("whale")["staked_wei"] == str(MOST + ETHER)
-    assert flows.reads.quote("unstake", MOST + 1)["maximum_wei"] == str(MOST)
+    assert flows.reads.quote(QuoteQuery(kind="unstake", amount_wei=MOST + 1)).maximum_wei == MOST
     most = flows.ask("unstake", "whale", MOST)  # a hundred withdrawals are asked for at once
     other = flows.ask("unstake", "ann", ETHER)
     assert len(until(flows, most, "waiting", 40)["withdrawals"]) == 100

@@ -5,11 +5,15 @@ from typing import Any
 import pytest
 
 from apps.clients.base import CallRefused
+from apps.clients.shapes.common import PoolQuery
+from apps.common.shapes import dump
 from apps.common.wei import ETHER
 from apps.protocols.history import SEEN_BEFORE_BELIEVED
 from tests.integration.world.test_world_ways_out import goes_on, say
 from tests.support.flows import Flows
 from tests.support.protocols import POOL
+
+HERE = PoolQuery(pool_id=POOL)
 
 
 def booked_and_reorganized(flows: Flows, *, later: int) -> tuple[dict[str, Any], int]:
@@ -20,7 +24,7 @@ def booked_and_reorganized(flows: Flows, *, later: int) -> tuple[dict[str, Any],
     asked = flows.stake("ann", 10 * ETHER)
     (sent,) = [item for item in asked["transactions"] if item["purpose"] == "submit"]
     raw = desk.rpc("eth_getRawTransactionByHash", sent["tx_hash"])
-    walked = int(flows.reads.walk(POOL)["block_number"])
+    walked = flows.reads.walk(HERE).block_number
     desk.rpc("evm_revert", snapshot)
     desk.oracle.fund(desk.operator, 10 * ETHER)  # the deposit, mined again too
     for _ in range(later):
@@ -36,10 +40,10 @@ def halted(flows: Flows) -> dict[str, Any]:
     for _ in range(2 * SEEN_BEFORE_BELIEVED):
         flows.desk.oracle.mine()
         flows.walking()
-        halt: dict[str, Any] | None = flows.reads.walk(POOL)["halt"]
+        halt: dict[str, Any] | None = dump(flows.reads.walk(HERE))["halt"]
         if halt is not None:
             return halt
-    raise AssertionError(flows.reads.walk(POOL))
+    raise AssertionError(flows.reads.walk(HERE))
 
 
 def rescan(flows: Flows, fork: int) -> dict[str, Any]:
@@ -73,13 +77,13 @@ def test_reorganized__what_was_booked_is_gone__is_not_put_anywhere(flows: Flows)
     desk.do(desk.lido.transfer(desk.operator, 3 * ETHER), desk.user)
     flows.stake("ann", ETHER)
     desk.rpc("evm_revert", snapshot)
-    while desk.head() <= int(flows.reads.walk(POOL)["block_number"]):
+    while desk.head() <= flows.reads.walk(HERE).block_number:
         desk.oracle.mine()
     halt = halted(flows)
     rescan(flows, fork)
     say(flows, "repin_block", halt)
     flows.walking()
-    walk = flows.reads.walk(POOL)
+    walk = dump(flows.reads.walk(HERE))
     assert (walk["status"], walk["halt"]["code"]) == ("halted", "chain_reorganized")
     assert "shares" in walk["halt"]["detail"]
     with pytest.raises(CallRefused):

@@ -10,9 +10,12 @@ from web3 import Web3
 from apps.clients.base import CallRefused
 from apps.clients.ledger import movement
 from apps.clients.rewards import stake_delta
+from apps.clients.shapes.common import PoolQuery
+from apps.clients.shapes.walk import NewRelease, NewResolution, ResolutionsQuery
 from apps.common.database import make_engine, transaction
 from apps.common.errors import ServiceError
 from apps.common.settings import normalise_database_url
+from apps.common.shapes import dump
 from apps.common.wei import ETHER
 from apps.flow.lease import acquire
 from apps.flow.outcome import Park
@@ -29,6 +32,8 @@ from tests.support.lido import ZERO
 from tests.support.protocols import POOL
 from tests.support.raw import raw
 
+HERE = PoolQuery(pool_id=POOL)
+
 BEACON_SLOT, SHARES_SLOT = 6, 7  # of the desk's Lido
 FOUR_EYES = pytest.mark.parametrize("flows_settings", [{"ops_four_eyes": True}], indirect=True)
 
@@ -37,8 +42,8 @@ def halt_of(flows: Flows) -> dict[str, Any]:
     """Walk until it halts; returns what GET /v1/walk says of it."""
     flows.desk.oracle.mine()
     flows.walking()
-    halt: dict[str, Any] | None = flows.reads.walk(POOL)["halt"]
-    assert halt is not None, flows.reads.walk(POOL)
+    halt: dict[str, Any] | None = dump(flows.reads.walk(HERE))["halt"]
+    assert halt is not None, flows.reads.walk(HERE)
     assert flows.walk().status == "halted"
     return halt
 
@@ -46,7 +51,19 @@ def halt_of(flows: Flows) -> dict[str, Any]:
 def say(flows: Flows, action: str, halt: dict[str, Any] | None, **fields: Any) -> dict[str, Any]:
     """What ops post about a halt."""
     flows.made += 1
-    return flows.service.resolutions.resolve_walk(f"ops:{flows.made}", POOL, body(action, halt, **fields))[0]
+    return dump(
+        flows.service.resolutions.resolve_walk(resolution(f"ops:{flows.made}", body(action, halt, **fields)))[0]
+    )
+
+
+def resolution(message_id: str, fields: dict[str, Any]) -> NewResolution:
+    return NewResolution(message_id=message_id, pool_id=POOL, **fields)
+
+
+def release(flows: Flows, message_id: str, batch_id: str, why: str) -> dict[str, Any]:
+    """What ops say of a parked batch that did nothing."""
+    given = NewRelease(message_id=message_id, by="olga", why=why)
+    return dump(flows.service.resolutions.release_batch(batch_id, given)[0])
 
 
 def body(action: str, halt: dict[str, Any] | None, **fields: Any) -> dict[str, Any]:
@@ -77,8 +94,8 @@ def goes_on(flows: Flows) -> None:
     """The walk goes to the head, and nothing is decided and not done."""
     flows.desk.oracle.mine()
     flows.walking()
-    assert (flows.walk().status, flows.reads.walk(POOL)["halt"]) == ("walking", None), flows.walk().reason
-    statuses = {item["status"] for item in flows.service.resolutions.list(limit=50, after=None)["items"]}
+    assert (flows.walk().status, dump(flows.reads.walk(HERE))["halt"]) == ("walking", None), flows.walk().reason
+    statuses = {item["status"] for item in dump(flows.service.resolutions.list(ResolutionsQuery(limit=50)))["items"]}
     assert statuses <= {"applied", "rejected"}
 
 
@@ -124,7 +141,7 @@ def test_resolve__another_halt_or_another_way_or_too_little__is_refused_and_chan
     assert refused(flows, "book_loss", {**halt, "log_index": halt["log_index"] + 1}, account="@fees") == "halt_differs"
     assert refused(flows, "adopt_as_company", halt) == "invalid_input"
     assert refused(flows, "book_loss", halt) == "invalid_input"  # to which account?
-    assert flows.service.resolutions.list(limit=50, after=None)["items"] == []
+    assert dump(flows.service.resolutions.list(ResolutionsQuery(limit=50)))["items"] == []
     flows.walking()
     assert flows.walk().status == "halted"
 
@@ -134,11 +151,11 @@ def test_resolve__posted_twice__is_one_resolution_and_another_body_is_refused(fl
     flows.by_hand(flows.desk.lido.transfer(flows.desk.user, ETHER))
     halt = halt_of(flows)
     given = body("book_loss", halt, account="@fees")
-    first, replayed = flows.service.resolutions.resolve_walk("ops:1", POOL, given)
-    again, replayed_again = flows.service.resolutions.resolve_walk("ops:1", POOL, given)
-    assert (replayed, replayed_again, first["id"]) == (False, True, again["id"])
+    first, replayed = flows.service.resolutions.resolve_walk(resolution("ops:1", given))
+    again, replayed_again = flows.service.resolutions.resolve_walk(resolution("ops:1", given))
+    assert (replayed, replayed_again, first.id) == (False, True, again.id)
     with pytest.raises(ServiceError) as refusal:
-        flows.service.resolutions.resolve_walk("ops:1", POOL, {**given, "account": "@losses"})
+        flows.service.resolutions.resolve_walk(resolution("ops:1", {**given, "account": "@losses"}))
     assert refusal.value.code == "message_id_reused"
     goes_on(flows)
 
@@ -155,7 +172,7 @@ def test_resolve__with_four_eyes__waits_for_a_second_person(flows: Flows) -> Non
     with pytest.raises(ServiceError) as refusal:
         flows.service.resolutions.approve(said["id"], "olga")
     assert refusal.value.code == "second_person_needed"
-    assert flows.service.resolutions.approve(said["id"], "paul")["decided_by"] == "paul"
+    assert flows.service.resolutions.approve(said["id"], "paul").decided_by == "paul"
     with pytest.raises(ServiceError) as refusal:
         flows.service.resolutions.approve(said["id"], "rosa")
     assert refusal.value.code == "already_decided"
@@ -169,7 +186,7 @@ def test_resolve__taken_back_before_the_walk_acts__changes_nothing(flows: Flows)
     flows.stake("ann", 10 * ETHER)
     flows.by_hand(flows.desk.lido.transfer(flows.desk.user, ETHER))
     said = say(flows, "book_loss", halt_of(flows), account="@fees")
-    assert (said["status"], flows.service.resolutions.reject(said["id"], "paul")["status"]) == ("approved", "rejected")
+    assert (said["status"], flows.service.resolutions.reject(said["id"], "paul").status) == ("approved", "rejected")
     flows.walking()
     assert flows.walk().status == "halted"
 
@@ -189,7 +206,7 @@ def test_resolve__taken_back_before_a_second_person__changes_nothing(flows: Flow
     flows.stake("ann", 10 * ETHER)
     flows.by_hand(flows.desk.lido.transfer(flows.desk.user, ETHER))
     said = say(flows, "book_loss", halt_of(flows), account="@losses")
-    assert flows.service.resolutions.reject(said["id"], "olga")["status"] == "rejected"
+    assert flows.service.resolutions.reject(said["id"], "olga").status == "rejected"
     flows.walking()
     assert flows.walk().status == "halted"
 
@@ -266,7 +283,7 @@ def test_submit_by_hand__adopted_as_the_parked_batchs__completes_its_requests(fl
         flows.service.retry(asked["id"])
     assert refusal.value.code == "not_retryable"
     with pytest.raises(ServiceError) as refusal:
-        flows.service.resolutions.release_batch("ops:r", batch.id, {"by": "olga", "why": "?", "evidence": None})
+        release(flows, "ops:r", batch.id, "?")
     assert refusal.value.code == "batch_has_effect"
     goes_on(flows)
     done = flows.request(asked)
@@ -314,7 +331,7 @@ def test_submit__of_another_amount_than_its_batchs__is_the_companys_and_the_requ
     say(flows, "adopt_as_company", halt)
     goes_on(flows)
     assert flows.request(asked)["status"] == "needs_attention"
-    flows.service.resolutions.release_batch("ops:1", batch.id, {"by": "olga", "why": "adopted", "evidence": None})
+    release(flows, "ops:1", batch.id, "adopted")
     advance(flows)
     flows.settle()
     assert flows.request(asked)["status"] == "completed"
@@ -573,14 +590,12 @@ def test_parked_batch__released__puts_its_requests_back_and_they_complete(flows:
     flows.batches()
     batch = park(flows)
     assert flows.request(asked)["status"] == "needs_attention"
-    said, _ = flows.service.resolutions.release_batch(
-        "ops:1", batch.id, {"by": "olga", "why": "nothing was sent", "evidence": None}
-    )
+    said = release(flows, "ops:1", batch.id, "nothing was sent")
     advance(flows)
     assert flows.request(asked)["status"] == "queued"
     flows.settle()
     assert flows.request(asked)["status"] == "completed"
-    found = flows.service.resolutions.list(limit=1, after=None)["items"][0]
+    found = dump(flows.service.resolutions.list(ResolutionsQuery(limit=1)))["items"][0]
     assert (found["id"], found["status"]) == (said["id"], "applied")
     assert flows.drifts() == {}
 
@@ -592,7 +607,7 @@ def test_parked_unstake_batch__released_after_it_left_the_index__comes_back_into
     flows.batches()  # has left the index
     batch = park(flows)
     assert flows.position("ann")["exiting_wei"] == "0"
-    flows.service.resolutions.release_batch("ops:1", batch.id, {"by": "olga", "why": "no effect", "evidence": None})
+    release(flows, "ops:1", batch.id, "no effect")
     advance(flows)
     assert flows.position("ann")["exiting_wei"] == str(4 * ETHER)
     assert flows.request(asked)["status"] == "queued"
@@ -609,7 +624,7 @@ def test_parked_batch__whose_transaction_may_still_be_mined__is_not_released(flo
     flows.batches()  # the relayer has it
     batch = park(flows)
     with pytest.raises(ServiceError) as refusal:
-        flows.service.resolutions.release_batch("ops:1", batch.id, {"by": "olga", "why": "?", "evidence": None})
+        release(flows, "ops:1", batch.id, "?")
     assert refusal.value.code == "batch_has_effect"
 
 
@@ -618,7 +633,7 @@ def test_batch__that_is_not_parked__is_not_released(flows: Flows) -> None:
     with transaction(flows.context.sessions) as session:
         batch = session.scalars(select(Batch)).one()
     with pytest.raises(ServiceError) as refusal:
-        flows.service.resolutions.release_batch("ops:1", batch.id, {"by": "olga", "why": "?", "evidence": None})
+        release(flows, "ops:1", batch.id, "?")
     assert refusal.value.code == "batch_not_matching"
 
 

@@ -14,8 +14,10 @@ from sqlalchemy import select, update
 
 from apps.clients.protocols import ProtocolsClient
 from apps.clients.relayer import RelayerClient
+from apps.clients.shapes.pool import NewStake
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput
+from apps.common.shapes import dump
 from apps.common.wei import ETHER
 from apps.devnet.deployment import set_balance
 from apps.flow.lease import acquire
@@ -25,6 +27,7 @@ from apps.pool.flows.batches import BatchFlow
 from apps.pool.flows.limits import MAX_UNSTAKE_WEI
 from apps.pool.models import Batch, Request
 from apps.pool.service import PoolService
+from apps.pool.states import RequestKind
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk, rolled_back, start_desk
 from tests.support.protocols import KEY, NOBODY, POOL
@@ -74,9 +77,9 @@ class Crowd:
         user, wei = self.user(), self.random.choice([LIMIT + 1, 2 * LIMIT, PER_TX + 1])
         raw(self.flows.ledger).post_movement(f"deposit:{user}", "deposit", POOL, user, wei)
         service = PoolService(replace(self.flows.context, protocols=NOBODY_PROTOCOLS, relayer=NOBODY_RELAYER))
-        body = {"user_id": user, "pool_id": POOL, "amount_wei": wei}
-        made = service.create("stake", f"stake:{user}", body)[0]
-        self.impossible[made["id"]] = "stake_above_limit"
+        body = NewStake(user_id=user, pool_id=POOL, amount_wei=wei)
+        made = service.create(RequestKind.STAKE, f"stake:{user}", body)[0]
+        self.impossible[made.id] = "stake_above_limit"
 
     def stake_refused(self) -> None:
         user = self.user()
@@ -146,7 +149,7 @@ def live(flows: Flows, seed: int) -> None:
             break
     assert crowd.waiting() == [], f"seed {seed}"
     for request_id, code in crowd.impossible.items():
-        found = flows.reads.request(request_id)
+        found = dump(flows.reads.request(request_id))
         assert (found["status"], found["reason"]["code"]) in {
             ("queued", code),
             ("needs_attention", code),

@@ -1,0 +1,68 @@
+"""The kinds and statuses that the pool's answers name, each with its meaning. What may follow what, and what is an end, is
+said by `apps.pool.states`."""
+
+from apps.common.states import Status
+
+
+class RequestKind(Status):
+    """What a user asks for."""
+
+    STAKE = "stake", "The user's ETH becomes stETH of the operator, in one submit with others'."
+    UNSTAKE = "unstake", "The user's stETH goes to Lido's withdrawal queue, and comes back as ETH."
+    REWARD_CLAIM = "reward_claim", "The user's settled rewards become principal of their stake."
+
+
+class RequestStatus(Status):
+    """How a request stands."""
+
+    RESERVING = "reserving", "The ledger is asked to set the amount aside."
+    QUEUED = "queued", "Set aside; waits for its batch. The only status in which the user may cancel."
+    BATCHED = "batched", "Part of a batch that is being prepared."
+    SUBMITTING = "submitting", "The batch's submit is built and on its way to the relayer."
+    CONFIRMING = "confirming", "The relayer has the submit; the walk has not met it yet."
+    REQUESTING = "requesting", "Out of the reward index; the withdrawal is being requested from Lido."
+    WAITING = "waiting", "Lido holds the withdrawal; it pays in its own order."
+    CLAIMING = "claiming", "Lido has paid; the claim that brings the ETH to custody is on its way."
+    SETTLING = "settling", "The reward index is asked what the user has earned."
+    COMPLETED = "completed", "Done, and in the books."
+    REJECTED = "rejected", "Refused by ledger or index; nothing was moved."
+    CANCELLED = "cancelled", "Taken back by the user; all of it was moved back."
+    FAILED = "failed", "It could not be done; all of it was moved back."
+    NEEDS_ATTENTION = "needs_attention", "It cannot heal by itself: ops decide."
+
+
+class BatchKind(Status):
+    """What a batch does on chain."""
+
+    STAKE = "stake", "Stakes that share one submit."
+    UNSTAKE = "unstake", "Unstakes that share one request to Lido's queue."
+    CLAIM = "claim", "Withdrawal NFTs that are claimed together."
+
+
+class BatchStatus(Status):
+    """How a batch stands."""
+
+    BATCHED = "batched", "Opened; funds, the index or the claim are being prepared."
+    SUBMITTING = "submitting", "The submit is built and stored."
+    CONFIRMING = "confirming", "The relayer has the submit; the walk has not met it yet."
+    REQUESTING = "requesting", "Out of the reward index; the withdrawal is being requested."
+    CLAIMING = "claiming", "The claim is built; the walk has not met its logs yet."
+    COMPLETED = "completed", "The walk has booked what it did on chain."
+    FAILED = "failed", "It did nothing on chain; its requests went back to where they waited, or ended."
+    NEEDS_ATTENTION = "needs_attention", "It cannot heal by itself: ops decide."
+
+
+class WalkStatus(Status):
+    """Whether the walk goes on."""
+
+    WALKING = "walking", "Books what the chain holds, in its order, up to the money horizon."
+    HALTED = "halted", "Cannot go on without ops or without a cause being mended; see its halt."
+
+
+class ResolutionStatus(Status):
+    """How far a decision of ops about a halt or a parked batch has come."""
+
+    PROPOSED = "proposed", "One person has said it; a second one is asked for."
+    APPROVED = "approved", "Decided; the walk or the batch has not acted on it yet."
+    REJECTED = "rejected", "Taken back before anything was done about it."
+    APPLIED = "applied", "The walk or the batch has acted on it."

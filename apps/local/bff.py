@@ -13,11 +13,12 @@ from apps.clients.shapes.relayer import NewTransaction, Transaction, Transaction
 from apps.ethereum.constants import TRANSFER_GAS
 from apps.local.errors import LocalError
 from apps.local.stack import Stack
-from apps.pool.states import UNDER_WAY
+from apps.pool.states import REQUEST_TERMINAL, UNDER_WAY, RequestStatus
 
 T = TypeVar("T")
 
-TERMINAL = frozenset({"completed", "rejected", "cancelled", "failed", "needs_attention"})
+# From here a request goes nowhere by itself: it has ended, or ops must decide.
+ENDED_OR_PARKED = REQUEST_TERMINAL | {RequestStatus.NEEDS_ATTENTION}
 PAUSE_SEC = 0.1
 
 
@@ -69,7 +70,7 @@ class Bff:
         ledger.post_movement(f"{message_id}:paid", "payout_paid", self.pool_id, None, amount_wei, sent.tx_hash)
         return sent
 
-    def finish(self, requests: Sequence[dict[str, Any]], status: str = "completed") -> list[dict[str, Any]]:
+    def finish(self, requests: Sequence[dict[str, Any]], status: str = RequestStatus.COMPLETED) -> list[dict[str, Any]]:
         """Wait until each request has the status; raises `NotInTime` at once when one ends in another."""
         wanted = [str(request["id"]) for request in requests]
 
@@ -78,7 +79,7 @@ class Bff:
 
         def ended(found: list[dict[str, Any]]) -> bool:
             for item in found:
-                if item["status"] in TERMINAL and item["status"] != status:
+                if item["status"] in ENDED_OR_PARKED and item["status"] != status:
                     raise NotInTime(f"{item['kind']} {item['id']} to be {status}", (item["status"], item["reason"]))
             return all(item["status"] == status for item in found)
 

@@ -18,6 +18,7 @@ from apps.local import tools
 from apps.local.errors import LocalError
 from apps.local.postgres import installed_binaries
 from apps.local.stack import Stack
+from apps.pool.states import BatchStatus, ResolutionStatus, WalkStatus
 
 MIN_DISK_BYTES = 500_000_000
 MIN_GAS_WEI = 10**16
@@ -137,14 +138,14 @@ def _walk(stack: Stack) -> Iterator[Finding]:
         what = f"the walk is at block {walk['block_number']}, {walk['status']}"
         ways = [way["action"] for way in (walk["halt"] or {}).get("ways_out", [])]
         remedy = f"{why} Ways out (POST /v1/walk/resolve): {', '.join(ways) or 'mend the cause; see docs/errors.md'}."
-        yield Finding(what, walk["status"] != "halted", remedy)
-    for batch in pool.batches(status="needs_attention")["items"]:
+        yield Finding(what, walk["status"] != WalkStatus.HALTED, remedy)
+    for batch in pool.batches(status=BatchStatus.NEEDS_ATTENTION)["items"]:
         detail = (batch["reason"] or {}).get("detail", "")
         yield Finding(
             f"{batch['kind']} batch {batch['id']} is parked",
             ok=False,
             remedy=f"{detail} Mend the cause and retry one of its requests, or POST /v1/batches/{batch['id']}/release.",
         )
-    for said in pool.get("/v1/walk/resolutions", status="proposed")["items"]:
+    for said in pool.get("/v1/walk/resolutions", status=ResolutionStatus.PROPOSED)["items"]:
         what = f"resolution {said['id']} ({said['action']}, by {said['by']}) waits for a second person"
         yield Finding(what, ok=False, remedy=f"POST /v1/walk/resolutions/{said['id']}/approve, or reject.")

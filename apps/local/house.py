@@ -13,19 +13,15 @@ from apps.local.programs import ROOT
 
 PRODUCTION = ("apps", "relayer", "tasks")
 UNTYPED = "dict[str, " + "Any]"
-UNTYPED_LIMIT = 189
+UNTYPED_LIMIT = 60
 REPEATED_LINES_LIMIT = 48
 LINES_LIMIT = 300
 # A flow is one story, told once and in one place.
 LINES_LIMITS = {"apps/pool/flows/": 450}
 # Larger than the limit, each for its reason.
 LARGER = {
-    "apps/clients/shapes/relayer.py": 360,
-    "apps/pool/walk/resolutions.py": 325,
-    "apps/pool/walk/booking.py": 303,
-    "apps/pool/walk/resolve.py": 301,
     # Tests: a world, or a table of cases, that would be harder to follow in two files.
-    "tests/integration/world/test_world_ways_out.py": 627,
+    "tests/integration/world/test_world_ways_out.py": 650,
     "tests/integration/world/test_world_nodes_complete.py": 381,
     "tests/integration/world/web/test_world_addresses.py": 305,
     "tests/integration/relayer/test_relayer_replacement.py": 360,

@@ -6,6 +6,7 @@ from typing import Any
 
 from apps.common.wei import ETHER, format_ether
 from apps.local.bff import Bff
+from apps.pool.states import RequestStatus
 
 USERS = ("alice", "bob", "carol", "dave")
 DEPOSITS = {"alice": 5 * ETHER, "bob": 3 * ETHER, "carol": 1500 * ETHER, "dave": 2 * ETHER}
@@ -158,7 +159,7 @@ class Life:
         pool = self.bff.clients.pool
         made = [pool.unstake(f"unstake:{self.user(name)}:1", self.user(name), wei) for name, wei in UNSTAKES.items()]
         self.disturb()
-        waiting = self.bff.finish(made, "waiting")
+        waiting = self.bff.finish(made, RequestStatus.WAITING)
         return [
             f"{item['user_id']}: withdrawal NFT {found['withdrawal_id']} of {found['amount_wei']} wei"
             for item in waiting
@@ -180,7 +181,7 @@ class Life:
     def _finalize_partly(self) -> list[str]:
         pool = self.bff.clients.pool
         made = [pool.unstake(f"unstake:{self.user(name)}:2", self.user(name), wei) for name, wei in PARTLY_PAID.items()]
-        first, second = self.bff.finish(made, "waiting")
+        first, second = self.bff.finish(made, RequestStatus.WAITING)
         report = self.bff.oracle.finalize_within(PARTLY_PAID["alice"])
         (paid,) = self.bff.finish([first])
         left = pool.request(second["id"])

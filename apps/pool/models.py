@@ -26,6 +26,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from apps.common.wei import SignedWeiColumn, WeiColumn
 from apps.flow.row import FlowMixin, LaneMixin, Reason, ScheduleFireMixin
 from apps.pool.base import JSON_OR_NULL, TIME, Base, FlowEvent
+from apps.pool.states import BATCH_TERMINAL, RequestStatus
 from apps.pool.walk.models import WHOLE_BLOCK, CompanyWithdrawal, ProtocolMetric, Resolution, RewardCut, Walk
 
 __all__ = [
@@ -51,6 +52,10 @@ __all__ = [
     "requests_of",
 ]
 
+# As SQL lists them, in a stated order: an index is compared by the text of its condition.
+_ENDS = ", ".join(f"'{status}'" for status in sorted(BATCH_TERMINAL))
+_QUEUED = f"status = '{RequestStatus.QUEUED}'"
+
 
 class Batch(FlowMixin, Base):
     """Requests that share one on-chain transaction (stake, unstake), or NFTs claimed together (claim).
@@ -64,7 +69,7 @@ class Batch(FlowMixin, Base):
     __tablename__ = "batches"
     __table_args__ = (
         Index("ix_batches_due", "next_run_at", postgresql_where=text("next_run_at IS NOT NULL")),
-        Index("ix_batches_open", "pool_id", "kind", postgresql_where=text("status NOT IN ('completed', 'failed')")),
+        Index("ix_batches_open", "pool_id", "kind", postgresql_where=text(f"status NOT IN ({_ENDS})")),
     )
 
     kind: Mapped[str] = mapped_column(Text)
@@ -92,7 +97,14 @@ class Request(FlowMixin, Base):
     __tablename__ = "requests"
     __table_args__ = (
         Index("ix_requests_due", "next_run_at", postgresql_where=text("next_run_at IS NOT NULL")),
-        Index("ix_requests_queue", "pool_id", "kind", "queued_at", "id", postgresql_where=text("status = 'queued'")),
+        Index(
+            "ix_requests_queue",
+            "pool_id",
+            "kind",
+            "queued_at",
+            "id",
+            postgresql_where=text(_QUEUED),
+        ),
         Index("ix_requests_user", "user_id", "id"),
         Index("ix_requests_batch", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
     )

@@ -22,8 +22,6 @@ from apps.pool.errors import (
     AlreadyDecided,
     BatchHasEffect,
     BatchNotMatching,
-    HaltDiffers,
-    NotHalted,
     SecondPersonNeeded,
 )
 from apps.pool.flows.unstake import elements_of
@@ -37,7 +35,8 @@ from apps.pool.states import (
     TransactionStatus,
 )
 from apps.pool.walk.booked import missed_item
-from apps.pool.walk.halts import ACTIONS, ALWAYS, WAYS_OUT, halt_facts
+from apps.pool.walk.halts import ALWAYS, halt_facts
+from apps.pool.walk.said import canonical_of, check_against, shown
 
 RELEASE_BATCH = "release_batch"
 BATCH_OF = {"submit": BatchKind.STAKE, "request": BatchKind.UNSTAKE}
@@ -55,7 +54,7 @@ class Resolutions:
         Raises `NotHalted`, `HaltDiffers`, `BatchNotMatching`, `InvalidInput`, `MessageIdReused`.
         """
         pool_id = said.pool_id or self.context.settings.pool_id
-        canonical = _canonical(said, pool_id=pool_id)
+        canonical = canonical_of(said, pool_id=pool_id)
         known = self._known(said.message_id, canonical)
         if known is not None:
             return known, True
@@ -63,7 +62,7 @@ class Resolutions:
             walk = session.get(Walk, pool_id)
             record = None if walk is None else walk.halt
         halt = None if record is None else halt_facts(record)
-        _check_against(halt, said)
+        check_against(halt, said)
         if said.action == "book_missed":
             missed_item(self.context, pool_id, said.block_number or 0, said.log_index or 0)
         if said.action == "adopt_as_batch" and halt is not None:
@@ -88,7 +87,7 @@ class Resolutions:
         Raises `BatchNotMatching` unless it is parked, and `BatchHasEffect` while one of its transactions took effect,
         may still, or was done by a transaction that is not the relayer's.
         """
-        canonical = _canonical(said, batch_id=batch_id, action=RELEASE_BATCH)
+        canonical = canonical_of(said, batch_id=batch_id, action=RELEASE_BATCH)
         known = self._known(said.message_id, canonical)
         if known is not None:
             return known, True
@@ -115,7 +114,7 @@ class Resolutions:
         if query.after is not None:
             wanted = wanted.where(Resolution.id < query.after)
         with transaction(self.context.sessions) as session:
-            rows = [_shown(row) for row in session.scalars(wanted)]
+            rows = [shown(row) for row in session.scalars(wanted)]
         return ResolutionPage(*cut(rows, query.limit, lambda item: item.id))
 
     def refuse_effects(self, batch: Batch, *, foreign: bool = False) -> None:
@@ -180,7 +179,7 @@ class Resolutions:
             if row is not None and decided:
                 _make_ready(session, row)
                 session.refresh(row)
-            shape = None if row is None else _shown(row)
+            shape = None if row is None else shown(row)
         if shape is None:
             return self._replay(said.message_id, canonical), True
         self._wake(shape)
@@ -203,7 +202,7 @@ class Resolutions:
             if status == ResolutionStatus.APPROVED:
                 _make_ready(session, row)
                 session.refresh(row)
-            shape = _shown(row)
+            shape = shown(row)
         self._wake(shape)
         return shape
 
@@ -254,26 +253,6 @@ class Resolutions:
             raise BatchNotMatching(f"The batch asks for {asked} wei, the transaction did {done}.")
 
 
-def _check_against(halt: HaltFacts | None, said: NewResolution) -> None:
-    """Raise unless what ops say is about this very halt, is one of its ways out, and says all that is needed."""
-    if said.action not in ALWAYS:
-        if halt is None:
-            raise NotHalted
-        if said.code != halt.code:
-            raise HaltDiffers(f"The walk stands still with {halt.code}, not {said.code}.")
-        if said.action not in WAYS_OUT.get(halt.code, ()):
-            ways = ", ".join(WAYS_OUT.get(halt.code, ())) or "none: it goes on once the cause is mended"
-            raise InvalidInput(errors={"action": [f"Not a way out of {halt.code}. Those are: {ways}."]})
-        if halt.tx_hash is not None and (said.block_number, said.log_index) != (halt.block_number, halt.log_index):
-            place = f"{halt.block_number}:{halt.log_index}"
-            raise HaltDiffers(f"The walk stands still at {place}; name it as block_number and log_index.")
-        if said.action == "rename_effect" and said.effect != halt.effect:
-            raise HaltDiffers(f"The effect refused is {halt.effect}.")
-    missing = [name for name in ACTIONS[said.action].needs if getattr(said, name) is None]
-    if missing:
-        raise InvalidInput(errors={name: [f"Missing; {said.action} needs it."] for name in missing})
-
-
 def _make_ready(session: Session, row: Resolution) -> None:
     """What an approved resolution changes at once: the batch whose transaction it was is known by it, or looks again."""
     if row.action == "adopt_as_batch":
@@ -296,39 +275,8 @@ def _make_ready(session: Session, row: Resolution) -> None:
     session.flush()
 
 
-def _canonical(said: NewRelease, **more: str) -> dict[str, str | None]:
-    """What makes a replay recognisable: every field of the body as text, and what the path or the settings add. Rows
-    hold it, so it stays as it is."""
-    fields = {**vars(said), **more}
-    return {name: None if value is None else str(value) for name, value in fields.items() if name != "message_id"}
-
-
 def _replay_of(row: Resolution, canonical: Mapping[str, str | None]) -> ShownResolution:
     fields = differing_fields(canonical, row.body)
     if fields:
         raise_reused(fields)
-    return _shown(row)
-
-
-def _shown(row: Resolution) -> ShownResolution:
-    return ShownResolution(
-        id=row.id,
-        message_id=row.message_id,
-        pool_id=row.pool_id,
-        action=row.action,
-        halt=None if row.halt is None else halt_facts(row.halt),
-        block_number=row.block_number,
-        log_index=row.log_index,
-        batch_id=row.batch_id,
-        account=row.account,
-        effect=row.effect,
-        gas_cost_wei=row.gas_cost_wei,
-        by=row.by,
-        why=row.why,
-        evidence=row.evidence,
-        status=ResolutionStatus(row.status),
-        decided_by=row.decided_by,
-        created_at=row.created_at,
-        decided_at=row.decided_at,
-        applied_at=row.applied_at,
-    )
+    return shown(row)

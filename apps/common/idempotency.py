@@ -9,16 +9,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from flask import Response
 from sqlalchemy import DateTime, Row, SmallInteger, Text, func, select, text, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from apps.common.database import Sessions, transaction
 from apps.common.errors import Conflict, InProgress, MessageIdReused, problem
+
+Model = TypeVar("Model", bound=DeclarativeBase)
 
 REPLAY_HEADER = "Idempotent-Replay"
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -127,6 +129,12 @@ def store_item_answers(session: Session, keys: type[DeclarativeBase], answers: S
         ),
         {"ids": [message_id for message_id, _ in answers], "bodies": [body for _, body in answers]},
     )
+
+
+def insert_once(session: Session, model: type[Model], **values: object) -> Model | None:
+    """Insert a row that carries its `message_id`; None where one with this id is there, whatever it says."""
+    statement = insert(model).values(**values).on_conflict_do_nothing(index_elements=["message_id"]).returning(model)
+    return session.scalars(statement).one_or_none()
 
 
 def differing_fields(given: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:

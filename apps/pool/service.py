@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from apps.clients.shapes import pool as shapes
@@ -12,7 +11,7 @@ from apps.clients.shapes.common import PoolQuery
 from apps.clients.shapes.walk import Walk as ShownWalk
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput, NotFound
-from apps.common.idempotency import differing_fields, raise_reused
+from apps.common.idempotency import differing_fields, insert_once, raise_reused
 from apps.common.wire import new_id
 from apps.flow.lease import flow_event, held_from_the_start
 from apps.flow.runner import unpark
@@ -130,9 +129,10 @@ class PoolService:
 
     def _insert(self, message_id: str, canonical: dict[str, str], amount_wei: int | None) -> Request | None:
         kind = RequestKind(canonical["kind"])
-        statement = (
-            insert(Request)
-            .values(
+        with transaction(self.context.sessions) as session:
+            row = insert_once(
+                session,
+                Request,
                 id=new_id(),
                 message_id=message_id,
                 body=canonical,
@@ -143,11 +143,6 @@ class PoolService:
                 status=FIRST_STATUS[kind],
                 **held_from_the_start(self.context.settings.lease_sec),
             )
-            .on_conflict_do_nothing(index_elements=["message_id"])
-            .returning(Request)
-        )
-        with transaction(self.context.sessions) as session:
-            row = session.scalars(statement).one_or_none()
             if row is not None:
                 session.add(flow_event(row, "created", row.status, None))
                 record_events(session, [row.id])

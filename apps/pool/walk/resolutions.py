@@ -7,14 +7,13 @@ decided is booked in the same place, order and way as all else.
 from collections.abc import Mapping
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from apps.clients.shapes.walk import HaltFacts, NewRelease, NewResolution, ResolutionPage, ResolutionsQuery
 from apps.clients.shapes.walk import Resolution as ShownResolution
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput, NotFound
-from apps.common.idempotency import differing_fields, raise_reused
+from apps.common.idempotency import differing_fields, insert_once, raise_reused
 from apps.common.wire import cut, new_id
 from apps.pool import effects
 from apps.pool.context import PoolContext
@@ -157,9 +156,10 @@ class Resolutions:
         self, values: Mapping[str, object], said: NewRelease, canonical: Mapping[str, str | None]
     ) -> tuple[ShownResolution, bool]:
         decided = not self.context.settings.ops_four_eyes
-        statement = (
-            insert(Resolution)
-            .values(
+        with transaction(self.context.sessions) as session:
+            row = insert_once(
+                session,
+                Resolution,
                 id=new_id(),
                 message_id=said.message_id,
                 body=canonical,
@@ -171,11 +171,6 @@ class Resolutions:
                 decided_by=said.by if decided else None,
                 decided_at=func.clock_timestamp() if decided else None,
             )
-            .on_conflict_do_nothing(index_elements=["message_id"])
-            .returning(Resolution)
-        )
-        with transaction(self.context.sessions) as session:
-            row = session.scalars(statement).one_or_none()
             if row is not None and decided:
                 _make_ready(session, row)
                 session.refresh(row)

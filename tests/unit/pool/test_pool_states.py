@@ -5,7 +5,7 @@ from apps.clients.shapes.pool_states import BatchStatus, RequestStatus
 from apps.flow.runner import PARKED
 from apps.pool.states import NEXT_STEPS, REQUEST_TERMINAL, request_transitions
 from apps.pool.walk.halts import ACTIONS, WAYS_OUT, halt_facts, halt_shown
-from apps.pool.walk.resolutions import _canonical
+from apps.pool.walk.said import canonical_of
 
 HALT: dict[str, str | int | None] = {
     "code": "foreign_out", "detail": "3 shares left.", "block_number": 7, "log_index": 2, "tx_hash": "0xaa",
@@ -39,7 +39,7 @@ def test_canonical__of_a_resolution__is_every_field_as_text_but_the_message_id()
         message_id="m:1", by="olga", why="seen", action="book_loss", code="foreign_out", block_number=7, log_index=2,
         account="@fees", gas_cost_wei=5,
     )  # fmt: skip
-    assert _canonical(said, pool_id="eth_native") == {
+    assert canonical_of(said, pool_id="eth_native") == {
         "by": "olga", "why": "seen", "evidence": None, "pool_id": "eth_native", "action": "book_loss",
         "code": "foreign_out", "block_number": "7", "log_index": "2", "batch_id": None, "account": "@fees",
         "effect": None, "gas_cost_wei": "5",
@@ -48,6 +48,6 @@ def test_canonical__of_a_resolution__is_every_field_as_text_but_the_message_id()
 
 def test_canonical__of_a_release__is_what_was_said_the_batch_and_the_action() -> None:
     said = shapes.NewRelease(message_id="m:1", by="olga", why="seen")
-    assert _canonical(said, batch_id="b", action="release_batch") == {
+    assert canonical_of(said, batch_id="b", action="release_batch") == {
         "by": "olga", "why": "seen", "evidence": None, "batch_id": "b", "action": "release_batch",
     }  # fmt: skip

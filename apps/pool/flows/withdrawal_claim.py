@@ -9,7 +9,6 @@ again and again changes no status again and again.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import structlog
 from sqlalchemy import ColumnElement, func, or_, select, text, update
@@ -257,7 +256,7 @@ def _free(session: Session, batch: Batch, ids: Collection[int] | None, why: Reas
     if ids is not None:
         chosen.append(Withdrawal.withdrawal_id.in_(ids))
     pause = func.least(AGAIN_MOST_SEC, AGAIN_SEC * func.power(2, func.least(Withdrawal.claim_failures, 10)))
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "claim_batch_id": None,
         "claim_failures": Withdrawal.claim_failures + 1,
         "claim_after": func.now() + seconds(pause),

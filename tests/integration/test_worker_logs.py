@@ -87,6 +87,7 @@ def test_task__hinted_at_in_a_request__carries_its_id_to_the_next_service(
 
 
 def test_task__hinted_at_outside_a_request__has_a_request_id_of_its_own(worker: Worker) -> None:
+    structlog.contextvars.clear_contextvars()  # of requests that this process answered in other tests
     worker.hint("not an id\n")
     worker.hint()
     (first, _), (second, _) = worker.next_task(), worker.next_task()

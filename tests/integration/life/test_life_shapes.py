@@ -6,6 +6,7 @@ import pytest
 import requests
 
 from apps.clients.rewards import stake_delta
+from apps.clients.shapes.protocols import WithdrawalItem
 from apps.common.wei import ETHER
 from apps.local.bff import Bff
 from apps.local.stack import Stack
@@ -58,10 +59,10 @@ def test_ledger__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any]) ->
 
 def test_rewards__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any]) -> None:
     rewards, other = bff.clients.rewards, "shape_pool"
-    check({"applied": "I", "replayed": "I"}, rewards.stake_deltas(other, [stake_delta("shape:1", "ann", ETHER)]))
-    check(shapes.ACCRUAL, rewards.accrue("shape:2", other, -5, "share_rate"))
-    check(shapes.CLAIM, rewards.claim("shape:3", other, "ann"))
-    check(shapes.ACCRUAL, rewards.accrue("shape:4", "shape_pool_2", 7, "share_rate"))
+    check({"applied": "I", "replayed": "I"}, raw(rewards).stake_deltas(other, [stake_delta("shape:1", "ann", ETHER)]))
+    check(shapes.ACCRUAL, raw(rewards).accrue("shape:2", other, -5, "share_rate"))
+    check(shapes.CLAIM, raw(rewards).claim("shape:3", other, "ann"))
+    check(shapes.ACCRUAL, raw(rewards).accrue("shape:4", "shape_pool_2", 7, "share_rate"))
     rewards.stake_deltas("shape_pool_2", [stake_delta("shape:5", "ann", ETHER)])
     released = {"message_id": "shape:6", "pool_id": "shape_pool_2", "amount_wei": "7"}
     check(shapes.ACCRUAL, rewards.post("/v1/parked/release", released))
@@ -78,12 +79,11 @@ def test_protocols__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any])
     state = raw(protocols).state()
     check(shapes.LIDO_STATE, state)
     assert raw(protocols).state(state["block_number"])["block_hash"] == state["block_hash"]
-    check(shapes.UNSIGNED_TRANSACTION, protocols.build_submit(ETHER))
-    check(shapes.UNSIGNED_TRANSACTION, protocols.build_approve(ETHER))
-    items = [{"reference": "one", "amount_wei": str(ETHER)}]
-    built = raw(protocols).build_request_withdrawals(items)
+    check(shapes.UNSIGNED_TRANSACTION, raw(protocols).build_submit(ETHER))
+    check(shapes.UNSIGNED_TRANSACTION, raw(protocols).build_approve(ETHER))
+    built = raw(protocols).build_request_withdrawals([WithdrawalItem(reference="one", amount_wei=ETHER)])
     check(shapes.UNSIGNED_TRANSACTION, built)
-    assert built["elements"] == items
+    assert built["elements"] == [{"reference": "one", "amount_wei": str(ETHER)}]
     history = raw(protocols).history("0:-1")["items"]
     assert {item["kind"] for item in history} >= {"submit", "request", "claim", "rebase"}
     for item in history:
@@ -96,7 +96,7 @@ def test_protocols__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any])
     for sent in lived["stake"]["transactions"] + lived["unstake"]["transactions"]:
         check(shapes.RECEIPT, raw(protocols).receipt(sent["tx_hash"]))
     ids = [item["withdrawal_id"] for item in lived["unstake"]["withdrawals"]]
-    check([shapes.WITHDRAWAL_STATUS], protocols.withdrawal_status(ids))
+    check([shapes.WITHDRAWAL_STATUS], raw(protocols).withdrawal_status(ids))
     check({"items": [shapes.RECONCILIATION], "next": "text?"}, raw(protocols).reconciliations(limit=3))
     run = protocols.post("/v1/reconciliations", {"message_id": "shape:reconciliation"})
     check(shapes.RECONCILIATION, run)
@@ -130,7 +130,7 @@ def test_relayer__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any]) -
         check(shapes.RELAYER_TRANSACTION, found)
         assert found is not None
         assert (sent["status"], sent["tx_hash"]) == ("confirmed", found["tx_hash"])
-    check([shapes.SIGNER], relayer.signers())
+    check([shapes.SIGNER], raw(relayer).signers())
 
 
 @pytest.mark.parametrize(

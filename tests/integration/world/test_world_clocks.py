@@ -163,7 +163,7 @@ def test_sweep__database_clock_stepped_back_an_hour__what_waits_is_due_and_lease
         )
         session.execute(update(Request).where(Request.id == leased).values(lease_token="t", lease_until=ahead))
         session.execute(update(Request).where(Request.id == idle).values(next_run_at=None))  # something else wakes it
-        session.add(UserLane(pool_id="eth_native", user_id="ann", holder="x", held_until=ahead))
+        session.add(UserLane(scope="eth_native", name="ann", holder="x", held_until=ahead))
         session.add(ScheduleFire(schedule="sweep", fire_at=ahead, created_at=ahead))
     assert acquire(sessions, Request, 60) == []
     assert sweep.wake(house.context) == 1

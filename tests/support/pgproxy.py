@@ -34,6 +34,7 @@ class Proxy:
         self.url = urlunsplit(parts._replace(netloc=netloc, query="sslmode=disable&gssencmode=disable"))
         self.statements: list[str] = []
         self.decide: Callable[[str], Fate] = let_pass
+        self._lost: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -62,11 +63,12 @@ class Proxy:
                     self.statements.append(statement)
                     fate = self.decide(statement)
                 if fate is Fate.LOSE:
-                    _cut(client)
+                    self._lost.add(client)
                 if fate is not Fate.DROP:
                     server.sendall(message)
                 if fate is Fate.LOSE:
-                    # The server has its statement; it ends it, answers nobody, and only then sees the line closed.
+                    # The server ends its statement, its answer goes nowhere, and only then both see the line closed: a
+                    # client that was cut off earlier could send the statement again before the first one is done.
                     server.shutdown(socket.SHUT_WR)
                     return
                 if fate is Fate.DROP:
@@ -77,8 +79,9 @@ class Proxy:
     def _back(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := server.recv(65536):
-                with suppress(OSError):
-                    client.sendall(data)
+                if client not in self._lost:
+                    with suppress(OSError):
+                        client.sendall(data)
         _cut(client)
         _cut(server)
 

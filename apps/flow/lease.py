@@ -55,7 +55,7 @@ def acquire(
         return list(session.scalars(statement, execution_options={"synchronize_session": False}))
 
 
-def held_from_the_start(lease_sec: float) -> dict[str, Any]:
+def held_from_the_start(lease_sec: float) -> dict[str, Any]:  # values and SQL expressions, by column
     """Columns of a row that whoever inserts or changes it leases in the same transaction, to run its step at once."""
     return {
         "attempts": 1,

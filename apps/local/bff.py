@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from web3 import Web3
 
-from apps.clients.base import CallFailed
+from apps.clients.base import CallFailed, Json
 from apps.clients.shapes.ledger import Movement
 from apps.clients.shapes.reconciliation import Reconciliation
 from apps.clients.shapes.relayer import NewTransaction, Transaction, TransactionStatus
@@ -70,14 +70,14 @@ class Bff:
         ledger.post_movement(f"{message_id}:paid", "payout_paid", self.pool_id, None, amount_wei, sent.tx_hash)
         return sent
 
-    def finish(self, requests: Sequence[dict[str, Any]], status: str = RequestStatus.COMPLETED) -> list[dict[str, Any]]:
+    def finish(self, requests: Sequence[Json], status: str = RequestStatus.COMPLETED) -> list[Json]:
         """Wait until each request has the status; raises `NotInTime` at once when one ends in another."""
         wanted = [str(request["id"]) for request in requests]
 
-        def look() -> list[dict[str, Any]]:
+        def look() -> list[Json]:
             return [self.clients.pool.request(request_id) for request_id in wanted]
 
-        def ended(found: list[dict[str, Any]]) -> bool:
+        def ended(found: list[Json]) -> bool:
             for item in found:
                 if item["status"] in ENDED_OR_PARKED and item["status"] != status:
                     raise NotInTime(f"{item['kind']} {item['id']} to be {status}", (item["status"], item["reason"]))
@@ -85,7 +85,7 @@ class Bff:
 
         return self.wait(f"requests to be {status}", look, ended)
 
-    def walked_to(self, block_number: int) -> dict[str, Any]:
+    def walked_to(self, block_number: int) -> Json:
         """Wait until the books have followed the chain up to a block."""
         return self.wait(
             f"the walk to pass block {block_number}",
@@ -113,7 +113,7 @@ class Bff:
         )
         return found
 
-    def portfolio(self, user_id: str) -> dict[str, Any]:
+    def portfolio(self, user_id: str) -> Json:
         return self.clients.pool.portfolio(user_id)
 
     def eth_of(self, address: str) -> int:

@@ -22,6 +22,7 @@ def answers(rpc_url: str) -> bool:
         return False
 
 
+# A deployment is what its own file says, kept as JSON beside the chain.
 def is_deployed(rpc_url: str, deployment: dict[str, Any] | None) -> bool:
     """Whether the contracts that this home remembers are on this chain."""
     if deployment is None:

@@ -83,7 +83,7 @@ def _pages(stack: Stack) -> Iterator[Finding]:
         yield from _nodes(name, answer)
 
 
-def _nodes(service: str, page: dict[str, Any]) -> Iterator[Finding]:
+def _nodes(service: str, page: dict[str, Any]) -> Iterator[Finding]:  # a status page is free JSON
     """What the Ethereum nodes of a service cannot do; without block hashes nothing can be read."""
     value = page["checks"].get("chain", {}).get("value")
     for entry in value.get("nodes", []) if isinstance(value, dict) else []:

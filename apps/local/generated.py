@@ -71,7 +71,7 @@ def errors_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def bases() -> dict[str, Any]:
+def bases() -> dict[str, Any]:  # declarative bases have no type in common
     """Each service's declarative base. By name: only migrations and the relayer itself import the relayer."""
     modules = {name: "relayer.store.models" if name == "relayer" else f"apps.{name}.models" for name in SERVICES}
     return {name: importlib.import_module(module).Base for name, module in modules.items()}

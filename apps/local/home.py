@@ -30,7 +30,7 @@ class State:
     ports: dict[str, int] = field(default_factory=dict)
     external: dict[str, str] = field(default_factory=dict)
     pool_id: str = "eth_native"
-    deployment: dict[str, Any] | None = None
+    deployment: dict[str, Any] | None = None  # as it was written beside the chain
     gas_float_wei: int = 0
 
     def adopt_environment(self) -> None:

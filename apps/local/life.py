@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
+from apps.clients.base import Json
 from apps.common.wei import ETHER, format_ether
 from apps.local.bff import Bff
 from apps.pool.states import RequestStatus
@@ -223,5 +223,5 @@ class Life:
         return {user: int(self.bff.portfolio(user)["balance"]["staked_wei"]) for user in self.users()}
 
     def _settled(self, user: str, staked_wei: int) -> bool:
-        position: dict[str, Any] = self.bff.portfolio(user)["position"]
+        position: Json = self.bff.portfolio(user)["position"]
         return int(position["staked_wei"]) == staked_wei

@@ -74,10 +74,10 @@ class Stack:
         state = self.home.load()
         return bool(state.ports) and Supervisor(self.home, state).running()
 
-    def processes(self) -> dict[str, dict[str, Any]]:
+    def processes(self) -> dict[str, dict[str, Any]]:  # as supervisor tells it
         return self._supervisor().processes()
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:  # printed as JSON
         """What a caller needs to use the stack; no private key. Raises `NotRunning`."""
         if not self.running():
             raise NotRunning

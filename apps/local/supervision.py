@@ -124,7 +124,7 @@ class Supervisor:
                 continue
         psutil.wait_procs(family[1:], timeout=10)
 
-    def processes(self) -> dict[str, dict[str, Any]]:
+    def processes(self) -> dict[str, dict[str, Any]]:  # as supervisor tells it
         """Per program: ``statename``, ``pid``, ``spawnerr``."""
         return {str(info["name"]): dict(info) for info in self._rpc().supervisor.getAllProcessInfo()}
 

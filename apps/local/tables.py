@@ -95,7 +95,7 @@ def cell(value: Any) -> str:
     return f"{text[: CELL_LENGTH // 2]}…{text[-CELL_LENGTH // 3 :]}"
 
 
-def _query(url: str, statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+def _query(url: str, statement: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
     connection = psycopg2.connect(url, connect_timeout=5)
     try:
         with connection.cursor() as cursor:

@@ -149,12 +149,11 @@ def test_reconcile__deposit_posted_after_the_block__no_drift(pair: Pair) -> None
     block = pair.desk.head()
     pair.desk.oracle.fund(pair.desk.custody, 2 * ETHER)
     pair.book("deposit", 2 * ETHER, "bob")
-    # The node's clock runs ahead of the books' here, so the deposit is put after the block by hand.
+    # The node's clock runs ahead of the books' here: the deposit is put after the block by hand, the gas float before it.
     tamper(
         pair.ledger_url,
         "ALTER TABLE movements DISABLE TRIGGER USER",
         "UPDATE movements SET created_at = created_at + interval '1 day' WHERE user_id = 'bob'",
-        # The gas float is a moment old; blocks here are a second apart.
         "UPDATE movements SET created_at = created_at - interval '1 day' WHERE user_id IS NULL",
     )
     run = pair.reconcile("r:1", block=block)

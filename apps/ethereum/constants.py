@@ -13,5 +13,5 @@ RAY = 10**27
 MIN_WITHDRAWAL_WEI = 100
 MAX_WITHDRAWAL_WEI = 1000 * 10**18
 
-# How many withdrawals one transaction requests or claims at most: our own bound, well below MAX_GAS.
+# How many withdrawals one transaction requests or claims at most: a bound of this project, well below MAX_GAS.
 MAX_ELEMENTS = 100

@@ -72,9 +72,10 @@ def several(shape: type[Any], most: int) -> Any:
     return given(ma.fields.List, cls_or_instance=nested, required=True, validate=ma.validate.Length(1, most))
 
 
-def described(text: str, **more: Any) -> Any:
-    """A dataclass field of an answer, with a description for OpenAPI, and `more` that OpenAPI knows, such as ``enum``."""
-    return dataclasses.field(metadata={"metadata": {"description": text, **more}})
+def described(text: str, *, default: Any = dataclasses.MISSING, **more: Any) -> Any:
+    """A dataclass field of an answer, with a description for OpenAPI, and `more` that OpenAPI knows, such as ``enum``. One
+    with a `default` may be missing, as in the answer of a service of an earlier release."""
+    return dataclasses.field(default=default, metadata={"metadata": {"description": text, **more}})
 
 
 def schema_of(shape: type[Any], base: type[ma.Schema] | None = None) -> type[ma.Schema]:

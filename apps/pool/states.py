@@ -1,9 +1,9 @@
 """What may follow each status of a request, a batch, the walk and what ops decide; what is an end; what happens next.
 
-The names and their meanings are in `apps.clients.shapes.pool_states`, as callers see them.Each set of
-statuses anywhere else derives from these tables. The pool's database holds the same tables in a trigger
-(`migrations/pool`), which refuses every other change, and any change of a row that has ended, to the tables' owner too:
-a request that was paid and is set back to `queued` would be paid a second time, with other users' money.
+The names and their meanings are in `apps.clients.shapes.pool_states`, as callers see them. Each set of statuses anywhere
+else derives from these tables. The pool's database holds the same tables in a trigger (`migrations/pool`), which refuses
+every other change, and any change of a row that has ended, to the tables' owner too: a request that was paid and is set
+back to `queued` would be paid a second time, with other users' money.
 """
 
 from collections.abc import Mapping

@@ -7,6 +7,7 @@ import pytest
 from apps.clients.base import CallFailed, Page, ServiceClient, pages
 from apps.clients.ledger import LedgerClient
 from apps.clients.shapes.common import Audit, AuditPage
+from apps.clients.shapes.relayer import Transaction
 
 AUDIT = {"id": "a", "ok": True, "differences": [], "created_at": "2026-01-31T12:00:00Z"}
 
@@ -24,6 +25,15 @@ class Answers(ServiceClient):
 
 def test_read__a_newer_service_says_more__is_read_all_the_same() -> None:
     assert Answers({**AUDIT, "news": 1}).read(Audit, "/v1/audits/a").ok is True
+
+
+def test_transaction__of_a_relayer_that_does_not_tell_what_passes__is_read_all_the_same() -> None:
+    named = dict.fromkeys(("purpose", "reason", "deadline", "nonce", "tx_hash", "block_number", "block_hash"))
+    told = {"message_id": "m", "status": "queued", "from": "0x1", "to": "0x2", "data": "0x", "value_wei": "1"}
+    counted = {"gas_limit": 1, "confirmations": 0, "observed_block": None, "gas_cost_wei": None, "revert": None}
+    times = dict.fromkeys(("created_at", "updated_at"), AUDIT["created_at"])
+    found = Answers({**named, **told, **counted, **times, "attempts": []}).read(Transaction, "/v1/transactions/m")
+    assert (found.value_wei, found.passing) == (1, None)
 
 
 @pytest.mark.parametrize(

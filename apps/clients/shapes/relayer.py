@@ -159,16 +159,15 @@ class Transaction:
     block_number: Whole | None
     block_hash: str | None
     confirmations: Whole
-    observed_block: Whole | None = field(
-        metadata={
-            "metadata": {"description": "While the transaction is not final, it was mined in no block up to this one."}
-        }
+    observed_block: Whole | None = described(
+        "While the transaction is not final, it was mined in no block up to this one."
     )
     gas_cost_wei: Wei | None
     revert: Revert | None
     passing: str | None = described(
         "Where it ended without effect for a reason that passes by itself, that reason's code: `stake_limit_exceeded`, "
-        "`staking_paused`, `queue_paused` or `protocol_stopped`. Else null."
+        "`staking_paused`, `queue_paused` or `protocol_stopped`. Else null.",
+        default=None,  # a relayer of the release before does not tell; its answers are read all the same
     )
     attempts: list[Attempt]
     created_at: Time

@@ -51,7 +51,6 @@ def _all(context: PoolContext, **query: str | int) -> list[Transaction]:
 
 
 def _nonce_of(item: Transaction) -> int:
-    assert (
-        item.nonce is not None
-    )  # it has paid for gas; left out in silence, that would be missing from the books for good
+    # It has paid for gas: left out in silence, that would be missing from the books for good.
+    assert item.nonce is not None
     return item.nonce

@@ -143,8 +143,11 @@ class Supervisor:
             with ThreadPoolExecutor(max_workers=max(1, len(group))) as pool:
                 list(pool.map(self.stop_program, group))
         self._rpc().supervisor.shutdown()
-        if process is not None:
-            psutil.wait_procs([process], timeout=60)
+        deadline = time.monotonic() + 60
+        # Asked something, it goes round its loop at once, and needs a few rounds to end; else each takes a second.
+        while process is not None and process.is_running() and time.monotonic() < deadline:
+            self.running()
+            time.sleep(0.02)
 
     def _configuration(self, programs: list[Program]) -> str:
         head = _CONFIGURATION.format(

@@ -9,8 +9,10 @@ import os
 import sys
 import traceback
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NoReturn
 
+from apps.local import chain_file
 from apps.local.home import Home
 from apps.local.postgres import unprivileged_account
 from apps.local.programs import ROOT, Programs
@@ -34,6 +36,8 @@ class Command:
         os.chdir(self.directory)
         if self.name == "postgres":
             _step_down()
+        if self.name == "anvil":
+            chain_file.trim(Path(self.argv[self.argv.index("--state") + 1]))
         os.execve(self.argv[0], self.argv, self.environment)
 
 

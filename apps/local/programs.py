@@ -1,6 +1,7 @@
 """The programs of the stack: what each runs, with which environment. A secret is in the environment of its users
 alone."""
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -18,8 +19,8 @@ WORKERS = ("pool-worker", "relayer-worker")
 CONTRACTS = "deploy-contracts"
 GAS_FLOAT = "post-gas-float"
 HOST = "127.0.0.1"
-# Ten minutes of the desk's blocks: the walk reads the state at its cursor, and a stack on a busy machine lags.
-CHAIN_STATES_KEPT = 600
+# The walk reads the state at its cursor, and a stack on a busy machine lags.
+CHAIN_STATES_KEPT_SEC = 300
 # A desk's rhythm: a life takes seconds, not days. Production's defaults stand in celeryconfig.py and the settings.
 DESK = {
     "STAKE_BATCH_THRESHOLD_WEI": str(10**18),
@@ -156,15 +157,10 @@ class Programs:
         kept = ["--state", str(self.home.path / "anvil.json"), "--state-interval", "10", "--preserve-historical-states"]
         # Each state that is kept holds a hash of every block before it, and from Prague on a contract's copy of 8,191 of
         # them: an hour of states at a block a second was 1.7 GB of memory, files and cache.
-        kept += ["--prune-history", str(CHAIN_STATES_KEPT), "--hardfork", "cancun"]
-        return [
-            str(tools.anvil()),
-            *listen,
-            *kept,
-            "--block-time",
-            os.environ.get("STAKING_BLOCK_TIME", "1"),
-            "--silent",
-        ]
+        block_sec = os.environ.get("STAKING_BLOCK_TIME", "1")
+        states = math.ceil(CHAIN_STATES_KEPT_SEC / float(block_sec))
+        kept += ["--prune-history", str(states), "--hardfork", "cancun"]
+        return [str(tools.anvil()), *listen, *kept, "--block-time", block_sec, "--silent"]
 
     def _preparation(self) -> dict[str, str]:
         return {**_base_environment(), **_of_environment(_READ), "STAKING_HOME": str(self.home.path)}

@@ -1,21 +1,21 @@
 """The engine in another trade: the shop of `docs/flow.md`, run from that page."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import structlog
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Engine, event, func, select, text, update
 
 from apps.common.database import Sessions, make_engine, make_sessions, transaction
 from apps.common.errors import Unavailable
 from apps.common.settings import normalise_database_url
 from apps.flow.lanes import LaneBusy, lanes
 from apps.flow.lease import acquire
-from apps.flow.runner import MAX_ATTEMPTS, run, unpark
+from apps.flow.runner import MAX_ATTEMPTS, advance, run, unpark
 from apps.flow.schedule import fires
 from apps.flow.sweep import wake
 from tests.support.postgres import Server
@@ -35,11 +35,14 @@ class Bank:
         self.refuses = False
         self.fails: Exception | None = None
         self.kills = False
+        self.before: Callable[[str], None] = lambda order_id: None
+        self.refused: set[str] = set()
 
     def charge(self, name: str, customer: str, cents: int) -> bool:
         if self.fails is not None:
             raise self.fails
-        if self.refuses:
+        self.before(name.split(":")[1])
+        if self.refuses or name.split(":")[1] in self.refused:
             return False
         self.charged.setdefault(name, cents)
         if self.kills:
@@ -53,12 +56,15 @@ class Carrier:
     def __init__(self) -> None:
         self.sent: list[str] = []
         self.busy = False
+        self.kills_at: int | None = None
 
     def send(self, name: str, customer: str) -> str | None:
         if self.busy:
             return None
         if name not in self.sent:
             self.sent.append(name)
+        if self.kills_at == len(self.sent):
+            raise Killed
         return f"parcel-{self.sent.index(name)}"
 
 
@@ -68,20 +74,26 @@ class Shop:
     def __init__(self, page: Any, sessions: Sessions) -> None:
         self.page = page
         self.sessions = sessions
+        self.engine = cast(Engine, sessions.kw["bind"])
         self.bank, self.carrier = Bank(), Carrier()
         self.hints: list[tuple[str, str | None]] = []
         self.flow = page.OrderFlow(
             sessions, lambda task, row_id: self.hints.append((task, row_id)), self.bank, self.carrier
         )
 
-    def place(self, order_id: str = "o1") -> None:
+    def place(self, *order_ids: str) -> None:
         with transaction(self.sessions) as session:
-            session.add(
-                self.page.Order(id=order_id, status="placed", customer="ann", cents=500, next_run_at=func.now())
-            )
+            for order_id in order_ids or ("o1",):
+                session.add(
+                    self.page.Order(id=order_id, status="placed", customer="ann", cents=500, next_run_at=func.now())
+                )
+
+    def statuses(self) -> list[str]:
+        with transaction(self.sessions) as session:
+            return list(session.scalars(select(self.page.Order.status).order_by(self.page.Order.id)))
 
     def work(self, *, early: bool = False) -> int:
-        """What a worker's task does."""
+        """One step of the order."""
         rows = acquire(self.sessions, self.page.Order, 60, row_id="o1", early=early)
         for row in rows:
             run(self.flow, row)
@@ -114,7 +126,7 @@ def shop(postgres: Server) -> Iterator[Shop]:
 def test_order__nothing_goes_wrong__paid_and_shipped_once(shop: Shop) -> None:
     shop.place()
     assert shop.work() == 1
-    assert shop.hints == [("shop.orders.advance", "o1")]
+    assert shop.order().status == "paid"
     assert shop.work() == 1
     assert (shop.order().status, shop.order().parcel, shop.order().next_run_at) == ("shipped", "parcel-0", None)
     assert shop.work(early=True) == 0
@@ -228,10 +240,131 @@ def test_sweep_and_schedules__of_the_shop__work_on_its_own_tables(shop: Shop) ->
     hints: list[tuple[str, str | None]] = []
     flows = {shop.page.Order: "shop.orders.advance"}
     assert wake(shop.sessions, lambda task, row_id: hints.append((task, row_id)), flows) == 1
-    assert hints == [("shop.orders.advance", "o1")]
-    assert wake(shop.sessions, lambda task, row_id: hints.append((task, row_id)), flows) == 0, "it is under way"
+    assert wake(shop.sessions, lambda task, row_id: hints.append((task, row_id)), {}, flows) == 1
+    assert hints == [("shop.orders.advance", None), ("shop.orders.advance", "o1")]
+    acquire(shop.sessions, shop.page.Order, 60)
+    assert wake(shop.sessions, lambda task, row_id: hints.append((task, row_id)), flows) == 0, "a worker has it"
+    shop.lease_runs_out()
+    assert wake(shop.sessions, lambda task, row_id: hints.append((task, row_id)), flows) == 1, "that worker died"
     assert fires(shop.sessions, shop.page.Firing, "stock-taking", 3600.0)
     assert not fires(shop.sessions, shop.page.Firing, "stock-taking", 3600.0)
     one = shop.sessions, shop.page.CustomerLane, "shop", ["ann"], 60.0
     with lanes(*one), pytest.raises(LaneBusy), lanes(*one):
         pass
+
+
+MANY = [f"o{number:03}" for number in range(60)]
+
+
+def test_advance__many_orders__all_paid_and_shipped_by_one_message_and_three_commits(shop: Shop) -> None:
+    shop.place(*MANY)
+    commits: list[object] = []
+    event.listen(shop.engine, "commit", commits.append)
+    assert advance(shop.flow) == len(MANY)
+    assert len(commits) == 3, "the leases, the payments, the parcels"
+    assert set(shop.statuses()) == {"shipped"}
+    assert sorted(shop.carrier.sent) == [f"order:{order_id}:parcel" for order_id in MANY]
+    with transaction(shop.sessions) as session:
+        parcels = session.scalars(select(shop.page.Order.parcel)).all()
+        history = session.execute(
+            select(shop.page.OrderEvent.subject_id, func.array_agg(text("status ORDER BY id"))).group_by("subject_id")
+        ).all()
+    assert len(set(parcels)) == len(MANY), "each row has its own values"
+    assert {row[0]: row[1] for row in history} == {order_id: ["paid", "shipped"] for order_id in MANY}
+    assert shop.hints == [], "nothing was left for another message"
+
+
+def test_advance__as_many_due_as_one_message_takes__rings_for_the_next_worker_first(shop: Shop) -> None:
+    shop.place(*MANY[:3])
+    shop.flow.rows_per_message = 2
+    assert [advance(shop.flow), advance(shop.flow), advance(shop.flow)] == [2, 1, 0]
+    assert shop.hints == [("shop.orders.advance", None)]
+    assert set(shop.statuses()) == {"shipped"}
+
+
+def test_advance__worker_killed_in_the_second_step__the_first_is_durable_and_charged_once(shop: Shop) -> None:
+    shop.place(*MANY[:3])
+    shop.carrier.kills_at = 2
+    with pytest.raises(Killed):
+        advance(shop.flow)
+    assert shop.statuses() == ["paid", "paid", "paid"]
+    assert advance(shop.flow) == 0, "the dead worker's leases still stand"
+    shop.carrier.kills_at = None
+    shop.lease_runs_out()
+    assert advance(shop.flow) == 3
+    assert set(shop.statuses()) == {"shipped"}
+    assert len(shop.bank.charged) == 3
+    assert len(shop.carrier.sent) == 3
+
+
+def test_advance__one_order_cannot_be_written__that_one_comes_back_and_the_others_go_on(shop: Shop) -> None:
+    shop.place(*MANY[:3])
+    with transaction(shop.sessions) as session:
+        session.execute(text("ALTER TABLE orders ADD CHECK (id <> 'o001' OR status = 'placed')"))
+    advance(shop.flow)
+    assert shop.statuses() == ["shipped", "placed", "shipped"]
+    with transaction(shop.sessions) as session:
+        found = session.get_one(shop.page.Order, "o001")
+    assert (found.last_error, found.attempts, found.lease_token) == ("unforeseen IntegrityError", 1, None)
+
+
+def test_advance__one_lease_lost_among_many__its_result_is_discarded_and_the_others_are_written(shop: Shop) -> None:
+    shop.place(*MANY[:3])
+
+    def taken_over(order_id: str) -> None:
+        if order_id == "o001":
+            with transaction(shop.sessions) as session:
+                session.execute(update(shop.page.Order).where(shop.page.Order.id == order_id).values(lease_token="b"))
+
+    shop.bank.before = taken_over
+    with structlog.testing.capture_logs() as logs:
+        advance(shop.flow)
+    assert shop.statuses() == ["shipped", "placed", "shipped"]
+    assert [line["event"] for line in logs] == ["lease_lost"]
+    with transaction(shop.sessions) as session:
+        lost = select(shop.page.OrderEvent.type).where(shop.page.OrderEvent.subject_id == "o001")
+        assert session.scalars(lost).all() == ["lease_lost"]
+
+
+def test_advance__slow_steps__what_was_not_begun_is_given_back_unharmed(shop: Shop) -> None:
+    shop.place(*MANY[:3])
+    shop.flow.lease_sec = -1.0  # its share of the time is over at once
+    assert advance(shop.flow) == 3
+    assert shop.statuses() == ["paid", "placed", "placed"]
+    with transaction(shop.sessions) as session:
+        rows = session.execute(select(shop.page.Order.attempts, shop.page.Order.lease_token)).all()
+    assert set(rows) == {(0, None)}
+    assert ("shop.orders.advance", None) in shop.hints
+
+
+def test_advance__orders_of_a_later_release__are_left_to_its_workers(shop: Shop) -> None:
+    shop.place(*MANY[:2])
+    with transaction(shop.sessions) as session:
+        session.execute(update(shop.page.Order).where(shop.page.Order.id == "o001").values(flow_version=2))
+    hints: list[str] = []
+    assert advance(shop.flow) == 1
+    assert wake(shop.sessions, lambda task, _: hints.append(task), {shop.page.Order: "shop.orders.advance"}) == 0
+    assert shop.statuses() == ["shipped", "placed"]
+
+
+def test_advance__faults_waits_and_refusals_in_one_burst__each_row_gets_its_own(shop: Shop) -> None:
+    shop.place(*MANY[:3])
+    shop.carrier.busy = True
+
+    def misbehave(order_id: str) -> None:
+        if order_id == "o000":
+            raise RuntimeError("word of a secret")
+
+    shop.bank.before = misbehave
+    shop.bank.refused = {"o001"}
+    advance(shop.flow)
+    with transaction(shop.sessions) as session:
+        rows = session.scalars(select(shop.page.Order).order_by(shop.page.Order.id)).all()
+    found = [(row.status, row.attempts, row.last_error, (row.reason or {}).get("code")) for row in rows]
+    assert found == [
+        ("placed", 1, "unforeseen RuntimeError", None),
+        ("needs_attention", 0, None, "card_refused"),
+        ("paid", 0, None, "no_courier"),
+    ]
+    assert all(row.lease_token is None for row in rows)
+    assert [row.next_run_at is None for row in rows] == [False, True, False]

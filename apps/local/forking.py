@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 from supervisor import supervisord
@@ -102,6 +103,7 @@ def _begin(command: Command) -> None:
     os.environ.clear()
     os.environ.update(command.environment)
     time.tzset()
+    Path("/proc/self/comm").write_text(command.name)  # by which `top` and `pgrep` know it
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

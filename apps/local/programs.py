@@ -19,8 +19,9 @@ WORKERS = ("pool-worker", "relayer-worker")
 CONTRACTS = "deploy-contracts"
 GAS_FLOAT = "post-gas-float"
 HOST = "127.0.0.1"
-# The walk reads the state at its cursor, and a stack on a busy machine lags.
-CHAIN_STATES_KEPT_SEC = 300
+# The walk reads the state at its cursor, and a stack on a busy machine lags. Each state costs a hundred bytes a block that
+# the chain is long, in memory and in the file that anvil writes every ten seconds.
+CHAIN_STATES_KEPT_SEC = 120
 # A desk's rhythm: a life takes seconds, not days. Production's defaults stand in celeryconfig.py and the settings.
 DESK = {
     "STAKE_BATCH_THRESHOLD_WEI": str(10**18),
@@ -155,8 +156,7 @@ class Programs:
     def _anvil(self) -> list[str]:
         listen = ["--host", HOST, "--port", str(self.state.ports["anvil"]), "--chain-id", "31337"]
         kept = ["--state", str(self.home.path / "anvil.json"), "--state-interval", "10", "--preserve-historical-states"]
-        # Each state that is kept holds a hash of every block before it, and from Prague on a contract's copy of 8,191 of
-        # them: an hour of states at a block a second was 1.7 GB of memory, files and cache.
+        # From Prague on, each state would hold a contract's copy of 8,191 hashes besides.
         block_sec = os.environ.get("STAKING_BLOCK_TIME", "1")
         states = math.ceil(CHAIN_STATES_KEPT_SEC / float(block_sec))
         kept += ["--prune-history", str(states), "--hardfork", "cancun"]

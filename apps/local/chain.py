@@ -3,8 +3,9 @@
 import os
 from typing import Any
 
-from apps.devnet.deployment import Deployment, connect, deploy
-from apps.devnet.oracle import Oracle
+from web3 import Web3
+
+from apps.devnet.deployment import Deployment, connect, deploy, set_balance
 from apps.local.errors import LocalError
 from apps.local.home import State
 
@@ -20,7 +21,8 @@ def deploy_or_adopt(rpc_url: str, state: State, gas_float_wei: int) -> tuple[dic
     hand.
     """
     steth, queue = os.environ.get("LIDO_STETH_ADDRESS"), os.environ.get("LIDO_WITHDRAWAL_QUEUE_ADDRESS")
-    chain_id = connect(rpc_url).eth.chain_id
+    web3 = connect(rpc_url)
+    chain_id = web3.eth.chain_id
     if steth and queue:
         none = "0x" + "00" * 20
         return Deployment(chain_id, steth, queue, locator=none, owner=none, stranger=none).to_dict(), 0
@@ -30,7 +32,6 @@ def deploy_or_adopt(rpc_url: str, state: State, gas_float_wei: int) -> tuple[dic
             "Set LIDO_STETH_ADDRESS and LIDO_WITHDRAWAL_QUEUE_ADDRESS to the protocol's addresses there.",
         )
     deployment = deploy(rpc_url)
-    oracle = Oracle(rpc_url, deployment)
     for address in state.signers():
-        oracle.fund(address, gas_float_wei)
+        set_balance(web3, address, web3.eth.get_balance(Web3.to_checksum_address(address)) + gas_float_wei)
     return deployment.to_dict(), gas_float_wei

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from sqlalchemy import Engine
+
 from apps.clients.ledger import LedgerClient
 from apps.clients.protocols import ProtocolsClient
 from apps.clients.relayer import RelayerClient
@@ -13,8 +15,11 @@ from apps.pool.settings import PoolSettings
 
 @dataclass(frozen=True)
 class PoolContext:
+    """`writer` is in autocommit: what it runs is one statement and its own transaction."""
+
     settings: PoolSettings
     sessions: Sessions
+    writer: Engine
     ledger: LedgerClient
     rewards: RewardsClient
     protocols: ProtocolsClient
@@ -29,6 +34,7 @@ def make_context(settings: PoolSettings, publish: Publish) -> PoolContext:
     return PoolContext(
         settings=settings,
         sessions=make_sessions(make_engine(settings.database_url)),
+        writer=make_engine(settings.database_url, autocommit=True),
         ledger=LedgerClient(settings.ledger_url, key, timeout),
         rewards=RewardsClient(settings.rewards_url, key, timeout),
         protocols=ProtocolsClient(settings.protocols_url, key, timeout),

@@ -1,7 +1,7 @@
 """Tables of the pool database: requests, batches, and what their flows need; the walk's are in `apps.pool.walk.models`.
 
 A request, a batch and the walk are flows (`apps.flow`). Lock order everywhere: walk, then batches, then requests (by id),
-then withdrawals, then the feed counter last.
+then lanes of users, then withdrawals, then the feed counter last.
 """
 
 from datetime import datetime

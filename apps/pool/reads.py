@@ -20,7 +20,14 @@ from apps.common.wire import cut, integer_cursor
 from apps.pool.context import PoolContext
 from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, relayer_limits
 from apps.pool.models import WHOLE_BLOCK, Batch, ProtocolMetric, Request, RequestEvent, Walk
-from apps.pool.rendering import batch_transactions, render_requests, shown_batch, shown_event, shown_reason
+from apps.pool.rendering import (
+    batch_transactions,
+    render_requests,
+    shown_batch,
+    shown_event,
+    shown_reason,
+    shown_request,
+)
 from apps.pool.states import RequestKind, WalkStatus
 from apps.pool.walk.halts import halt_shown
 
@@ -152,6 +159,10 @@ class PoolReads:
     def render(self, session: Session, rows: list[Request]) -> list[shapes.Request]:
         """The `request` shape of rows, as they stand in this transaction."""
         return render_requests(session, rows, self.context.settings.stake_batch_max_wait_sec)
+
+    def shown(self, row: Request, timeline: list[shapes.TimelineEntry]) -> shapes.Request:
+        """The `request` shape of a row that has no withdrawals and no transactions yet."""
+        return shown_request(row, timeline, self.context.settings.stake_batch_max_wait_sec)
 
 
 def _quote_stake(amount_wei: int, state: LidoState, cap: Cap | None, batch_wait_sec: int) -> shapes.Quote:

@@ -61,11 +61,12 @@ def main() -> int:
             stack.stop(name)
         bare = places.enter_context(bare_services(server))
         scenarios = _scenarios(stack, bare)
+        database = psutil.Process(int((server.postgres.data / "postmaster.pid").read_text().split()[0]))
         for scenario in scenarios.values():
             scenario(1.0)  # connections, caches
         rounds: list[dict[str, Round]] = []
         for _ in range(ROUNDS):
-            rounds.append({name: _measured(stack, scenario) for name, scenario in scenarios.items()})
+            rounds.append({name: _measured(stack, database, scenario) for name, scenario in scenarios.items()})
     for name in scenarios:
         _tell(name, [found[name] for found in rounds])
     result = {
@@ -153,10 +154,10 @@ def _stake(message_id: str, user_id: str) -> bytes:
     return json.dumps({"message_id": message_id, "user_id": user_id, "amount_wei": str(10**9)}).encode()
 
 
-def _measured(stack: Stack, scenario: Callable[[float], Load]) -> Round:
-    before = _cpu(stack)
+def _measured(stack: Stack, database: psutil.Process, scenario: Callable[[float], Load]) -> Round:
+    before = _cpu(stack, database)
     load = scenario(SECONDS)
-    after = _cpu(stack)
+    after = _cpu(stack, database)
     if load.others:
         raise RuntimeError(f"answers of another status: {load.others}")
     return Round(
@@ -166,13 +167,11 @@ def _measured(stack: Stack, scenario: Callable[[float], Load]) -> Round:
     )
 
 
-def _cpu(stack: Stack) -> dict[str, float]:
+def _cpu(stack: Stack, database: psutil.Process) -> dict[str, float]:
     """CPU seconds so far of each service, and of PostgreSQL with all its sessions."""
     processes = stack.processes()
     used = {name: _used(psutil.Process(int(processes[name]["pid"]))) for name in PROGRAMS}
-    used["postgres"] = sum(
-        _used(process) for process in psutil.process_iter(["name"]) if process.info["name"] == "postgres"
-    )
+    used["postgres"] = sum(_used(process) for process in [database, *database.children()])
     return used
 
 

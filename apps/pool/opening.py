@@ -21,7 +21,7 @@ from apps.pool.models import Request
 from apps.pool.rendering import shown_reason
 from apps.pool.states import FIRST_STATUS, RequestKind, RequestStatus
 
-_OPEN = "SELECT * FROM open_request(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_OPEN = "SELECT * FROM open_request(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _CLOSE = "SELECT * FROM close_opening(%s, %s, %s, %s, %s, %s, %s)"
 _RELEASE = "DELETE FROM user_lanes WHERE pool_id = %s AND user_id = %s AND holder = %s"
 # What an outcome of a first step may write; anything else is written the general way.
@@ -57,12 +57,12 @@ def open_request(
         attempts=1,
         lease_token=new_id(),
     )
-    names = (row.kind, row.pool_id, row.user_id)
+    asked = (row.kind, row.pool_id, row.user_id, amount_wei)
     crashpoint("pool.opening")
     made = run_statement(
         writer,
         _OPEN,
-        (row.id, message_id, json.dumps(canonical), *names, amount_wei, status, row.lease_token, lease_sec),
+        (row.id, message_id, json.dumps(canonical), *asked, status, Request.current_version, row.lease_token, lease_sec),
     )
     crashpoint("pool.opened")
     assert made is not None  # the function answers with one row, always

@@ -7,7 +7,7 @@
 -- request under, it tells what it made then.
 CREATE FUNCTION open_request(
     new_id text, new_message_id text, new_body jsonb, new_kind text, new_pool_id text, new_user_id text,
-    new_amount_wei numeric, new_status text, new_token text, lease_sec float8,
+    new_amount_wei numeric, new_status text, new_version int, new_token text, lease_sec float8,
     OUT opened boolean, OUT has_lane boolean, OUT made_at timestamptz, OUT told_at timestamptz
 ) LANGUAGE plpgsql VOLATILE AS
 $$
@@ -16,10 +16,11 @@ DECLARE
     place bigint;
 BEGIN
     INSERT INTO requests AS r (
-        id, message_id, body, kind, pool_id, user_id, amount_wei, status, attempts, next_run_at, lease_token, lease_until)
+        id, message_id, body, kind, pool_id, user_id, amount_wei, status, flow_version, attempts, next_run_at,
+        lease_token, lease_until)
     VALUES (
-        new_id, new_message_id, new_body, new_kind, new_pool_id, new_user_id, new_amount_wei, new_status, 1, now(),
-        new_token, held_until)
+        new_id, new_message_id, new_body, new_kind, new_pool_id, new_user_id, new_amount_wei, new_status, new_version, 1,
+        now(), new_token, held_until)
     ON CONFLICT (message_id) DO NOTHING
     RETURNING r.created_at INTO made_at;
     opened := FOUND;

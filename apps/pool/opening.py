@@ -62,7 +62,16 @@ def open_request(
     made = run_statement(
         writer,
         _OPEN,
-        (row.id, message_id, json.dumps(canonical), *asked, status, Request.current_version, row.lease_token, lease_sec),
+        (
+            row.id,
+            message_id,
+            json.dumps(canonical),
+            *asked,
+            status,
+            Request.current_version,
+            row.lease_token,
+            lease_sec,
+        ),
     )
     crashpoint("pool.opened")
     assert made is not None  # the function answers with one row, always

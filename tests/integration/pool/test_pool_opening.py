@@ -17,6 +17,7 @@ from apps.common.settings import normalise_database_url
 from apps.common.wei import ETHER
 from apps.flow.lanes import lanes
 from apps.flow.lease import acquire
+from apps.pool.flows.limits import Cap
 from apps.pool.flows.requests import advance, run_opened
 from apps.pool.models import FlowEvent, Request, RequestEvent, UserLane
 from apps.pool.opening import Opened, open_request
@@ -52,7 +53,8 @@ def feed(house: PoolHouse) -> list[tuple[int, str]]:
 def history(house: PoolHouse, request_id: str) -> list[tuple[str, str, int]]:
     with transaction(house.context.sessions) as session:
         wanted = select(FlowEvent.type, FlowEvent.status, FlowEvent.attempt).order_by(FlowEvent.id)
-        return [tuple(line) for line in session.execute(wanted.where(FlowEvent.subject_id == request_id))]
+        lines = session.execute(wanted.where(FlowEvent.subject_id == request_id))
+        return [(kind, status, attempt) for kind, status, attempt in lines]
 
 
 def end_pauses(house: PoolHouse) -> None:
@@ -233,9 +235,6 @@ def test_stake__above_a_limit_that_has_fallen_since__its_replay_is_answered_all_
     full.deposit("ann", 3 * ETHER)
     made = full.post("/v1/stakes", STAKE)
     service = full.client.application.extensions["service"]
-    service.reads.stake_cap = lambda: None  # protocols and relayer are nobody here
-    from apps.pool.flows.limits import Cap
-
     service._cap = (float("inf"), Cap(ETHER - 1, "stake_above_cap", ""))
     assert full.post("/v1/stakes", {**STAKE, "message_id": "s:2"}).status_code == 422
     again = full.post("/v1/stakes", STAKE)

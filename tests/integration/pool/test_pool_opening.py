@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 
 from apps.common.auth import HEADER
 from apps.common.database import transaction
@@ -152,6 +153,32 @@ def test_stakes__of_one_user_at_once__each_reserved_once_and_the_feed_without_ga
     told = feed(full.pool)
     assert [number for number, _ in told] == list(range(1, 17))
     assert sorted(status for _, status in told) == ["queued"] * 8 + ["reserving"] * 8
+
+
+def test_stake__that_waits_for_its_users_lane__holds_up_nobody_elses(full: FullHouse) -> None:
+    """The feed's counter is locked last: held while something else is waited for, it would hold up every status change."""
+    for user in ("ann", "bob"):
+        full.deposit(user, ETHER)
+    sessions = full.pool.context.sessions
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with ThreadPoolExecutor(1) as threads:
+        with transaction(sessions) as session:
+            session.add(UserLane(scope=POOL, name="ann", holder="other", held_until=func.now()))
+            session.flush()
+            first = threads.submit(post, full.pool)
+            deadline = time.monotonic() + 60
+            while True:
+                with transaction(sessions) as looking:
+                    if looking.scalar(waits):
+                        break
+                assert time.monotonic() < deadline, "the first stake never came to wait"
+            other = post(full.pool, {**STAKE, "message_id": "s:2", "user_id": "bob"})
+            assert (other.status_code, other.get_json()["status"], first.done()) == (201, "queued", False)
+            session.rollback()
+        assert first.result(60).get_json()["status"] == "queued"
+    assert [number for number, _ in feed(full.pool)] == [1, 2, 3, 4]
 
 
 @contextmanager

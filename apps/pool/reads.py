@@ -35,13 +35,13 @@ Row = TypeVar("Row", Request, Batch)
 
 
 class PoolReads:
-    """Each answer is read in one transaction, but for what other services are asked."""
+    """Each answer is read by few statements over all of its rows; what other services are asked comes besides."""
 
     def __init__(self, context: PoolContext) -> None:
         self.context = context
 
     def request(self, request_id: str) -> shapes.Request:
-        with transaction(self.context.sessions) as session:
+        with self.context.readers() as session:
             row = session.get(Request, request_id)
             if row is None:
                 raise NotFound("There is no request with this id.")
@@ -49,7 +49,7 @@ class PoolReads:
 
     def requests(self, query: shapes.RequestsQuery) -> shapes.RequestPage:
         """Newest first; the cursor is the last id shown."""
-        with transaction(self.context.sessions) as session:
+        with self.context.readers() as session:
             filters = {"user_id": query.user_id, "status": query.status, "kind": query.kind, "pool_id": query.pool_id}
             rows = list(session.scalars(_newest(Request, query.limit, query.after, filters)))
             return shapes.RequestPage(*cut(self.render(session, rows), query.limit, lambda item: item.id))

@@ -18,6 +18,7 @@ from apps.common.database import transaction
 from apps.common.errors import NotFound
 from apps.common.wire import cut, integer_cursor
 from apps.pool.context import PoolContext
+from apps.pool.feed import number_events
 from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, relayer_limits
 from apps.pool.models import WHOLE_BLOCK, Batch, ProtocolMetric, Request, RequestEvent, Walk
 from apps.pool.rendering import (
@@ -97,8 +98,9 @@ class PoolReads:
         return limits.of_a_stake()
 
     def events(self, query: NumberPageQuery) -> shapes.EventPage:
-        """Every change of a status, in the order of their commits."""
+        """Every change of a status that is committed by now; what was committed before comes before."""
         start = integer_cursor(query.after)
+        number_events(self.context.sessions)
         wanted = (
             select(RequestEvent).where(RequestEvent.sequence > start).order_by(RequestEvent.sequence).limit(query.limit)
         )

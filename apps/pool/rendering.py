@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from apps.clients.shapes import common
@@ -28,6 +28,19 @@ from apps.pool.states import (
 WITHOUT_A_TIME = frozenset({"stake_above_limit", "stake_above_cap", "unstake_above_limit", "batches_paused"})
 
 
+# In order: what has its number came before what has none yet.
+_TIMELINES = text(
+    """
+    SELECT request_id, status, created_at, reason FROM (
+        SELECT request_id, status, created_at, reason, false AS later, sequence AS place
+        FROM request_events WHERE request_id = ANY(:ids)
+        UNION ALL
+        SELECT request_id, status, created_at, reason, true, id FROM unnumbered_events WHERE request_id = ANY(:ids)
+    ) events ORDER BY later, place
+    """
+)
+
+
 def render_requests(session: Session, rows: Sequence[Request], max_wait_sec: float) -> list[shapes.Request]:
     """Render requests with their timeline, withdrawals and transactions: four statements at most, however many rows.
 
@@ -43,10 +56,7 @@ def render_requests(session: Session, rows: Sequence[Request], max_wait_sec: flo
         ):
             withdrawals[withdrawal.request_id].append(_Withdrawal(*withdrawal))
     timelines: dict[str, list[shapes.TimelineEntry]] = defaultdict(list)
-    events = select(RequestEvent.request_id, RequestEvent.status, RequestEvent.created_at, RequestEvent.reason)
-    for request_id, status, at, why in session.execute(
-        events.where(RequestEvent.request_id.in_([row.id for row in rows])).order_by(RequestEvent.sequence)
-    ):
+    for request_id, status, at, why in session.execute(_TIMELINES, {"ids": [row.id for row in rows]}):
         timelines[request_id].append(shapes.TimelineEntry(RequestStatus(status), at, shown_reason(why)))
     batch_ids = {row.batch_id for row in rows if row.batch_id}
     batch_ids |= {item.claim_batch_id for items in withdrawals.values() for item in items if item.claim_batch_id}

@@ -1,6 +1,6 @@
 -- What the first step of a request came to, while the lease of whoever made it holds: the row, its history, its user's lane
 -- given back, and the event in the feed. No row is returned where the lease is gone, and nothing is changed.
--- Lock order as in apps/pool/models.py: the request, the lane, the feed's counter last.
+-- Lock order as in apps/pool/models.py: the request, then the lane.
 CREATE FUNCTION close_opening(
     opened_id text, token text, new_status text, new_reason jsonb, new_amount_wei numeric, new_settled_wei numeric,
     queues boolean
@@ -9,7 +9,6 @@ LANGUAGE plpgsql VOLATILE AS
 $$
 DECLARE
     changed requests;
-    place bigint;
 BEGIN
     UPDATE requests r
     SET status = new_status, reason = new_reason, settled_wei = new_settled_wei,
@@ -28,9 +27,8 @@ BEGIN
 
     DELETE FROM user_lanes l WHERE l.pool_id = changed.pool_id AND l.user_id = changed.user_id AND l.holder = token;
 
-    UPDATE feed_counter SET last_sequence = last_sequence + 1 RETURNING last_sequence INTO place;
-    INSERT INTO request_events AS e (sequence, request_id, status, reason, amount_wei, settled_wei, batch_id)
-    VALUES (place, opened_id, changed.status, changed.reason, changed.amount_wei, changed.settled_wei, changed.batch_id)
+    INSERT INTO unnumbered_events AS e (request_id, status, reason, amount_wei, settled_wei, batch_id)
+    VALUES (opened_id, changed.status, changed.reason, changed.amount_wei, changed.settled_wei, changed.batch_id)
     RETURNING e.created_at INTO told_at;
     changed_at := changed.updated_at;
     queued := changed.queued_at;

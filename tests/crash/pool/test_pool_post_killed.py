@@ -12,6 +12,7 @@ from sqlalchemy import func, select, update
 from apps.common.auth import HEADER
 from apps.common.database import transaction
 from apps.common.wei import ETHER
+from apps.pool.feed import number_events
 from apps.pool.flows.requests import advance
 from apps.pool.models import Request, RequestEvent, UserLane
 from tests.support.pool import FullHouse, full_house, pool_house
@@ -51,6 +52,7 @@ def test_post__killed_at_a_point__made_once_reserved_once_and_finished(
         assert again.status_code == POINTS[point]
         end_leases(full)
         advance(full.pool.context)
+        number_events(full.pool.context.sessions)
         assert full.get(f"/v1/requests/{again.get_json()['id']}")["status"] == "queued"
         assert full.balance("ann") == (2 * ETHER, ETHER, 0, 0)
         with transaction(full.pool.context.sessions) as session:

@@ -18,6 +18,7 @@ from apps.common.settings import normalise_database_url
 from apps.common.wei import ETHER
 from apps.flow.lanes import lanes
 from apps.flow.lease import acquire
+from apps.pool.feed import number_events, record_events
 from apps.pool.flows.limits import Cap
 from apps.pool.flows.requests import advance, run_opened
 from apps.pool.models import FlowEvent, Request, RequestEvent, UserLane
@@ -46,6 +47,7 @@ def lanes_held(house: PoolHouse) -> list[str]:
 
 def feed(house: PoolHouse) -> list[tuple[int, str]]:
     """Every event: its number and the status that it tells of."""
+    number_events(house.context.sessions)
     with transaction(house.context.sessions) as session:
         found = session.execute(select(RequestEvent.sequence, RequestEvent.status).order_by(RequestEvent.sequence))
         return [(number, status) for number, status in found]
@@ -156,7 +158,7 @@ def test_stakes__of_one_user_at_once__each_reserved_once_and_the_feed_without_ga
 
 
 def test_stake__that_waits_for_its_users_lane__holds_up_nobody_elses(full: FullHouse) -> None:
-    """The feed's counter is locked last: held while something else is waited for, it would hold up every status change."""
+    """What a POST locks, it locks of its own user."""
     for user in ("ann", "bob"):
         full.deposit(user, ETHER)
     sessions = full.pool.context.sessions
@@ -179,6 +181,51 @@ def test_stake__that_waits_for_its_users_lane__holds_up_nobody_elses(full: FullH
             session.rollback()
         assert first.result(60).get_json()["status"] == "queued"
     assert [number for number, _ in feed(full.pool)] == [1, 2, 3, 4]
+
+
+def test_event__committed_after_a_later_one_was_numbered__comes_behind_it_and_no_reader_skips_it(
+    full: FullHouse,
+) -> None:
+    full.deposit("ann", ETHER)
+    (late,) = full.pool.queue_stakes([ETHER])
+    with transaction(full.pool.context.sessions) as session:
+        record_events(session, [late])  # its id is drawn first
+        made = full.post("/v1/stakes", STAKE).get_json()
+        seen = full.get("/v1/events")
+        assert [item["pool_request_id"] for item in seen["items"]] == [made["id"]] * 2
+    follows = full.get("/v1/events", after=seen["next"])
+    assert [(item["sequence"], item["pool_request_id"]) for item in follows["items"]] == [(3, late)]
+
+
+def test_feed__read_by_many_while_stakes_are_made__each_sees_every_event_once_in_one_order(full: FullHouse) -> None:
+    users = [f"u{number}" for number in range(24)]
+    for user in users:
+        full.deposit(user, ETHER)
+
+    def write(number: int) -> None:
+        for user in users[number::4]:
+            post(full.pool, {**STAKE, "message_id": f"s:{user}", "user_id": user})
+
+    def follow(_: int) -> list[tuple[int, str, str]]:
+        client, seen = full.pool.client(), []
+        deadline = time.monotonic() + 120
+        while len(seen) < 2 * len(users):
+            assert time.monotonic() < deadline, f"only {len(seen)} events came"
+            query = {"after": seen[-1][0] if seen else 0, "limit": 7}
+            answer = client.get("/v1/events", query_string=query, headers={HEADER: KEY}).get_json()
+            seen += [(item["sequence"], item["user_id"], item["type"]) for item in answer["items"]]
+        return seen
+
+    with ThreadPoolExecutor(7) as threads:
+        writers = [threads.submit(write, number) for number in range(4)]
+        readers = [threads.submit(follow, number) for number in range(3)]
+        for writer in writers:
+            writer.result()
+        one, *others = [reader.result() for reader in readers]
+    assert [sequence for sequence, _, _ in one] == list(range(1, 2 * len(users) + 1))
+    assert all(other == one for other in others)
+    for user in users:
+        assert [kind for _, whose, kind in one if whose == user] == ["request.reserving", "request.queued"]
 
 
 @contextmanager

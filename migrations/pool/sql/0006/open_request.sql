@@ -1,8 +1,7 @@
 -- A request with the beginning of its history and its first event in the feed, leased under new_token to whoever makes it,
 -- and its user's lane held under the same token where the lane is free: one round trip and one commit.
 -- Lock order as in apps/pool/models.py: the request (a twin with the same message_id that has not ended yet is waited
--- for), the lane, the feed's counter. The statements of a function run one after the other, so nothing is waited for once
--- the counter is locked, and the order of the feed is that of the commits.
+-- for), then the lane.
 -- Nothing is made where the message_id is known. Run again because its answer was lost, with the id that it made the
 -- request under, it tells what it made then.
 CREATE FUNCTION open_request(
@@ -13,7 +12,6 @@ CREATE FUNCTION open_request(
 $$
 DECLARE
     held_until timestamptz := now() + make_interval(secs => lease_sec);
-    place bigint;
 BEGIN
     INSERT INTO requests AS r (
         id, message_id, body, kind, pool_id, user_id, amount_wei, status, flow_version, attempts, next_run_at,
@@ -25,13 +23,15 @@ BEGIN
     RETURNING r.created_at INTO made_at;
     opened := FOUND;
     IF NOT opened THEN
-        SELECT r.created_at, e.created_at, EXISTS (SELECT FROM user_lanes l WHERE l.holder = new_token
-                                                   AND l.pool_id = new_pool_id AND l.user_id = new_user_id)
-        INTO made_at, told_at, has_lane
-        FROM requests r JOIN request_events e ON e.request_id = r.id
-        WHERE r.id = new_id AND r.lease_token = new_token
-        ORDER BY e.sequence LIMIT 1;
+        SELECT r.created_at, EXISTS (SELECT FROM user_lanes l WHERE l.holder = new_token
+                                     AND l.pool_id = new_pool_id AND l.user_id = new_user_id)
+        INTO made_at, has_lane
+        FROM requests r WHERE r.id = new_id AND r.lease_token = new_token;
         opened := FOUND;
+        SELECT e.created_at INTO told_at FROM (
+            SELECT u.created_at FROM unnumbered_events u WHERE u.request_id = new_id
+            UNION ALL SELECT n.created_at FROM request_events n WHERE n.request_id = new_id
+        ) e;
         RETURN;
     END IF;
 
@@ -44,8 +44,7 @@ BEGIN
     WHERE l.held_until < now();
     has_lane := FOUND;
 
-    UPDATE feed_counter SET last_sequence = last_sequence + 1 RETURNING last_sequence INTO place;
-    INSERT INTO request_events AS e (sequence, request_id, status, amount_wei)
-    VALUES (place, new_id, new_status, new_amount_wei)
+    INSERT INTO unnumbered_events AS e (request_id, status, amount_wei)
+    VALUES (new_id, new_status, new_amount_wei)
     RETURNING e.created_at INTO told_at;
 END $$;

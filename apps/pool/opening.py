@@ -6,7 +6,6 @@ of the database (`sql/open_request.sql`, `sql/close_opening.sql`), where the ord
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -38,41 +37,17 @@ class Opened:
     timeline: list[TimelineEntry]
 
 
-def open_request(
-    writer: Engine, message_id: str, canonical: Mapping[str, str], amount_wei: int | None, lease_sec: float
-) -> Opened | None:
-    """Make a request, lease it, and take its user's lane where that is free; None where the message_id is known."""
-    kind = RequestKind(canonical["kind"])
-    status = FIRST_STATUS[kind]
-    row = Request(
-        id=new_id(),
-        message_id=message_id,
-        body=dict(canonical),
-        kind=kind,
-        pool_id=canonical["pool_id"],
-        user_id=canonical["user_id"],
-        amount_wei=amount_wei,
-        status=status,
-        reservation=1,
-        attempts=1,
-        lease_token=new_id(),
-    )
-    asked = (row.kind, row.pool_id, row.user_id, amount_wei)
+def begun(kind: RequestKind) -> dict[str, str | int]:
+    """Columns of a row that `open_request` stores: an id, the first status, and a lease with its first attempt."""
+    return {"id": new_id(), "status": FIRST_STATUS[kind], "reservation": 1, "attempts": 1, "lease_token": new_id()}
+
+
+def open_request(writer: Engine, row: Request, lease_sec: float) -> Opened | None:
+    """Store a new request with what `begun` says, and take its user's lane where that is free; None where its message_id is
+    known."""
+    asked = (row.id, row.message_id, json.dumps(row.body), row.kind, row.pool_id, row.user_id, row.amount_wei)
     crashpoint("pool.opening")
-    made = run_statement(
-        writer,
-        _OPEN,
-        (
-            row.id,
-            message_id,
-            json.dumps(canonical),
-            *asked,
-            status,
-            Request.current_version,
-            row.lease_token,
-            lease_sec,
-        ),
-    )
+    made = run_statement(writer, _OPEN, (*asked, row.status, Request.current_version, row.lease_token, lease_sec))
     crashpoint("pool.opened")
     assert made is not None  # the function answers with one row, always
     opened, has_lane, made_at, told_at = made

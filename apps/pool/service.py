@@ -27,7 +27,7 @@ from apps.pool.models import (
     Walk,
     parked_batches_of,
 )
-from apps.pool.opening import open_request
+from apps.pool.opening import begun, open_request
 from apps.pool.reads import PoolReads
 from apps.pool.states import FIRST_STATUS, BatchStatus, RequestKind, RequestStatus, ResolutionStatus
 from apps.pool.walk.resolutions import Resolutions
@@ -64,13 +64,22 @@ class PoolService:
         too_much = self._too_much(kind, wei)
         if too_much is not None and not self._known(message_id):
             raise InvalidInput(errors={"amount_wei": [too_much]})
-        opened = open_request(self.context.writer, message_id, canonical, wei, self.context.settings.lease_sec)
+        row = Request(
+            message_id=message_id,
+            body=canonical,
+            kind=kind,
+            pool_id=pool_id,
+            user_id=wanted.user_id,
+            amount_wei=wei,
+            **begun(kind),
+        )
+        opened = open_request(self.context.writer, row, self.context.settings.lease_sec)
         if opened is None:
             return self._replay(message_id, canonical), True
         if not run_opened(self.context, opened):
-            return self._first_answer(opened.row.id), False
-        _raise_if_rejected(opened.row)
-        return self.reads.shown(opened.row, opened.timeline), False
+            return self._first_answer(row.id), False
+        _raise_if_rejected(row)
+        return self.reads.shown(row, opened.timeline), False
 
     def cancel(self, request_id: str) -> shapes.Request:
         """Ask for a queued request to be undone and try at once; all is moved back, or the flow goes on trying."""

@@ -18,11 +18,12 @@ from apps.common.settings import normalise_database_url
 from apps.common.wei import ETHER
 from apps.flow.lanes import lanes
 from apps.flow.lease import acquire
-from apps.pool.feed import number_events, record_events
+from apps.pool.feed import number_events
 from apps.pool.flows.limits import Cap
 from apps.pool.flows.requests import advance, run_opened
 from apps.pool.models import FlowEvent, Request, RequestEvent, UserLane
-from apps.pool.opening import Opened, open_request
+from apps.pool.opening import Opened, begun, open_request
+from apps.pool.states import RequestKind
 from tests.support.pgproxy import Fate, Proxy, proxied
 from tests.support.pool import FullHouse, PoolHouse, full_house, pool_house
 from tests.support.protocols import KEY, POOL, serving
@@ -183,51 +184,6 @@ def test_stake__that_waits_for_its_users_lane__holds_up_nobody_elses(full: FullH
     assert [number for number, _ in feed(full.pool)] == [1, 2, 3, 4]
 
 
-def test_event__committed_after_a_later_one_was_numbered__comes_behind_it_and_no_reader_skips_it(
-    full: FullHouse,
-) -> None:
-    full.deposit("ann", ETHER)
-    (late,) = full.pool.queue_stakes([ETHER])
-    with transaction(full.pool.context.sessions) as session:
-        record_events(session, [late])  # its id is drawn first
-        made = full.post("/v1/stakes", STAKE).get_json()
-        seen = full.get("/v1/events")
-        assert [item["pool_request_id"] for item in seen["items"]] == [made["id"]] * 2
-    follows = full.get("/v1/events", after=seen["next"])
-    assert [(item["sequence"], item["pool_request_id"]) for item in follows["items"]] == [(3, late)]
-
-
-def test_feed__read_by_many_while_stakes_are_made__each_sees_every_event_once_in_one_order(full: FullHouse) -> None:
-    users = [f"u{number}" for number in range(24)]
-    for user in users:
-        full.deposit(user, ETHER)
-
-    def write(number: int) -> None:
-        for user in users[number::4]:
-            post(full.pool, {**STAKE, "message_id": f"s:{user}", "user_id": user})
-
-    def follow(_: int) -> list[tuple[int, str, str]]:
-        client, seen = full.pool.client(), []
-        deadline = time.monotonic() + 120
-        while len(seen) < 2 * len(users):
-            assert time.monotonic() < deadline, f"only {len(seen)} events came"
-            query = {"after": seen[-1][0] if seen else 0, "limit": 7}
-            answer = client.get("/v1/events", query_string=query, headers={HEADER: KEY}).get_json()
-            seen += [(item["sequence"], item["user_id"], item["type"]) for item in answer["items"]]
-        return seen
-
-    with ThreadPoolExecutor(7) as threads:
-        writers = [threads.submit(write, number) for number in range(4)]
-        readers = [threads.submit(follow, number) for number in range(3)]
-        for writer in writers:
-            writer.result()
-        one, *others = [reader.result() for reader in readers]
-    assert [sequence for sequence, _, _ in one] == list(range(1, 2 * len(users) + 1))
-    assert all(other == one for other in others)
-    for user in users:
-        assert [kind for _, whose, kind in one if whose == user] == ["request.reserving", "request.queued"]
-
-
 @contextmanager
 def failing() -> Iterator[tuple[str, list[str]]]:
     """A ledger that has an error for every call; its address, and the calls."""
@@ -278,7 +234,9 @@ def test_stake__ledger_that_fails__is_asked_once_and_the_flow_finishes_the_reque
 
 
 def opened(house: PoolHouse, message_id: str = "s:1") -> Opened | None:
-    return open_request(house.context.writer, message_id, BODY, ETHER, 60.0)
+    named = {"message_id": message_id, "kind": "stake", "user_id": "ann", "pool_id": POOL}
+    row = Request(**named, body=BODY, amount_wei=ETHER, **begun(RequestKind.STAKE))
+    return open_request(house.context.writer, row, 60.0)
 
 
 def test_open__while_the_first_is_under_way__a_replay_as_it_stands(full: FullHouse) -> None:

@@ -206,8 +206,7 @@ def _write(flow: Flow[Row], done: Sequence[tuple[Row, Outcome]], keep_sec: float
             if row.id not in written:
                 session.add(flow_event(row, "lease_lost", row.status, None))
     for row, outcome in done:
-        with structlog.contextvars.bound_contextvars(flow=flow.name, row_id=row.id):
-            _log(row, outcome if row.id in written else None)
+        _log(flow, row, outcome if row.id in written else None)
     for task, row_id in dict.fromkeys(hint for _, outcome in held for hint in _hints(outcome)):
         flow.publish(task, row_id)
     return again
@@ -244,16 +243,17 @@ def _hints(outcome: Outcome) -> Iterable[tuple[str, str | None]]:
     return outcome.wake if isinstance(outcome, Advance) else ()
 
 
-def _log(row: FlowMixin, outcome: Outcome | None) -> None:
+def _log(flow: Flow[Any], row: FlowMixin, outcome: Outcome | None) -> None:
     """One line where the row waits, fails or is parked; `None` stands for a lost lease."""
+    about = {"flow": flow.name, "row_id": row.id, "status": row.status}
     if outcome is None:
-        log.warning("lease_lost", status=row.status)
+        log.warning("lease_lost", **about)
     elif isinstance(outcome, Park):
-        log.error("needs_attention", status=row.status, why=outcome.reason)
+        log.error("needs_attention", why=outcome.reason, **about)
     elif isinstance(outcome, BackOff):
-        log.warning("step_tried_again_later", status=row.status, attempt=row.attempts, why=outcome.error)
+        log.warning("step_tried_again_later", attempt=row.attempts, why=outcome.error, **about)
     elif isinstance(outcome, Wait) and code_of(outcome.reason) not in {None, code_of(row.reason)}:
-        log.info("step_waits", status=row.status, why=outcome.reason)
+        log.info("step_waits", why=outcome.reason, **about)
 
 
 def _after(flow: Flow[Row], row: Row, error: Exception) -> Outcome | None:
@@ -266,8 +266,7 @@ def _after(flow: Flow[Row], row: Row, error: Exception) -> Outcome | None:
     except LeaseLost as lost:
         error = lost
     if isinstance(error, LeaseLost):
-        with structlog.contextvars.bound_contextvars(flow=flow.name, row_id=row.id):
-            _log(row, None)
+        _log(flow, row, None)
         with transaction(flow.sessions) as session:
             session.add(flow_event(row, "lease_lost", row.status, None))
     return None

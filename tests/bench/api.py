@@ -67,6 +67,8 @@ def main() -> int:
         rounds: list[dict[str, Round]] = []
         for _ in range(ROUNDS):
             rounds.append({name: _measured(stack, database, scenario) for name, scenario in scenarios.items()})
+            sys.stdout.write(", ".join(f"{name} {found.rate:.0f} / s" for name, found in rounds[-1].items()) + "\n")
+            sys.stdout.flush()
     for name in scenarios:
         _tell(name, [found[name] for found in rounds])
     result = {

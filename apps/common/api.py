@@ -26,7 +26,9 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
     ARGUMENTS_PARSER = StrictParser()
 
     def arguments(self, schema: Any, *, location: str = "json", **options: Any) -> Callable[[Any], Any]:
-        decorate = super().arguments(schema, location=location, **options)
+        # An instance: of a class a new one would be made at every request, which costs more than what it reads.
+        instance = schema() if isinstance(schema, type) else schema
+        decorate = super().arguments(instance, location=location, **options)
 
         def decorator(view: Any) -> Any:
             decorated = decorate(view)

@@ -13,6 +13,7 @@ import marshmallow as ma
 import marshmallow_dataclass
 
 from apps.common import wire
+from apps.common.schemas import PlainSchema
 from apps.common.wei import SignedWeiField, WeiField
 
 T = TypeVar("T")
@@ -99,7 +100,7 @@ def dump(value: Any) -> dict[str, Any]:  # JSON: text, numbers, lists and object
     return made
 
 
-class _Lenient(ma.Schema):
+class _Lenient(PlainSchema):
     class Meta:
         unknown = ma.EXCLUDE
 

@@ -26,7 +26,7 @@ def present_state(service: str) -> dict[str, str]:
     return {name: text.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1) for name, text in functions.items()}
 
 
-@pytest.mark.parametrize("service", ["ledger", "rewards"])
+@pytest.mark.parametrize("service", ["ledger", "pool", "rewards"])
 def test_functions__after_all_migrations__are_the_files_beside_the_service(postgres: Server, service: str) -> None:
     url = postgres.create(f"functions_{service}")
     runner.upgrade(service, url)
@@ -39,5 +39,10 @@ def test_functions__after_all_migrations__are_the_files_beside_the_service(postg
         cursor.execute(DEFINITIONS)
         present = dict(cursor.fetchall())
     connection.close()
+    # Written by the migration itself, from tables of what may follow each status; `test_pool_states` holds them.
+    written = {name for name in migrated if name.endswith("_transition")}
+    migrated, present = (
+        {name: text for name, text in found.items() if name not in written} for found in (migrated, present)
+    )
     assert set(migrated) == set(present_state(service))
     assert migrated == present

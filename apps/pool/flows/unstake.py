@@ -69,8 +69,9 @@ AHEAD_SEC = 2.0
 Requeue = Callable[[Session, Batch, Reason], None]
 
 
-def reserve(context: PoolContext, request: Request) -> Outcome:
-    """Settle what is pending, then move the amount out of staked: ledger first, as it is a decrease.
+def reserve(context: PoolContext, request: Request, *, fresh: bool = False) -> Outcome:
+    """Settle what is pending, then move the amount out of staked: ledger first, as it is a decrease. `fresh`: this is the
+    request's first run, so that no earlier one can have reserved anything.
 
     Between the two services a slashing may settle into the position. The reservation is then undone and tried again
     under the next number, against what the position is worth by then.
@@ -84,7 +85,7 @@ def reserve(context: PoolContext, request: Request) -> Outcome:
     worth = position.staked_wei
     reservation_id = effects.unstake_start(request.id, number)
     # One made by an earlier run counts: "max" may be worth something else by now.
-    known = context.ledger.movement(reservation_id)
+    known = None if fresh else context.ledger.movement(reservation_id)
     amount = worth if request.amount_wei is None else request.amount_wei
     if known is not None:
         amount = known.amount_wei

@@ -128,7 +128,7 @@ def test_open__switch_off__stakes_wait_with_the_reason_in_the_timeline(
     house.queue_stakes([20 * ETHER])
     opened = [open_batches(house.context, POOL, state(**{switch: True})) for _ in range(3)]
     with transaction(house.context.sessions) as session:
-        noted = session.scalars(text("SELECT reason ->> 'code' FROM request_events WHERE reason IS NOT NULL")).all()
+        noted = session.scalars(text("SELECT reason ->> 'code' FROM unnumbered_events WHERE reason IS NOT NULL")).all()
     if code is None:  # the withdrawal queue's pause is no matter of stakes
         assert (opened, noted) == ([1, 0, 0], [])
     else:

@@ -47,7 +47,7 @@ class StrictInteger(ma.fields.Integer):
         super().__init__(**{"strict": True, **kwargs})
 
 
-class SeveralField(ma.fields.List):
+class SeveralField(ma.fields.List[Any]):
     """A list of one shape, thousands as a rule: each item is read by its fields alone, and where one of them is not plainly
     right, the list is read again by marshmallow's schema, which says what is wrong. Three quarters of the time of a large
     body went into what a schema does around its fields."""

@@ -49,7 +49,7 @@ from apps.pool.flows.transactions import (
     stored,
     wait_for_walk,
 )
-from apps.pool.models import WHOLE_BLOCK, Batch, BatchElement, Request, Walk, Withdrawal
+from apps.pool.models import WHOLE_BLOCK, Batch, BatchElement, ProtocolMetric, Request, Walk, Withdrawal
 from apps.pool.states import BatchKind, BatchStatus, RequestStatus
 from apps.pool.walk.booking import Item, WalkHalted, post_effects, shares_of
 from apps.pool.walk.lane import walk_lane
@@ -259,7 +259,15 @@ def _loss_ahead(context: PoolContext, walk: Walk) -> int:
     in full at the expense of those who stay.
     """
     booked = walk.cursor_block if walk.cursor_log_index >= WHOLE_BLOCK else walk.cursor_block - 1
-    rate_then = context.protocols.state(booked).share_rate
+    with transaction(context.sessions) as session:
+        rate_then = session.scalar(
+            select(ProtocolMetric.share_rate).where(
+                ProtocolMetric.pool_id == walk.id, ProtocolMetric.block_number == booked
+            )
+        )
+    if rate_then is None:  # the walk stands within a block, and closed none just before it
+        rate_then = context.protocols.state(booked).share_rate
+    # A look of its own, of now: that no loss is ahead is what the exit rests on.
     rate_now = context.protocols.state().share_rate
     return (rate_then - rate_now) * walk.operator_shares // RAY
 

@@ -33,7 +33,7 @@ from apps.pool.flows.waiting import explain_waiting
 from apps.pool.models import Batch, CompanyWithdrawal, Request, Walk, Withdrawal, requests_of
 from apps.pool.states import BatchKind, BatchStatus, RequestStatus
 from apps.pool.walk.booking import Item, WalkHalted, post_effects
-from apps.pool.walk.passing import claim_logs, complete_batch, pass_item
+from apps.pool.walk.passing import claim_log, claim_logs, complete_batch, pass_item
 
 log = structlog.get_logger(__name__)
 
@@ -136,6 +136,13 @@ def book_claims(context: PoolContext, walk: Walk, items: Sequence[Item]) -> None
         if log.withdrawal_id not in known:
             raise WalkHalted("unknown_withdrawal", f"Withdrawal {log.withdrawal_id} belongs to no request.")
     pay(context, walk, [Payment(item, log, known[log.withdrawal_id]) for item, log in zip(items, logs, strict=True)])
+
+
+def is_usual(context: PoolContext, item: Item) -> bool:
+    """Whether a claim is of a withdrawal known here and paid custody, so that nothing about it is for ops to decide."""
+    log = claim_log(context, item)
+    to_custody = log.receiver.lower() == (context.settings.custody_address or "").lower()
+    return to_custody and log.withdrawal_id in _withdrawals(context, [log.withdrawal_id])
 
 
 def pay(context: PoolContext, walk: Walk, payments: Sequence[Payment]) -> None:

@@ -105,7 +105,7 @@ def _alone(step: ItemStep) -> GroupStep:
     return book
 
 
-STEPS: dict[str, GroupStep] = {
+ITEM_STEPS: dict[str, GroupStep] = {
     "submit": _alone(book_submit),
     "request": store_withdrawals,
     "claim": book_claims,

@@ -17,7 +17,7 @@ from apps.flow.row import reason
 from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.flows.members import park_members
-from apps.pool.flows.withdrawal_claim import Payment, pay
+from apps.pool.flows.withdrawal_claim import Payment, book_claims, is_usual, pay
 from apps.pool.models import Batch, BatchTransaction, CompanyWithdrawal, Resolution, Walk, Withdrawal
 from apps.pool.states import BATCH_TERMINAL, BatchStatus, ResolutionStatus
 from apps.pool.walk.booked import is_booked
@@ -56,7 +56,10 @@ def decided_about_block(context: PoolContext, pool_id: str, action: str, code: s
 
 
 def apply_to_item(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
-    """Book an item as ops decided."""
+    """Book an item as ops decided. A decision is about a transaction: a claim in it that pays a user as it should does so."""
+    if item.kind == "claim" and is_usual(context, item):
+        book_claims(context, walk, [item])
+        return
     _STEPS[(decided.action, item.kind)](context, walk, item, decided)
 
 

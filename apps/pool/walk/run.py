@@ -23,7 +23,7 @@ from apps.pool.states import WalkStatus
 from apps.pool.walk.booking import Item, WalkHalted, item_of
 from apps.pool.walk.closing import close_block, finish_closing
 from apps.pool.walk.gas import book_gas, gas_target
-from apps.pool.walk.items import STEPS, Place, together
+from apps.pool.walk.items import ITEM_STEPS, Place, together
 from apps.pool.walk.lane import acquire_walk
 from apps.pool.walk.models import HaltRecord
 from apps.pool.walk.resolve import accept_shares, apply_to_item, book_missed, decisions_about, repin
@@ -172,7 +172,7 @@ def _book_group(context: PoolContext, walk: Walk, group: list[Item], decided: Re
     what stands before the one that cannot be booked is, and a halt is about that very item."""
     if len(group) > 1:
         try:
-            STEPS[group[0].kind](context, walk, group)
+            ITEM_STEPS[group[0].kind](context, walk, group)
         except (WalkHalted, CallRefused, LaneBusy) as error:
             log.info("group_booked_one_by_one", items=len(group), why=str(error) or type(error).__name__)
         else:
@@ -189,7 +189,7 @@ def _book(context: PoolContext, walk: Walk, item: Item, decided: Resolution | No
         else:
             if item.rebase is not None:
                 accept_shares(context, walk, item.rebase.operator_shares)
-            STEPS[item.kind](context, walk, [item])
+            ITEM_STEPS[item.kind](context, walk, [item])
     except WalkHalted as halt:
         raise halt.at(item) from None
 

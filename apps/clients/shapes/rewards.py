@@ -10,7 +10,7 @@ from apps.common.shapes import Digits, SignedWei, Time, Wei, Whole, described, g
 from apps.common.wei import SignedWeiField
 
 MAX_DELTAS = 10_000
-MAX_CLAIMS = 1_000  # each is an event written by itself
+MAX_CLAIMS = 1_000  # an unstake batch has a hundred users at most
 EVENT_KINDS = ("accrual", "stake_delta", "claim", "settle", "release")
 
 

@@ -85,6 +85,17 @@ def walk_pool(context: PoolContext, pool_id: str) -> int:
     return flow.booked
 
 
+def groups(items: Sequence[Item], decided: Mapping[tuple[str, str], Resolution]) -> Iterator[list[Item]]:
+    """Items in order, in the groups that are booked together; one that ops have decided about is alone."""
+
+    def place(item: Item) -> Place:
+        if (item.tx_hash, item.kind) in decided:
+            return item.block_number, item.log_index
+        return together(item)
+
+    return (list(group) for _, group in groupby(items, place))
+
+
 def _reconciliation_wanted(context: PoolContext, pool_id: str) -> bool:
     """Asked for by a rebase that was just walked, or by the schedule while this lane was taken."""
     with transaction(context.sessions) as session:
@@ -145,7 +156,7 @@ def _to_horizon(context: PoolContext, walk: Walk) -> int:
         book_gas(context, walk, target)
         reachable = [item_of(item) for item in page.items if item.block_number <= target]
         decided = decisions_about(context, walk.id, [item.tx_hash for item in reachable])
-        for group in _groups(reachable, decided):
+        for group in groups(reachable, decided):
             _book_group(context, walk, group, decided.get((group[0].tx_hash, group[0].kind)))
             booked += len(group)
         if len(reachable) < len(page.items) or page.next is None:
@@ -154,17 +165,6 @@ def _to_horizon(context: PoolContext, walk: Walk) -> int:
     if target > walk.cursor_block:
         close_block(context, walk, target)
     return booked
-
-
-def _groups(items: Sequence[Item], decided: Mapping[tuple[str, str], Resolution]) -> Iterator[list[Item]]:
-    """Items in order, in the groups that are booked together; one that ops have decided about is alone."""
-
-    def place(item: Item) -> Place:
-        if (item.tx_hash, item.kind) in decided:
-            return item.block_number, item.log_index
-        return together(item)
-
-    return (list(group) for _, group in groupby(items, place))
 
 
 def _book_group(context: PoolContext, walk: Walk, group: list[Item], decided: Resolution | None) -> None:

@@ -17,7 +17,7 @@ from apps.pool.flows.unstake import store_withdrawals
 from apps.pool.flows.withdrawal_claim import book_claims
 from apps.pool.models import Walk
 from apps.pool.walk.booking import Item, item_of
-from apps.pool.walk.lane import acquire_walk
+from apps.pool.walk.lane import acquire_walk, walk_lane
 from tests.integration.world.test_world_ways_out import goes_on, halt_of, say
 from tests.support.flows import Flows
 from tests.support.protocols import KEY, POOL
@@ -73,6 +73,22 @@ def ahead(flows: Flows, kind: str) -> list[Item]:
     return [item_of(item) for item in page.items if item.kind == kind]
 
 
+def requested(flows: Flows) -> list[Item]:
+    """Everybody's unstakes go to Lido in one request, which the walk has not met yet."""
+    while not ahead(flows, "request"):
+        flows.requests()
+        flows.batching()
+        flows.batches()
+        flows.pump()
+        flows.desk.oracle.mine()
+    return ahead(flows, "request")
+
+
+def place(flows: Flows) -> tuple[int, int]:
+    walk = flows.walk()
+    return walk.cursor_block, walk.cursor_log_index
+
+
 def frozen_past_its_lease(flows: Flows) -> Walk:
     """A walk whose worker slept so long that another one has the lane by now, and has given it back."""
     walk = acquire_walk(flows.context, POOL)
@@ -108,15 +124,34 @@ def test_claims__of_one_transaction_one_of_them_short__one_receipt_and_each_is_p
     assert flows.drifts() == {}
 
 
-def test_request__of_three_withdrawals__one_receipt_and_one_cursor(flows: Flows) -> None:
+def test_request__of_three_withdrawals__one_receipt_and_the_cursor_behind_the_last(flows: Flows) -> None:
     for user in USERS:
         flows.stake(user, 10 * ETHER)
     asked = [flows.ask("unstake", user, FACE) for user in USERS]
+    items = requested(flows)
     protocols = counted(flows)
-    flows.settle()
-    assert statuses(flows, asked) == ["waiting"] * 3
+    with walk_lane(flows.context, POOL) as walk:
+        store_withdrawals(flows.context, walk, items)
     assert protocols.receipts == 1
+    assert place(flows) == (items[-1].block_number, items[-1].log_index)
+    assert statuses(flows, asked) == ["waiting"] * 3
     assert [flows.request(made)["withdrawals"][0]["withdrawal_id"] for made in asked] == [1, 2, 3]
+    flows.settle()
+    assert flows.drifts() == {}
+
+
+def test_claims__some_of_a_transaction__the_cursor_is_behind_the_last_of_them(flows: Flows) -> None:
+    asked = leaving(flows)
+    flows.desk.oracle.finalize()
+    claim_by_hand(flows, [1, 2, 3])
+    items = ahead(flows, "claim")
+    with walk_lane(flows.context, POOL) as walk:
+        book_claims(flows.context, walk, items[:2])
+    assert place(flows) == (items[1].block_number, items[1].log_index)
+    assert statuses(flows, asked) == ["completed", "completed", "waiting"]
+    flows.walking()
+    assert statuses(flows, asked) == ["completed"] * 3
+    assert flows.drifts() == {}
 
 
 def test_claims__one_in_the_middle_nobody_asked_for__halts_at_it_and_ops_decide_about_it_alone(flows: Flows) -> None:
@@ -191,13 +226,7 @@ def test_request__a_worker_gone_between_effects_and_cursor__any_other_cut_stores
     for number, user in enumerate(USERS):
         flows.stake(user, 10 * ETHER + 333 * number + 1)
     asked = [flows.ask("unstake", user, "max") for user in USERS]
-    while not ahead(flows, "request"):
-        flows.requests()
-        flows.batching()
-        flows.batches()
-        flows.pump()
-        flows.desk.oracle.mine()
-    items = ahead(flows, "request")
+    items = requested(flows)
     assert len(items) == 3
     walk = frozen_past_its_lease(flows)
     with pytest.raises(LeaseLost):

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.clients.ledger import movement
+from apps.clients.shapes.history import HistoryItem
 from apps.clients.shapes.ledger import NewMovement
 from apps.clients.shapes.protocols import ReceiptClaim, WithdrawalStatus
 from apps.common.database import one_of, transaction
@@ -138,7 +139,7 @@ def book_claims(context: PoolContext, walk: Walk, items: Sequence[Item]) -> None
     pay(context, walk, [Payment(item, log, known[log.withdrawal_id]) for item, log in zip(items, logs, strict=True)])
 
 
-def is_usual(context: PoolContext, item: Item) -> bool:
+def is_usual(context: PoolContext, item: HistoryItem) -> bool:
     """Whether a claim is of a withdrawal known here and paid custody, so that nothing about it is for ops to decide."""
     log = claim_log(context, item)
     to_custody = log.receiver.lower() == (context.settings.custody_address or "").lower()

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from apps.clients.shapes.history import HistoryItem
 from apps.clients.shapes.protocols import LidoReceipt, ReceiptClaim, ReceiptRequest
 from apps.common.database import transaction
 from apps.flow.lease import flow_event
@@ -114,7 +115,7 @@ def request_logs(context: PoolContext, items: Sequence[Item]) -> tuple[list[tupl
     return found, len(logs)
 
 
-def claim_logs(context: PoolContext, items: Sequence[Item]) -> list[ReceiptClaim]:
+def claim_logs(context: PoolContext, items: Sequence[HistoryItem]) -> list[ReceiptClaim]:
     """The WithdrawalClaimed of each claim item, in the order of the items; each transaction's receipt is read once."""
     claims = {}
     for item in {item.tx_hash: item for item in items}.values():
@@ -126,7 +127,7 @@ def claim_logs(context: PoolContext, items: Sequence[Item]) -> list[ReceiptClaim
     return [claims[item.tx_hash, item.log_index] for item in items]
 
 
-def claim_log(context: PoolContext, item: Item) -> ReceiptClaim:
+def claim_log(context: PoolContext, item: HistoryItem) -> ReceiptClaim:
     """The WithdrawalClaimed of a claim item."""
     return claim_logs(context, [item])[0]
 
@@ -142,7 +143,7 @@ def shares_mismatch(walk: Walk, found: int, pooled_wei: int, total_shares: int) 
     )
 
 
-def _receipt(context: PoolContext, item: Item) -> LidoReceipt:
+def _receipt(context: PoolContext, item: HistoryItem) -> LidoReceipt:
     receipt = context.protocols.receipt(item.tx_hash)
     if receipt is None:
         raise WalkHalted("receipt_missing", f"The chain has no receipt of {item.tx_hash}, whose log was walked.")

@@ -59,8 +59,9 @@ class RewardsClient(ServiceClient):
     def positions(self, pool_id: str, after: str | None = None, limit: int = 200) -> Positions:
         return self.read(Positions, "/v1/positions", pool_id=pool_id, after=after, limit=limit)
 
-    def events(self, pool_id: str, after: int, limit: int = 200) -> Events:
-        return self.read(Events, "/v1/events", pool_id=pool_id, after=after, limit=limit)
+    def settled(self, pool_id: str, after: int, limit: int = 200) -> Events:
+        """Claims and settlements that moved whole wei; `next` passes all other events too."""
+        return self.read(Events, "/v1/events", pool_id=pool_id, after=after, limit=limit, settled="true")
 
     def audit(self, pool_id: str) -> Audit:
         """Replay a pool's log and compare; looks at its whole history."""

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
-from sqlalchemy import Engine, MetaData, create_engine, event, text
+from sqlalchemy import ColumnElement, Engine, MetaData, Text, any_, create_engine, event, literal, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 # Their order matters: waiting for a lock ends before the statement does, and both before a client gives up. A
@@ -91,6 +92,13 @@ def transaction(sessions: Sessions) -> Iterator[Session]:
     """Open the one transaction of a service call: commit at the end of the block, roll back on any exception."""
     with sessions() as session, session.begin():
         yield session
+
+
+def one_of(
+    column: InstrumentedAttribute[str] | InstrumentedAttribute[str | None], values: Sequence[str]
+) -> ColumnElement[bool]:
+    """Whether a text column holds one of these, as one parameter however many they are."""
+    return column == any_(literal(list(values), ARRAY(Text)))
 
 
 def run_statement(engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> tuple[Any, ...] | None:

@@ -10,6 +10,7 @@ from apps.clients.relayer import RelayerClient
 from apps.clients.rewards import RewardsClient
 from apps.common.database import Sessions, make_engine, make_sessions
 from apps.flow.hints import Publish
+from apps.pool.look import Look
 from apps.pool.settings import PoolSettings
 
 
@@ -27,6 +28,7 @@ class PoolContext:
     protocols: ProtocolsClient
     relayer: RelayerClient
     publish: Publish
+    look: Look
 
 
 def make_context(settings: PoolSettings, publish: Publish) -> PoolContext:
@@ -44,4 +46,5 @@ def make_context(settings: PoolSettings, publish: Publish) -> PoolContext:
         protocols=ProtocolsClient(settings.protocols_url, key, timeout),
         relayer=RelayerClient(settings.relayer_url, settings.relayer_api_key, timeout),
         publish=publish,
+        look=Look(),
     )

@@ -6,11 +6,13 @@ commit is on the disk, and every change of every request would wait for the one 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, CursorResult, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from apps.common.database import Sessions, transaction
+from apps.pool.models import Request, UnnumberedEvent
 
 NUMBERED_AT_ONCE = 10_000
 
@@ -29,6 +31,20 @@ def record_events(session: Session, request_ids: Sequence[str]) -> None:
         return
     session.flush()
     session.execute(_INSERT, {"ids": ids})
+
+
+def change_requests(session: Session, *which: ColumnElement[bool], **values: Any) -> int:
+    """Change the requests that `which` chooses and append an event of each, in one statement whatever their number;
+    returns how many there were."""
+    session.flush()
+    shown = (Request.id, Request.status, Request.reason, Request.amount_wei, Request.settled_wei, Request.batch_id)
+    changes = {"updated_at": func.clock_timestamp(), **values}
+    changed = update(Request).where(*which).values(**changes).returning(*shown).cte("changed")
+    columns = ("request_id", "status", "reason", "amount_wei", "settled_wei", "batch_id")
+    rows = select(*changed.c).order_by(changed.c.id)
+    done = session.execute(insert(UnnumberedEvent).from_select(columns, rows))
+    assert isinstance(done, CursorResult)
+    return done.rowcount
 
 
 def number_events(sessions: Sessions) -> None:

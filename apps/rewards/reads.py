@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from apps.clients.shapes import rewards as shapes
@@ -63,9 +63,18 @@ class RewardReads:
             statement = statement.where(RewardEvent.kind == query.kind)
         if query.user_id is not None:
             statement = statement.where(RewardEvent.user_id == query.user_id)
+        head = None
         with transaction(self._sessions) as session:
+            if query.settled:
+                # All up to here is there to be seen: whoever writes events of a pool holds its row until the commit.
+                head = session.scalar(select(func.max(RewardEvent.id)).where(RewardEvent.pool_id == pool_id)) or after
+                moved = RewardEvent.kind.in_(("claim", "settle")), RewardEvent.claimed_wei != 0
+                statement = statement.where(*moved, RewardEvent.id <= head)
             rows = session.scalars(statement.order_by(RewardEvent.id).limit(query.limit)).all()
-        return shapes.Events(items=[_event(row) for row in rows], next=rows[-1].id if rows else after)
+        following = rows[-1].id if rows else after
+        if head is not None and len(rows) < query.limit:
+            following = max(after, head)
+        return shapes.Events(items=[_event(row) for row in rows], next=following)
 
     def audits(self, query: IdPageQuery) -> AuditPage:
         """Audits, newest first; the cursor is an audit's id."""

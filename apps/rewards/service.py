@@ -187,27 +187,17 @@ def _claim(session: Session, pool_id: str, users: Mapping[str, str]) -> list[Cla
     """Claim for each user, by message_id; returns one `Claim` each. Raises `LossExceedsPosition`."""
     pool = store.lock_pool(session, pool_id)
     positions = store.lock_positions(session, pool_id, users.values())
-    claims = []
+    moved = []
     for message_id, user_id in users.items():
         try:
-            pool, positions[user_id], moved = index_math.claim(pool, positions[user_id])
+            pool, positions[user_id], part = index_math.claim(pool, positions[user_id])
         except index_math.LossExceedsPosition as error:
             raise LossExceedsPosition(f"{user_id} owes more than the position is worth.") from error
-        _, created_at = store.insert_event(
-            session,
-            pool_id=pool_id,
-            kind="claim",
-            message_id=message_id,
-            user_id=user_id,
-            staked_delta_wei=moved.staked_delta,
-            exiting_delta_wei=moved.exiting_delta,
-            claimed_wei=moved.claimed,
-            acc_reward_per_share=pool.index,
-        )
-        claims.append(Claim(message_id, pool_id, user_id, moved.claimed, created_at))
+        moved.append(store.Moved(message_id, user_id, part.staked_delta, part.exiting_delta, part.claimed))
+    times = store.insert_moved(session, pool_id, "claim", pool.index, moved)
     store.save_positions(session, pool_id, positions)
     store.save_pool(session, pool_id, pool)
-    return claims
+    return [Claim(one.message_id, pool_id, one.user_id, one.claimed, times[one.message_id]) for one in moved]
 
 
 def _apply_deltas(session: Session, pool_id: str, deltas: Sequence[StakeDelta]) -> None:
@@ -227,5 +217,6 @@ def _apply_deltas(session: Session, pool_id: str, deltas: Sequence[StakeDelta]) 
                 f" wei pending; {delta.message_id} takes more than that. Nothing of the batch was applied."
             ) from error
     store.save_positions(session, pool_id, positions)
-    store.insert_stake_deltas(session, pool_id, pool.index, deltas)
+    moved = [store.Moved(one.message_id, one.user_id, one.staked_delta_wei, one.exiting_delta_wei) for one in deltas]
+    store.insert_moved(session, pool_id, "stake_delta", pool.index, moved)
     store.save_pool(session, pool_id, pool)

@@ -12,7 +12,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from apps.clients.shapes.rewards import StakeDelta
 from apps.common.wei import exact_int
 from apps.rewards.errors import AmountOutOfRange
 from apps.rewards.index_math import P, PoolState, PositionState
@@ -116,31 +115,47 @@ def insert_event(session: Session, **values: Any) -> tuple[int, datetime]:
     return row.id, row.created_at
 
 
-_INSERT_STAKE_DELTAS = text(
+@dataclass(frozen=True)
+class Moved:
+    """What an event moved for one user: by how much staked and exiting wei changed, and what of that was pending before."""
+
+    message_id: str
+    user_id: str
+    staked_delta: int
+    exiting_delta: int
+    claimed: int = 0
+
+
+_INSERT_MOVED = text(
     """
     INSERT INTO reward_events
-        (pool_id, kind, message_id, user_id, staked_delta_wei, exiting_delta_wei, acc_reward_per_share)
-    SELECT :pool_id, 'stake_delta', d.message_id, d.user_id, d.staked, d.exiting, :index
+        (pool_id, kind, message_id, user_id, staked_delta_wei, exiting_delta_wei, claimed_wei, acc_reward_per_share)
+    SELECT :pool_id, :kind, d.message_id, d.user_id, d.staked, d.exiting, d.claimed, :index
     FROM unnest(CAST(:message_ids AS text[]), CAST(:user_ids AS text[]), CAST(:staked AS numeric[]),
-                CAST(:exiting AS numeric[])) WITH ORDINALITY AS d(message_id, user_id, staked, exiting, n)
+                CAST(:exiting AS numeric[]), CAST(:claimed AS numeric[]))
+        WITH ORDINALITY AS d(message_id, user_id, staked, exiting, claimed, n)
     ORDER BY d.n
+    RETURNING message_id, created_at
     """
 )
 
 
-def insert_stake_deltas(session: Session, pool_id: str, index: int, deltas: Sequence[StakeDelta]) -> None:
-    """Append one `stake_delta` event each, in the given order, as one statement; the pool's row is locked."""
-    session.execute(
-        _INSERT_STAKE_DELTAS,
-        {
-            "pool_id": pool_id,
-            "index": index,
-            "message_ids": [delta.message_id for delta in deltas],
-            "user_ids": [delta.user_id for delta in deltas],
-            "staked": [delta.staked_delta_wei for delta in deltas],
-            "exiting": [delta.exiting_delta_wei for delta in deltas],
-        },
-    )
+def insert_moved(
+    session: Session, pool_id: str, kind: str, index: int, moved: Sequence[Moved]
+) -> Mapping[str, datetime]:
+    """Append one event each, in the given order, as one statement; the pool's row is locked. Returns the time of each by
+    its message_id."""
+    given = {
+        "pool_id": pool_id,
+        "kind": kind,
+        "index": index,
+        "message_ids": [one.message_id for one in moved],
+        "user_ids": [one.user_id for one in moved],
+        "staked": [one.staked_delta for one in moved],
+        "exiting": [one.exiting_delta for one in moved],
+        "claimed": [one.claimed for one in moved],
+    }
+    return {row.message_id: row.created_at for row in session.execute(_INSERT_MOVED, given)}
 
 
 _BEARABLE_FALL = _statement("bearable_fall")

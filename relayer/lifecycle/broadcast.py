@@ -14,14 +14,14 @@ from sqlalchemy import Select, and_, case, false, func, or_, select, text, true
 from sqlalchemy.orm import aliased
 
 from apps.common.crashpoint import crashpoint
-from apps.common.database import transaction
+from apps.common.database import one_of, transaction
 from apps.ethereum.jsonrpc import Endpoint, RpcError, Unanswered
 from apps.ethereum.sanitize import readable
 from relayer.chain.replies import DELIVERED, Reply, classify
 from relayer.chain.snapshot import ChainSnapshot
 from relayer.context import RelayerContext
 from relayer.store.events import Event, record_all
-from relayer.store.models import Attempt, Message, NonceRow, Send, Signer, one_of
+from relayer.store.models import Attempt, Message, NonceRow, Send, Signer
 from relayer.store.states import FINAL, UNMINED, Intent, NonceState, SignerState, TransactionStatus
 
 log = structlog.get_logger(__name__)

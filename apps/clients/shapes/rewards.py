@@ -10,7 +10,7 @@ from apps.common.shapes import Digits, SignedWei, Time, Wei, Whole, described, g
 from apps.common.wei import SignedWeiField
 
 MAX_DELTAS = 10_000
-MAX_CLAIMS = 1_000  # each is an event written by itself
+MAX_CLAIMS = 1_000  # an unstake batch has a hundred users at most
 EVENT_KINDS = ("accrual", "stake_delta", "claim", "settle", "release")
 
 
@@ -214,3 +214,12 @@ class EventsQuery(NumberPageQuery):
     pool_id: str | None = given(wire.pool_id_field, load_default=None)
     kind: str | None = given(ma.fields.String, load_default=None, validate=one_of(EVENT_KINDS))
     user_id: str | None = given(wire.user_id_field, load_default=None)
+    settled: bool = given(
+        ma.fields.Boolean,
+        load_default=False,
+        truthy={"true"},
+        falsy={"false"},
+        metadata={
+            "description": "Only what moved whole wei of a user: claims and settlements. `next` then passes all others too."
+        },
+    )

@@ -17,6 +17,7 @@ from apps.clients.shapes.rewards import (
     Position,
     Positions,
     RewardPool,
+    Settlement,
     StakeDelta,
     StakeDeltasAnswer,
 )
@@ -61,6 +62,10 @@ class RewardsClient(ServiceClient):
 
     def events(self, pool_id: str, after: int, limit: int = 200) -> Events:
         return self.read(Events, "/v1/events", pool_id=pool_id, after=after, limit=limit)
+
+    def settle(self, pool_id: str) -> Settlement:
+        """Go on with a loss that is being settled."""
+        return self.write(Settlement, "/v1/settlements", {"pool_id": pool_id})
 
     def audit(self, pool_id: str) -> Audit:
         """Replay a pool's log and compare; looks at its whole history."""

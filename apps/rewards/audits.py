@@ -11,7 +11,7 @@ from apps.common.wire import new_id
 from apps.rewards.index_math import PoolState
 from apps.rewards.models import MessageKey, RewardAudit, RewardEvent, RewardPool, RewardPosition
 from apps.rewards.replay import Replay
-from apps.rewards.store import allow_long_statements, pool_state, position_state
+from apps.rewards.store import allow_long_statements, pool_state, position_state, settling_of
 
 _ROWS_AT_A_TIME = 2_000
 _MOST_DIFFERENCES = 1_000
@@ -49,13 +49,14 @@ def _differences(session: Session, pool_id: str) -> list[Difference]:
         .order_by(RewardEvent.id)
         .execution_options(yield_per=_ROWS_AT_A_TIME)
     )
-    replay = Replay().run(events)
     row = session.get(RewardPool, pool_id)
+    settling = settling_of(row) if row else None
+    replay = Replay().run(events, settling.after if settling else None)
     positions = session.scalars(
         select(RewardPosition).where(RewardPosition.pool_id == pool_id).execution_options(yield_per=_ROWS_AT_A_TIME)
     )
     found = ((position.user_id, position_state(position)) for position in positions)
-    differences = replay.compare(pool_state(row) if row else PoolState(), found)
+    differences = replay.compare(pool_state(row) if row else PoolState(), found, row.lowest_standing if row else None)
     return differences + _unmatched(session, pool_id)
 
 

@@ -29,7 +29,12 @@ class MessageKey(MessageKeyMixin, Base):
 
 
 class RewardPool(Base):
-    """One row per pool, made at first use; see `index_math.PoolState` for the meaning and units."""
+    """One row per pool, made at first use; see `index_math.PoolState` for the meaning and units.
+
+    While `settling_prefix` is set, a loss is being settled (`store.Settling`), and a trigger holds the index where it is.
+    No position's `index_math.standing` is below `lowest_standing`, as long as the pool's newest event is
+    `standing_event_id`; NULL where no scan has told it yet.
+    """
 
     __tablename__ = "reward_pools"
     __table_args__ = (
@@ -46,6 +51,11 @@ class RewardPool(Base):
     parked_wei: Mapped[int] = mapped_column(SignedWeiColumn, server_default=text("0"))
     deficit_wei: Mapped[int] = mapped_column(WeiColumn, server_default=text("0"))
     fee_remainder: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    settling_prefix: Mapped[str | None] = mapped_column(Text)
+    settling_events: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    settling_after: Mapped[str] = mapped_column(NAME, server_default=text("''"))
+    lowest_standing: Mapped[int | None] = mapped_column(ScaledColumn)
+    standing_event_id: Mapped[int | None] = mapped_column(BigInteger)
     updated_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
 
 

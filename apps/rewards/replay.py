@@ -39,19 +39,29 @@ class Replay:
     pool: PoolState = field(default_factory=PoolState)
     positions: dict[str, PositionState] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
-    # The event whose loss is being settled: until another kind of event comes, or the log ends.
+    # The event whose loss is being settled: until the index moves again, or the log ends.
     unsettled: str | None = None
 
-    def run(self, events: Iterable[Event]) -> "Replay":
+    def run(self, events: Iterable[Event], after: str | None = None) -> "Replay":
+        """Apply a log. A loss that it ends with is settled into all positions, or up to the user `after` where the pool's row
+        says that it is being settled."""
         for event in events:
-            if event.kind != "settle":
-                self._check_settled()
+            if event.kind in {"accrual", "release"}:
+                self._check_settled(self.positions)
+                self.unsettled = None
+            elif event.kind != "settle" and event.user_id in self.positions:
+                self._check_settled([event.user_id])
             self._apply(event)
-        self._check_settled()
+        if after is not None and self.unsettled is None:
+            self.differences.append(Difference("pool", "settling", "none", f"up to {after!r}"))
+        self._check_settled([user for user in self.positions if after is None or user <= after])
         return self
 
-    def compare(self, pool: PoolState, positions: Iterable[tuple[str, PositionState]]) -> list[Difference]:
-        """Every difference: within the log, between the log and the tables, and from conservation."""
+    def compare(
+        self, pool: PoolState, positions: Iterable[tuple[str, PositionState]], lowest: int | None = None
+    ) -> list[Difference]:
+        """Every difference: within the log, between the log and the tables, and from conservation. `lowest` is the floor of
+        all standings that the pool's row remembers."""
         found = list(self.differences)
         found += _fields("pool", self.pool, pool)
         left = dict(self.positions)
@@ -64,6 +74,9 @@ class Replay:
         for user_id, position in left.items():
             found += _fields(f"position {user_id}", index_math.settle(position, self.pool.index), PositionState())
         found += _conservation(pool, held)
+        exact = index_math.lowest_standing(held)
+        if lowest is not None and exact is not None and exact < lowest:
+            found.append(Difference("pool", "lowest_standing", str(exact), str(lowest)))
         return found
 
     def _apply(self, event: Event) -> None:
@@ -77,15 +90,14 @@ class Replay:
             if getattr(event, name) != value:
                 self.differences.append(Difference(subject, name, str(value), str(getattr(event, name))))
 
-    def _check_settled(self) -> None:
-        """After a loss that is settled, no position may have whole wei pending."""
+    def _check_settled(self, users: Iterable[str]) -> None:
+        """While a loss is being settled, whom it has reached, and who does anything, has no whole wei pending."""
         if self.unsettled is None:
             return
-        for user_id, position in self.positions.items():
-            pending = index_math.pending_wei(position, self.pool.index)
+        for user_id in users:
+            pending = index_math.pending_wei(self.positions[user_id], self.pool.index)
             if pending != 0:
                 self.differences.append(Difference(self.unsettled, f"settled {user_id}", "0", str(pending)))
-        self.unsettled = None
 
     def _derive(self, event: Event) -> Mapping[str, int]:
         """Apply an event to the state and return what the event must have recorded."""

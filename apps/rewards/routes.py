@@ -14,11 +14,13 @@ from apps.clients.shapes.rewards import (
     NewClaim,
     NewClaimBatch,
     NewRelease,
+    NewSettlement,
     NewStakeDeltas,
     Position,
     Positions,
     PositionsQuery,
     RewardPool,
+    Settlement,
     StakeDeltasAnswer,
 )
 from apps.common.api import Blueprint
@@ -109,6 +111,14 @@ def list_positions(query: PositionsQuery) -> Positions:
 def list_events(query: EventsQuery) -> Events:
     """The append-only log of a pool, oldest first; follow it by passing `next` as `after`."""
     return _reads().events(query)
+
+
+@blueprint.post("/settlements")
+@blueprint.arguments(schema_of(NewSettlement, BodySchema))
+@blueprint.response(200, schema_of(Settlement))
+def post_settlement(body: NewSettlement) -> Settlement:
+    """Go on with a loss that is being settled; asked again and again it comes to its end."""
+    return _service().settle(body.pool_id)
 
 
 @blueprint.post("/audits")

@@ -91,6 +91,21 @@ class NewAudit:
 
 
 @dataclass(frozen=True)
+class NewSettlement:
+    """Which pool's loss to go on settling."""
+
+    pool_id: str = given(wire.pool_id_field, required=True)
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """Whether a loss of the pool is still being settled."""
+
+    pool_id: str
+    settling: bool
+
+
+@dataclass(frozen=True)
 class Accrual:
     """``new_rewards_wei = fee_wei + distributed_wei + parked_wei``; `weight_wei` is what it was spread over."""
 
@@ -146,6 +161,7 @@ class RewardPool:
     claimed_wei: SignedWei
     parked_wei: SignedWei
     deficit_wei: Wei
+    settling: bool = described("Whether a loss is being settled into the positions.")
 
 
 @dataclass(frozen=True, kw_only=True)

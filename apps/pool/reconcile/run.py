@@ -42,11 +42,15 @@ def reconcile(context: PoolContext, pool_id: str) -> str | None:
 
 
 def reconcile_in_lane(context: PoolContext, walk: Walk) -> str | None:
-    """Reconcile at the walk's cursor; None when the books are not at a block's end, or a service did not answer."""
+    """Reconcile at the walk's cursor; None when the books are not at a block's end, a service did not answer, or a loss is
+    still being settled: its settlements would be booked between the reads."""
     pool_id = walk.id
     if walk.cursor_log_index < WHOLE_BLOCK or walk.status == WalkStatus.HALTED or walk.closing_block is not None:
         return None
     try:
+        if context.rewards.settle(pool_id).settling:
+            log.info("reconciliation_waits", why="a loss is being settled")
+            return None
         book_reward_events(context, walk)
         run_ = _reconcile_at(context, walk)
         extend(context.sessions, walk, context.settings.lease_sec)

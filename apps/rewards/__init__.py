@@ -20,7 +20,7 @@ def create_app(settings: RewardsSettings | None = None) -> Flask:
     settings = settings or load_settings()
     engine = make_engine(settings.database_url)
     sessions = make_sessions(engine)
-    proof = Proof(engine, {"reward_events": "claimed_wei"})
+    proof = Proof(engine, {"reward_events": "claimed_wei", "audit_checkpoints": "state", "audit_stretches": "digest"})
     proof.at_start()
     app = build_app("rewards", blueprints=[blueprint], sessions=sessions, accepted_keys=settings.internal_keys)
     app.extensions["service"] = RewardsService(sessions, proof, settings.reward_fee_bps, Settlements(sessions))

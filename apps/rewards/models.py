@@ -13,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from apps.common.database import new_metadata
 from apps.common.idempotency import MessageKeyMixin
+from apps.common.stretches import StretchMixin
 from apps.common.wei import ScaledColumn, SignedWeiColumn, WeiColumn
 
 TIME = DateTime(timezone=True)
@@ -117,12 +118,29 @@ class RewardEvent(Base):
 
 
 class RewardAudit(Base):
-    """What a replay of the log found."""
+    """What a replay of the log found; `complete` is one that read all of it, from its beginning."""
 
     __tablename__ = "reward_audits"
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
     pool_id: Mapped[str | None] = mapped_column(Text)
+    complete: Mapped[bool] = mapped_column(Boolean, server_default=text("true"))
     ok: Mapped[bool] = mapped_column(Boolean)
     differences: Mapped[list[dict[str, str]]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
+
+
+class AuditCheckpoint(Base):
+    """Where a clean audit of a pool ended: its newest event, and the pool's numbers after it (`index_math.PoolState`, as
+    decimal strings). The next audit of what is new starts there. Never updated or deleted."""
+
+    __tablename__ = "audit_checkpoints"
+
+    pool_id: Mapped[str] = mapped_column(NAME, primary_key=True)
+    through_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    state: Mapped[dict[str, str]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
+
+
+class AuditStretch(StretchMixin, Base):
+    pass

@@ -126,7 +126,7 @@ def post_settlement(body: NewSettlement) -> Settlement:
 @blueprint.response(201, schema_of(Audit))
 def post_audit(body: NewAudit) -> Audit:
     """Replay the log and compare it with the tables; there must be no difference."""
-    return _service().audit(body.pool_id)
+    return _service().audit(body.pool_id, full=body.full)
 
 
 @blueprint.get("/audits")

@@ -161,9 +161,10 @@ class RewardsService:
         self._proof.require()
         return Settlement(pool_id, settling=not self._settlements.go_on(pool_id))
 
-    def audit(self, pool_id: str | None) -> Audit:
-        """Replay the log of one pool, or of all of them, compare it with the tables, and keep what was found."""
-        return run_audit(self._sessions, pool_id)
+    def audit(self, pool_id: str | None, *, full: bool = True) -> Audit:
+        """Replay the log of one pool, or of all of them, or what is new in it, compare it with the tables, and keep what was
+        found."""
+        return run_audit(self._sessions, pool_id, full=full)
 
     def _spread(
         self, session: Session, cause: Cause, held: HeldPool, pool: PoolState, parts: index_math.Accrued

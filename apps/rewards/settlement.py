@@ -20,6 +20,8 @@ from apps.rewards.store import HeldPool, Settling
 
 # The pool's row is locked for as long as a piece takes, a tenth of a second or so.
 PIECE = 2_000
+# Above this the next piece is half as great.
+LOCKED_SEC = 0.25
 # How long one call goes on before it asks its caller to come again; callers wait for ten seconds.
 PATIENCE_SEC = 5.0
 
@@ -42,13 +44,19 @@ class Settlements:
     def go_on(self, pool_id: str) -> bool:
         """Settle piece by piece, at least one where there is one; returns whether all is settled."""
         until = time.monotonic() + self._patience_sec
+        piece = self.piece
         while store.is_settling(self._sessions, pool_id):
             with transaction(self._sessions) as session, store.amounts_in_range():
-                held = settle_piece(session, store.lock_pool(session, pool_id), self.piece)
+                held = store.lock_pool(session, pool_id)
+                locked = time.monotonic()
+                held = settle_piece(session, held, piece)
                 store.save(session, held)
             crashpoint("rewards.settle.piece")
-            if held.settling is not None and time.monotonic() >= until:
+            now = time.monotonic()
+            if held.settling is not None and now >= until:
                 return False
+            # A database that is busy with other things gets less to do at a time.
+            piece = max(1, piece // 2) if now - locked > LOCKED_SEC else min(self.piece, piece * 2)
         return True
 
 

@@ -78,9 +78,9 @@ class House:
     def events(self, **query: Any) -> list[Json]:
         return list(self.get("/v1/events", limit=200, **query)["items"])
 
-    def differences(self, pool_id: str | None = None) -> list[Json]:
-        """What an audit finds; of every pool when none is named."""
-        audit = self.done("/v1/audits", {} if pool_id is None else {"pool_id": pool_id})
+    def differences(self, pool_id: str | None = None, *, full: bool = True) -> list[Json]:
+        """What an audit finds, a full one or one of what is new; of every pool when none is named."""
+        audit = self.done("/v1/audits", {"full": full} | ({} if pool_id is None else {"pool_id": pool_id}))
         assert audit["ok"] == (audit["differences"] == [])
         return list(audit["differences"])
 

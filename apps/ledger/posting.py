@@ -168,19 +168,19 @@ def post_many(session: Session, new: Sequence[Posting]) -> tuple[int, int]:
 
     Raises the first refusal; the caller's transaction then rolls back.
     """
-    kinds = list(_kinds(new, *_lock_originals(session, new)))
+    kinds = _kinds(new, *_lock_originals(session, new))
     held = _lock_balances(session, {item.owner for item in new if item.owner is not None})
     not_before = max((row["updated_at"] for row in held.values() if row["updated_at"] is not None), default=None)
     after = {owner: {name: exact_int(row[f"{name}_wei"]) for name in BUCKETS} for owner, row in held.items()}
-    left = [
-        None if item.owner is None else tuple(apply_movement(after[item.owner], item, kind).values())
-        for item, kind in zip(new, kinds, strict=True)
-    ]
+    judged = []
+    for item, kind in zip(new, kinds, strict=True):
+        buckets = None if item.owner is None else tuple(apply_movement(after[item.owner], item, kind).values())
+        judged.append((item, kind, buckets))
     session.execute(text("SELECT announce_movements()"))
     drawn = session.execute(_DRAW, {"many": len(new), "not_before": not_before}).one()
     newest = {owner: row["last_movement_id"] for owner, row in held.items()}
     rows, heads = [], {}
-    for movement_id, item, kind, buckets in zip(drawn.ids, new, kinds, left, strict=True):
+    for movement_id, (item, kind, buckets) in zip(drawn.ids, judged, strict=True):
         previous_id = None
         if item.owner is not None:
             previous_id, newest[item.owner] = newest[item.owner], movement_id

@@ -123,7 +123,7 @@ def test_movement__of_a_name_that_cannot_be__is_404(ledger: LedgerHouse) -> None
     assert ledger.get("/v1/movements/nothing").get_json()["code"] == "not_found"
 
 
-def test_batch__names_of_what_an_array_is_written_with__are_themselves(ledger: LedgerHouse) -> None:
+def test_batch__names_that_an_array_would_take_for_something_else__are_themselves(ledger: LedgerHouse) -> None:
     names = ["NULL", "null", "a|b+c=d", "a:b@c", "a-b"]
     rows = [
         ledger.body("deposit", 7, name, message_id=f"of:{number}", reference=name) for number, name in enumerate(names)

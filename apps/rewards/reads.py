@@ -13,7 +13,7 @@ from apps.common.wire import cut, integer_cursor
 from apps.rewards.audits import audit_shape
 from apps.rewards.index_math import PoolState, PositionState, pending_wei, reward_debt
 from apps.rewards.models import RewardAudit, RewardEvent, RewardPool, RewardPosition
-from apps.rewards.store import pool_state, position_state
+from apps.rewards.store import pool_state, position_state, settling_of
 
 
 class RewardReads:
@@ -37,6 +37,7 @@ class RewardReads:
             claimed_wei=state.claimed,
             parked_wei=state.parked,
             deficit_wei=state.deficit,
+            settling=row is not None and settling_of(row) is not None,
         )
 
     def position(self, pool_id: str | None, user_id: str) -> shapes.Position:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,7 @@ def stakes() -> dict[str, float]:
     """Stakes on the desk's chain: accepted and completed a second."""
     if find_spec("tests.bench.stakes") is None:
         return {}
-    from tests.bench.stakes import measure
-
-    found = measure()
+    found = import_module("tests.bench.stakes").measure()
     return {name: found[name] for name in ("accepted_per_s", "completed_per_s")}
 
 
@@ -117,7 +116,7 @@ def _ratio(systems: dict[str, System], others: list[str]) -> float:
 
 
 def _percentile(values: list[float], percent: int) -> float:
-    return round(statistics.quantiles(values, n=100)[percent - 1], 1)
+    return float(round(statistics.quantiles(values, n=100)[percent - 1], 1))
 
 
 def _tell(name: str, system: System) -> None:

@@ -8,12 +8,8 @@ it was killed, and what a second one costs. The last line printed is JSON.
 import json
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import psycopg2
 
 from apps.flow.hints import publisher
 from tests.bench.cpu import Meter, postmaster
@@ -21,21 +17,24 @@ from tests.bench.hosts_costs import costs
 from tests.bench.pgbench import run_pgbench
 from tests.support.postgres import Server, start_postgres
 from tests.support.scratch import scratch
-from tests.support.three_hosts import Broker, Host, running_broker, running_host, wait_until
+from tests.support.three_hosts import Ask, Broker, Host, asking, running_broker, running_host, wait_until
 from tests.support.three_steps import NEXT, QUEUE, TASK, environment, make_tables
 
 FLOWS = 2_000
 HINTS = 2_000
 LEASE_SEC = 3.0
 COUNTER_SEC = 6
-Ask = Callable[..., list[tuple[Any, ...]]]
 
 PLACE = """
 INSERT INTO threes (id, status, next_run_at) SELECT %s || ':' || n, 'first', now() FROM generate_series(1, %s) n
 """
 UNDER_WAY = "SELECT count(*) FROM threes WHERE next_run_at IS NOT NULL"
 BY_HOST = "SELECT host, count(*) FROM effects GROUP BY 1 ORDER BY 1"
-DOUBLED = "SELECT count(*) FROM (SELECT FROM three_events WHERE type = 'checkpoint' GROUP BY subject_id, status HAVING count(*) > 1) d"
+DOUBLED = """
+SELECT count(*) FROM (
+    SELECT FROM three_events WHERE type = 'checkpoint' GROUP BY subject_id, status HAVING count(*) > 1
+) twice
+"""
 COUNTER = "UPDATE counter SET last_sequence = last_sequence + 1;"
 
 
@@ -97,7 +96,7 @@ def _takeover(server: Server, broker: Broker, directory: Path) -> float:
         left, started = int(ask(UNDER_WAY)[0][0]), time.perf_counter()
         wait_until(lambda: ask(UNDER_WAY)[0][0] == 0, "the second host has ended all")
         seconds = time.perf_counter() - started
-    effects = dict(ask(BY_HOST))
+    effects: dict[str, int] = dict(ask(BY_HOST))
     assert sum(effects.values()) == FLOWS * len(NEXT)
     assert ask(DOUBLED) == [(0,)]
     sys.stdout.write(
@@ -124,7 +123,7 @@ def _hints(broker: Broker) -> float:
 def _counter(server: Server) -> float:
     """How often a second eight writers can move one counter: the feed's is moved by every change of a request."""
     url = server.create("counter")
-    _asking(url)("CREATE TABLE counter AS SELECT 0::bigint AS last_sequence")
+    asking(url)("CREATE TABLE counter AS SELECT 0::bigint AS last_sequence")
     load = ["-n", "-M", "prepared", "-c", "8", "-j", "2", "-T", str(COUNTER_SEC)]
     found = run_pgbench(server, url, *load, script=COUNTER)
     sys.stdout.write(f"commits that move one counter, by 8 writers: {found:.0f} / s\n")
@@ -147,19 +146,7 @@ def _pids(hosts: dict[str, Host]) -> dict[str, int]:
 def _database(server: Server) -> tuple[str, Ask]:
     url = server.create("three")
     make_tables(url)
-    return url, _asking(url)
-
-
-def _asking(url: str) -> Ask:
-    connection = psycopg2.connect(url, connect_timeout=10)
-    connection.autocommit = True
-
-    def ask(statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, values)
-            return list(cursor.fetchall()) if cursor.description else []
-
-    return ask
+    return url, asking(url)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,16 @@ class Peer:
 def running_temporal(directory: Path, *, in_memory: bool) -> Iterator[Peer]:
     """Server and worker; its data in a file, or in its memory alone."""
     programs, port = environment_of("peers"), free_port()
-    argv = [str(programs / "temporal"), "server", "start-dev", "--headless", "--port", str(port), "--log-level", "never"]
+    argv = [
+        str(programs / "temporal"),
+        "server",
+        "start-dev",
+        "--headless",
+        "--port",
+        str(port),
+        "--log-level",
+        "never",
+    ]
     if not in_memory:
         argv += ["--db-filename", str(directory / "temporal.db")]
     server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,13 +1,9 @@
 """Two hosts on one database and one broker: what one was at when it died, the other one finishes, and nothing is done twice."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import psycopg2
 
 from tests.support.postgres import Server
-from tests.support.three_hosts import running_broker, running_host, wait_until
+from tests.support.three_hosts import Ask, asking, running_broker, running_host, wait_until
 from tests.support.three_steps import HELD, NEXT, environment, make_tables
 
 FLOWS = 60
@@ -20,7 +16,9 @@ WHERE t.lease_token IS NOT NULL AND right(t.id, 1) = %s
 """
 HELD_ROWS = "SELECT id, lease_token FROM threes WHERE lease_token IS NOT NULL ORDER BY id"
 LEASES_RUN_OUT = "UPDATE threes SET lease_until = now() - interval '1 s' WHERE id = ANY (%s)"
-STEPS_WRITTEN = "SELECT subject_id, array_agg(status ORDER BY id) FROM three_events WHERE type = 'checkpoint' GROUP BY 1"
+STEPS_WRITTEN = (
+    "SELECT subject_id, array_agg(status ORDER BY id) FROM three_events WHERE type = 'checkpoint' GROUP BY 1"
+)
 
 
 def test_two_hosts__one_killed_in_the_middle_of_its_steps__the_other_finishes_and_nothing_is_done_twice(
@@ -28,13 +26,15 @@ def test_two_hosts__one_killed_in_the_middle_of_its_steps__the_other_finishes_an
 ) -> None:
     url = postgres.create("three")
     make_tables(url)
-    ask = _asking(url)
+    ask = asking(url)
     with running_broker(tmp_path) as broker:
         settings = environment(url, broker.url, lease_sec=LEASE_SEC)
         with running_host("a", {**settings, "THREE_HOST": "a", "THREE_HOLD": "1"}, tmp_path) as first:
             # Both its processes come to stand in the middle of a step: the effect is taken, the outcome not written.
             ask(PLACE, FLOWS)
-            wait_until(lambda: ask(STANDS, HELD)[0][0] == 2, "both processes of the first host are in the middle of a step")
+            wait_until(
+                lambda: ask(STANDS, HELD)[0][0] == 2, "both processes of the first host are in the middle of a step"
+            )
             held = ask(HELD_ROWS)
             with running_host("b", {**settings, "THREE_HOST": "b"}, tmp_path):
                 wait_until(lambda: _done(ask) == FLOWS - len(held), "the second host has done all that is free")
@@ -47,21 +47,11 @@ def test_two_hosts__one_killed_in_the_middle_of_its_steps__the_other_finishes_an
     assert sum(hosts.values()) == FLOWS * len(NEXT), "each effect was taken once"
     written = dict(ask(STEPS_WRITTEN))
     assert len(written) == FLOWS
-    assert {tuple(steps) for steps in written.values()} == {("second", "third", "done")}, "each outcome was written once"
+    assert {tuple(steps) for steps in written.values()} == {("second", "third", "done")}, (
+        "each outcome was written once"
+    )
     assert ask("SELECT count(*) FROM threes WHERE lease_token IS NOT NULL OR next_run_at IS NOT NULL")[0][0] == 0
 
 
-def _done(ask: Callable[..., list[tuple[Any, ...]]]) -> int:
+def _done(ask: Ask) -> int:
     return int(ask("SELECT count(*) FROM threes WHERE status = 'done'")[0][0])
-
-
-def _asking(url: str) -> Callable[..., list[tuple[Any, ...]]]:
-    connection = psycopg2.connect(url, connect_timeout=10)
-    connection.autocommit = True
-
-    def ask(statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, values)
-            return list(cursor.fetchall()) if cursor.description else []
-
-    return ask

@@ -9,11 +9,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import psycopg2
 from kombu import Connection
 
 from apps.local import tools
 from tests.support.ports import free_port
+
+Ask = Callable[..., list[tuple[Any, ...]]]
 
 ROOT = Path(__file__).parents[2]
 CELERY = (sys.executable, "-m", "celery", "-A", "tests.support.three_steps")
@@ -83,6 +87,19 @@ def running_host(name: str, environment: Mapping[str, str], directory: Path) -> 
     finally:
         if host.worker.poll() is None:
             host.kill()
+
+
+def asking(url: str) -> Ask:
+    """A function that runs a statement on a connection of its own, and returns what rows it has."""
+    connection = psycopg2.connect(url, connect_timeout=10)
+    connection.autocommit = True
+
+    def ask(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    return ask
 
 
 def wait_until(holds: Callable[[], bool], what: str, *, limit_sec: float = 300.0, every_sec: float = 0.05) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from migrations import runner
 from tests.support import tally
@@ -16,6 +17,12 @@ TIERS = ("unit", "property", "integration", "crash", "browser")
 ROOT = Path(__file__).parent
 # What mostly waits, or takes long, is begun first: the short ones then fill the gaps, and no process ends late.
 FIRST = ("tests/browser", "tests/integration/life", "tests/integration/world/web", "tests/integration/flows")
+
+
+def pytest_configure() -> None:
+    """A fault's trace as Python writes it: drawing it with every frame's variables takes a second each."""
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, plain])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

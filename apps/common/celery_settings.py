@@ -10,6 +10,8 @@ import structlog
 from celery import Celery
 from kombu import Connection
 
+from apps.common.doorbell import Doorbell
+
 log = structlog.get_logger(__name__)
 
 REQUEST_ID_HEADER = "request_id"
@@ -71,10 +73,11 @@ def broker_answers(broker_url: str) -> bool:
 
 class HintPublisher:
     """Publishes hints by task name, quickly or not at all: a failed publish is logged, and the sweep makes up for
-    it."""
+    it. A hint that is under way already is not sent again (`apps.common.doorbell`)."""
 
     def __init__(self, broker_url: str) -> None:
         self._broker_url = broker_url
+        self._doorbell = Doorbell(broker_url)
         self._app: Celery | None = None
         self._lock = threading.Lock()
         self.failures = 0
@@ -85,6 +88,8 @@ class HintPublisher:
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         headers = {REQUEST_ID_HEADER: request_id} if request_id else None
         try:
+            if not self._doorbell.ring(task, row_id):
+                return
             self._celery().send_task(
                 task, args=[row_id] if row_id else [], queue=queue, headers=headers, retry=False, ignore_result=True
             )

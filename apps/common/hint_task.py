@@ -4,11 +4,13 @@ from typing import Any
 
 import structlog
 from celery import Task
+from redis import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 
 from apps.common.celery_settings import REQUEST_ID_HEADER
 from apps.common.database import is_transient
+from apps.common.doorbell import doorbell_of
 from apps.common.wire import MESSAGE_ID, new_id, request_id_of
 
 log = structlog.get_logger(__name__)
@@ -31,6 +33,7 @@ class HintTask(Task[Any, Any]):
         if args and isinstance(args[0], str) and MESSAGE_ID.fullmatch(args[0]):
             bound["row_id"] = args[0]
         with structlog.contextvars.bound_contextvars(**bound):
+            self._answer_doorbell(args)
             try:
                 return super().__call__(*args, **kwargs)
             except (DBAPIError, NoFreeConnection) as error:
@@ -38,3 +41,11 @@ class HintTask(Task[Any, Any]):
                     raise
                 log.warning("database_unavailable", kind=type(error).__name__)
                 return None
+
+    def _answer_doorbell(self, args: tuple[Any, ...]) -> None:
+        """Before the first look at a row: a hint that is sent from now on may be about what this task does not see."""
+        row_id = args[0] if args else None
+        try:
+            doorbell_of(str(self.app.conf.broker_url)).answer(self.name, row_id if isinstance(row_id, str) else None)
+        except RedisError as error:  # the mark runs out by itself
+            log.warning("doorbell_not_answered", kind=type(error).__name__)

@@ -5,7 +5,7 @@ token still stands on the row. A worker that was frozen past its lease finds ano
 discarded. All clocks are the database's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import CursorResult, Text, cast, func, or_, select, update
@@ -33,11 +33,13 @@ def acquire(
 ) -> list[Row]:
     """Lease up to `limit` due rows, or the named one, and commit. No row means a doubled or early hint: not an error.
 
-    `early` takes the named row before its time, for work that a hint made possible sooner.
+    `early` takes the named row before its time, for work that a hint made possible sooner. Rows that a later release began
+    with other steps are left to its workers.
     """
     due = func.coalesce(model.next_run_at <= func.now(), False)
     free = or_(model.lease_until.is_(None), model.lease_until < func.now())
-    chosen = select(model.id).where(free, model.next_run_at.is_not(None) if early else due)
+    known = model.flow_version <= model.current_version
+    chosen = select(model.id).where(free, known, model.next_run_at.is_not(None) if early else due)
     if row_id is not None:
         chosen = chosen.where(model.id == row_id)
     chosen = chosen.order_by(model.next_run_at).limit(limit).with_for_update(skip_locked=True)
@@ -90,6 +92,19 @@ def release(sessions: Sessions, row: FlowMixin) -> None:
             update(model)
             .where(model.id == row.id, model.lease_token == row.lease_token)
             .values(lease_token=None, lease_until=None, attempts=0),
+            execution_options={"synchronize_session": False},
+        )
+
+
+def give_back(sessions: Sessions, rows: Sequence[FlowMixin]) -> None:
+    """Give the leases of rows back whose steps were not begun, and their attempts with them; they stay due."""
+    model = type(rows[0])
+    tokens = [row.lease_token for row in rows]
+    with transaction(sessions) as session:
+        session.execute(
+            update(model)
+            .where(model.id.in_([row.id for row in rows]), model.lease_token.in_(tokens))
+            .values(lease_token=None, lease_until=None, attempts=func.greatest(model.attempts - 1, 0)),
             execution_options={"synchronize_session": False},
         )
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger, ColumnElement, DateTime, Identity, Integer, Interval, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 TIME = DateTime(timezone=True)
 JSON_OR_NULL = JSONB(none_as_null=True)
@@ -33,10 +33,14 @@ class FlowMixin:
 
     A model names its `subject`, which its history calls it by, and the table of that history. `parked_status` is the
     status that the row had when it was parked, and goes back to when an operator lets it try again.
+
+    `flow_version` is the version of the steps that the row was begun with. A model counts its `current_version` up when a
+    worker of the release before could not go on with a row of this one: such a worker then leaves the row alone.
     """
 
     subject: ClassVar[str]
     history: ClassVar[type[FlowEventMixin]]
+    current_version: ClassVar[int] = 1
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
     status: Mapped[str] = mapped_column(Text)
@@ -47,9 +51,14 @@ class FlowMixin:
     last_error: Mapped[str | None] = mapped_column(Text)
     lease_token: Mapped[str | None] = mapped_column(Text)
     lease_until: Mapped[datetime | None] = mapped_column(TIME)
+    # Read and written by workers of the release before only, which may still run beside this one.
     hinted_at: Mapped[datetime | None] = mapped_column(TIME)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
     updated_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
+
+    @declared_attr
+    def flow_version(cls) -> Mapped[int]:  # noqa: N805  # SQLAlchemy hands over the class
+        return mapped_column(Integer, default=cls.current_version, server_default=text("1"))
 
 
 class LaneMixin:

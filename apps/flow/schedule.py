@@ -81,11 +81,10 @@ def _bring_back(session: Session, flows: Sequence[type[FlowMixin]], lanes: type[
     lease_end = func.now() + seconds(lease_sec)
     quiet = {"synchronize_session": False}
     for model in flows:
-        late = or_(model.next_run_at > func.now(), model.lease_until > lease_end, model.hinted_at > func.now())
+        late = or_(model.next_run_at > func.now(), model.lease_until > lease_end)
         changes = {
             "next_run_at": no_later_than(model.next_run_at, func.now()),
             "lease_until": no_later_than(model.lease_until, lease_end),
-            "hinted_at": None,
         }
         due_some_time = model.next_run_at.is_not(None)  # a row that has ended is never written again
         session.execute(update(model).where(due_some_time, late).values(**changes), execution_options=quiet)

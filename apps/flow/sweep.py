@@ -1,16 +1,15 @@
-"""The sweep: hints at every due row that has no hint under way, and at what a dead worker left leased. It makes flows
-certain, not fast."""
+"""The sweep: hints at each kind of flow that has a due row, whatever became of the hints before. It makes flows certain, not
+fast; a row that a dead worker left leased is due again when its lease has run out."""
 
 from collections.abc import Callable, Mapping
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from apps.common.database import Sessions, transaction
 from apps.flow.hints import Publish
-from apps.flow.row import FlowMixin, seconds
+from apps.flow.row import FlowMixin
 
-HINT_AGAIN_SEC = 5.0
 MAX_HINTS = 200
 
 
@@ -18,37 +17,29 @@ def wake(
     sessions: Sessions,
     publish: Publish,
     flows: Mapping[type[FlowMixin], str],
+    by_id: Mapping[type[FlowMixin], str] | None = None,
     before: Callable[[Session], object] | None = None,
 ) -> int:
-    """Publish a hint for each due row; returns how many. `flows` names the task of each kind of row; `before` runs first in
-    the same transaction.
+    """Publish one hint for each kind of `flows` with a due row, and one for each due row of the kinds `by_id`, whose tasks
+    take the one row they are told; returns how many. `before` runs first in the same transaction.
 
-    The throttle is per row: without it a backlog that workers have not reached yet is hinted again every second.
+    A hint that is under way already is not sent again (`apps.common.celery_settings`).
     """
-    hints: list[tuple[str, str]] = []
+    hints: list[tuple[str, str | None]] = []
     with transaction(sessions) as session:
         if before is not None:
             before(session)
         for model, task in flows.items():
-            due = (
-                select(model.id)
-                .where(
-                    model.next_run_at <= func.now(),
-                    or_(model.lease_until.is_(None), model.lease_until < func.now()),
-                    or_(model.hinted_at.is_(None), model.hinted_at < func.now() - seconds(HINT_AGAIN_SEC)),
-                )
-                .order_by(model.next_run_at)
-                .limit(MAX_HINTS)
-                .with_for_update(skip_locked=True)
-            )
-            found = session.scalars(
-                update(model)
-                .where(model.id.in_(due.scalar_subquery()))
-                .values(hinted_at=func.now())
-                .returning(model.id),
-                execution_options={"synchronize_session": False},
-            )
-            hints.extend((task, row_id) for row_id in found)
+            if session.scalar(select(select(model.id).where(_due(model)).exists())):
+                hints.append((task, None))
+        for model, task in (by_id or {}).items():
+            due = select(model.id).where(_due(model)).order_by(model.next_run_at).limit(MAX_HINTS)
+            hints.extend((task, row_id) for row_id in session.scalars(due))
     for task, row_id in hints:
         publish(task, row_id)
     return len(hints)
+
+
+def _due(model: type[FlowMixin]) -> ColumnElement[bool]:
+    free = or_(model.lease_until.is_(None), model.lease_until < func.now())
+    return and_(model.next_run_at <= func.now(), free, model.flow_version <= model.current_version)

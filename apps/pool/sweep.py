@@ -7,24 +7,24 @@ from apps.flow import sweep
 from apps.flow.row import FlowMixin
 from apps.flow.schedule import mark_sweep, no_later_than
 from apps.pool.context import PoolContext
+from apps.pool.flows.batches import BatchFlow
+from apps.pool.flows.requests import RequestFlow
 from apps.pool.models import Batch, Request, ScheduleFire, UserLane, Walk
 from apps.pool.states import RequestStatus
+from apps.pool.walk.run import WalkFlow
 
-FLOWS: dict[type[FlowMixin], str] = {
-    Request: "tasks.requests.advance",
-    Batch: "tasks.batches.advance",
-    Walk: "tasks.walk.run_pool",
-}
+FLOWS: dict[type[FlowMixin], str] = {Request: RequestFlow.task, Batch: BatchFlow.task}
+WALKS: dict[type[FlowMixin], str] = {Walk: WalkFlow.task}
 
 
 def wake(context: PoolContext) -> int:
-    """Leave the sweep's heartbeat and hint at every due row; returns how many."""
+    """Leave the sweep's heartbeat and hint at what is due; returns how many hints."""
 
     def before(session: Session) -> None:
-        if mark_sweep(session, ScheduleFire, list(FLOWS), UserLane, context.settings.lease_sec):
+        if mark_sweep(session, ScheduleFire, [*FLOWS, *WALKS], UserLane, context.settings.lease_sec):
             _bring_back_queued(session)
 
-    return sweep.wake(context.sessions, context.publish, FLOWS, before)
+    return sweep.wake(context.sessions, context.publish, FLOWS, WALKS, before)
 
 
 def _bring_back_queued(session: Session) -> None:

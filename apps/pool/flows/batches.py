@@ -1,16 +1,16 @@
 """Batches as a flow: which function runs for a kind and a status, and what a batch's requests are told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.common.database import transaction
-from apps.flow.lease import acquire
+from apps.flow import runner
 from apps.flow.outcome import Outcome, Park, Wait
 from apps.flow.row import code_of, reason
-from apps.flow.runner import Flow, run
+from apps.flow.runner import Flow
 from apps.pool.context import PoolContext
 from apps.pool.flows.members import park_members, tell_members
 from apps.pool.flows.releasing import release
@@ -38,10 +38,13 @@ class BatchFlow(Flow[Batch]):
     """Runs a batch's steps; its requests show what it waits for and that it is parked."""
 
     name = "batch"
+    model = Batch
+    task = "tasks.batches.advance"
+    rows_per_message = 8  # a step is some calls to other services: more workers share many batches
     foreseen = (CallFailed, CallRefused)
 
     def __init__(self, context: PoolContext) -> None:
-        super().__init__(context.sessions, context.publish)
+        super().__init__(context.sessions, context.publish, context.settings.lease_sec)
         self.context = context
 
     def step(self, row: Batch) -> Outcome:
@@ -52,21 +55,19 @@ class BatchFlow(Flow[Batch]):
             return Wait(HALTED_AGAIN_SEC, reason(error.code, error.detail))
         return None
 
-    def waits(self, session: Session, row: Batch, outcome: Wait) -> None:
-        if code_of(outcome.reason) != code_of(row.reason):
-            tell_members(session, row, outcome.reason)
+    def waits(self, session: Session, done: Sequence[tuple[Batch, Wait]]) -> None:
+        for row, outcome in done:
+            if code_of(outcome.reason) != code_of(row.reason):
+                tell_members(session, row, outcome.reason)
 
-    def parked(self, session: Session, row: Batch, outcome: Park) -> None:
-        park_members(session, row, outcome.reason)
+    def parked(self, session: Session, done: Sequence[tuple[Batch, Park]]) -> None:
+        for row, outcome in done:
+            park_members(session, row, outcome.reason)
 
 
 def advance(context: PoolContext, batch_id: str | None = None, *, early: bool = False) -> int:
-    """Run the step of the named due batch, or of one due batch; returns how many were taken. `early`: before its time."""
-    flow = BatchFlow(context)
-    rows = acquire(context.sessions, Batch, context.settings.lease_sec, row_id=batch_id, early=early)
-    for row in rows:
-        run(flow, row)
-    return len(rows)
+    """Run the steps of the named due batch, or of some due ones; returns how many were taken. `early`: before its time."""
+    return runner.advance(BatchFlow(context), row_id=batch_id, early=early)
 
 
 def transaction_ended(context: PoolContext, message_id: str | None = None) -> int:

@@ -3,22 +3,21 @@
 They run inside the POST and, after a crash, an outage or a cancel, in a worker.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
-from apps.flow.lease import acquire, reread
+from apps.flow import runner
+from apps.flow.lease import reread
 from apps.flow.outcome import Advance, Outcome, Park
-from apps.flow.runner import Flow, run
+from apps.flow.runner import Flow
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
 from apps.pool.flows import reward_claim, stake, unstake
 from apps.pool.flows.lanes import user_lanes
 from apps.pool.models import Request
 from apps.pool.states import RequestKind, RequestStatus
-
-ROWS_PER_MESSAGE = 10
 
 Step = Callable[[PoolContext, Request], Outcome]
 
@@ -35,11 +34,14 @@ class RequestFlow(Flow[Request]):
     """Runs a request's own steps, one at a time for each user; each change of status is an event of the feed."""
 
     name = "request"
+    model = Request
+    task = "tasks.requests.advance"
+    rows_per_message = 50
     foreseen = (CallFailed, CallRefused)
     lane_busy_sec = 0.1
 
     def __init__(self, context: PoolContext) -> None:
-        super().__init__(context.sessions, context.publish)
+        super().__init__(context.sessions, context.publish, context.settings.lease_sec)
         self.context = context
 
     def step(self, row: Request) -> Outcome:
@@ -50,23 +52,18 @@ class RequestFlow(Flow[Request]):
                 raise LookupError("a queued request has a step of its own only once its user has taken it back")
             return STEPS[RequestKind(row.kind), RequestStatus(row.status)](self.context, row)
 
-    def advanced(self, session: Session, row: Request, outcome: Advance) -> None:
-        if outcome.status != row.status:
-            record_events(session, [row.id])
+    def advanced(self, session: Session, done: Sequence[tuple[Request, Advance]]) -> None:
+        record_events(session, [row.id for row, outcome in done if outcome.status != row.status])
 
-    def parked(self, session: Session, row: Request, outcome: Park) -> None:
-        record_events(session, [row.id])
+    def parked(self, session: Session, done: Sequence[tuple[Request, Park]]) -> None:
+        record_events(session, [row.id for row, _ in done])
 
 
 def advance(context: PoolContext, request_id: str | None = None) -> int:
-    """Run the step of the named due request, or of up to ten due ones; returns how many were taken."""
-    limit = 1 if request_id else ROWS_PER_MESSAGE
-    rows = acquire(context.sessions, Request, context.settings.lease_sec, row_id=request_id, limit=limit)
-    for row in rows:
-        run_request(context, row)
-    return len(rows)
+    """Run the steps of the named due request, or of a burst of due ones; returns how many were taken."""
+    return runner.advance(RequestFlow(context), row_id=request_id)
 
 
 def run_request(context: PoolContext, row: Request) -> None:
     """Run the step of a leased request and write its outcome; never raises for what a later run can heal."""
-    run(RequestFlow(context), row)
+    runner.run(RequestFlow(context), row)

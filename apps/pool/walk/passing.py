@@ -52,7 +52,6 @@ def complete_batch(session: Session, batch: Batch, item: Item) -> None:
             status=BatchStatus.COMPLETED,
             reason=None,
             parked_status=None,
-            hinted_at=None,
             next_run_at=None,
             lease_token=None,
             lease_until=None,

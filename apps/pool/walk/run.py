@@ -41,10 +41,12 @@ class WalkFlow(Flow[Walk]):
     """Runs a pool's walk. Every fault that its row cannot wait out halts it: nothing is booked past what is not."""
 
     name = "walk"
+    model = Walk
+    task = "tasks.walk.run_pool"
     foreseen = (CallFailed, CallRefused)
 
     def __init__(self, context: PoolContext) -> None:
-        super().__init__(context.sessions, context.publish)
+        super().__init__(context.sessions, context.publish, context.settings.lease_sec)
         self.context = context
         self.booked = 0
 
@@ -75,7 +77,7 @@ def walk_pool(context: PoolContext, pool_id: str) -> int:
     if walk is None:
         # What is in the lane may be no walk, or one that has asked for the history already: the sweep sends the next.
         with transaction(context.sessions) as session:
-            session.execute(update(Walk).where(Walk.id == pool_id).values(next_run_at=func.now(), hinted_at=None))
+            session.execute(update(Walk).where(Walk.id == pool_id).values(next_run_at=func.now()))
         return 0
     flow = WalkFlow(context)
     run(flow, walk)

@@ -1,120 +1,23 @@
-"""The engine in another trade: the shop of `docs/flow.md`, run from that page."""
-
-import re
-from collections.abc import Iterator
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+"""The engine in another trade: the shop of `docs/flow.md`, one order and one step at a time."""
 
 import pytest
 import structlog
-from sqlalchemy import func, select, text, update
+from sqlalchemy import text
 
-from apps.common.database import Sessions, make_engine, make_sessions, transaction
+from apps.common.database import transaction
 from apps.common.errors import Unavailable
-from apps.common.settings import normalise_database_url
 from apps.flow.lanes import LaneBusy, lanes
 from apps.flow.lease import acquire
 from apps.flow.runner import MAX_ATTEMPTS, run, unpark
 from apps.flow.schedule import fires
 from apps.flow.sweep import wake
-from tests.support.postgres import Server
-
-ROOT = Path(__file__).parents[3]
-
-
-class Killed(BaseException):
-    """The worker's process ends here."""
-
-
-class Bank:
-    """Takes each name once, as the engine asks of whatever takes an effect."""
-
-    def __init__(self) -> None:
-        self.charged: dict[str, int] = {}
-        self.refuses = False
-        self.fails: Exception | None = None
-        self.kills = False
-
-    def charge(self, name: str, customer: str, cents: int) -> bool:
-        if self.fails is not None:
-            raise self.fails
-        if self.refuses:
-            return False
-        self.charged.setdefault(name, cents)
-        if self.kills:
-            raise Killed
-        return True
-
-
-class Carrier:
-    """Sends each name once, when a courier is free."""
-
-    def __init__(self) -> None:
-        self.sent: list[str] = []
-        self.busy = False
-
-    def send(self, name: str, customer: str) -> str | None:
-        if self.busy:
-            return None
-        if name not in self.sent:
-            self.sent.append(name)
-        return f"parcel-{self.sent.index(name)}"
-
-
-class Shop:
-    """The page's code with a database, a bank and a carrier; what it hints at is kept."""
-
-    def __init__(self, page: Any, sessions: Sessions) -> None:
-        self.page = page
-        self.sessions = sessions
-        self.bank, self.carrier = Bank(), Carrier()
-        self.hints: list[tuple[str, str | None]] = []
-        self.flow = page.OrderFlow(
-            sessions, lambda task, row_id: self.hints.append((task, row_id)), self.bank, self.carrier
-        )
-
-    def place(self, order_id: str = "o1") -> None:
-        with transaction(self.sessions) as session:
-            session.add(
-                self.page.Order(id=order_id, status="placed", customer="ann", cents=500, next_run_at=func.now())
-            )
-
-    def work(self, *, early: bool = False) -> int:
-        """What a worker's task does."""
-        rows = acquire(self.sessions, self.page.Order, 60, row_id="o1", early=early)
-        for row in rows:
-            run(self.flow, row)
-        return len(rows)
-
-    def order(self) -> Any:
-        with transaction(self.sessions) as session:
-            return session.scalars(select(self.page.Order).where(self.page.Order.id == "o1")).one()
-
-    def history(self) -> list[str]:
-        with transaction(self.sessions) as session:
-            return list(session.scalars(select(self.page.OrderEvent.type).order_by(self.page.OrderEvent.id)))
-
-    def lease_runs_out(self) -> None:
-        with transaction(self.sessions) as session:
-            session.execute(update(self.page.Order).values(lease_until=func.now() - text("interval '1 s'")))
-
-
-@pytest.fixture
-def shop(postgres: Server) -> Iterator[Shop]:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "flow.md").read_text(), re.DOTALL)
-    page: dict[str, Any] = {"__name__": "shop_of_the_page"}
-    exec(compile(code, "docs/flow.md", "exec"), page)  # the page's code is what is tested
-    engine = make_engine(normalise_database_url(postgres.create("shop")))
-    page["Base"].metadata.create_all(engine)
-    yield Shop(SimpleNamespace(**page), make_sessions(engine))
-    engine.dispose()
+from tests.support.shop import Killed, Shop
 
 
 def test_order__nothing_goes_wrong__paid_and_shipped_once(shop: Shop) -> None:
     shop.place()
     assert shop.work() == 1
-    assert shop.hints == [("shop.orders.advance", "o1")]
+    assert shop.order().status == "paid"
     assert shop.work() == 1
     assert (shop.order().status, shop.order().parcel, shop.order().next_run_at) == ("shipped", "parcel-0", None)
     assert shop.work(early=True) == 0
@@ -228,8 +131,12 @@ def test_sweep_and_schedules__of_the_shop__work_on_its_own_tables(shop: Shop) ->
     hints: list[tuple[str, str | None]] = []
     flows = {shop.page.Order: "shop.orders.advance"}
     assert wake(shop.sessions, lambda task, row_id: hints.append((task, row_id)), flows) == 1
-    assert hints == [("shop.orders.advance", "o1")]
-    assert wake(shop.sessions, lambda task, row_id: hints.append((task, row_id)), flows) == 0, "it is under way"
+    assert wake(shop.sessions, lambda task, row_id: hints.append((task, row_id)), {}, flows) == 1
+    assert hints == [("shop.orders.advance", None), ("shop.orders.advance", "o1")]
+    acquire(shop.sessions, shop.page.Order, 60)
+    assert wake(shop.sessions, lambda task, row_id: hints.append((task, row_id)), flows) == 0, "a worker has it"
+    shop.lease_runs_out()
+    assert wake(shop.sessions, lambda task, row_id: hints.append((task, row_id)), flows) == 1, "that worker died"
     assert fires(shop.sessions, shop.page.Firing, "stock-taking", 3600.0)
     assert not fires(shop.sessions, shop.page.Firing, "stock-taking", 3600.0)
     one = shop.sessions, shop.page.CustomerLane, "shop", ["ann"], 60.0

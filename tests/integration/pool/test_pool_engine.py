@@ -2,7 +2,6 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, select, update
@@ -13,7 +12,6 @@ from apps.flow.lanes import LaneBusy, lanes
 from apps.flow.lease import LeaseLost, acquire
 from apps.flow.outcome import Advance, BackOff, Outcome, Park, Wait
 from apps.flow.runner import MAX_ATTEMPTS, run, write
-from apps.flow.sweep import HINT_AGAIN_SEC
 from apps.pool import sweep
 from apps.pool.flows.requests import RequestFlow
 from apps.pool.models import FlowEvent, Request, ScheduleFire, UserLane
@@ -138,24 +136,15 @@ def test_lanes__one_user_taken__all_or_none_and_free_afterwards(house: PoolHouse
         pass  # a lane whose time is up is free
 
 
-def test_sweep__due_and_abandoned_rows__one_hint_each_until_the_throttle_is_over(
-    house: PoolHouse,
-) -> None:
-    ids = due(house, 3)
-    (leased,) = acquire(house.context.sessions, Request, 60)
-    assert sweep.wake(house.context) == 2
+def test_sweep__due_and_abandoned_rows__one_hint_for_all_of_a_kind(house: PoolHouse) -> None:
     assert sweep.wake(house.context) == 0
-    expire(house, leased.id)
+    ids = due(house, 2)
     assert sweep.wake(house.context) == 1
-    assert sorted(row_id or "" for task, row_id in house.hints if task == "tasks.requests.advance") == sorted(ids)
-    # The hints were lost, and their time is over for two of them: those alone are hinted at again, once.
-    with transaction(house.context.sessions) as session:
-        long_ago = func.now() - timedelta(seconds=HINT_AGAIN_SEC)
-        session.execute(update(Request).where(Request.id.in_(ids[:2])).values(hinted_at=long_ago))
-    house.hints.clear()
-    assert sweep.wake(house.context) == 2
-    assert sorted(row_id or "" for _, row_id in house.hints) == sorted(ids[:2])
-    assert sweep.wake(house.context) == 0
+    assert house.hints == [("tasks.requests.advance", None)]
+    assert len(acquire(house.context.sessions, Request, 60, limit=10)) == 2
+    assert sweep.wake(house.context) == 0, "workers have them"
+    expire(house, ids[0])
+    assert sweep.wake(house.context) == 1, "its worker is dead"
 
 
 def test_fires__two_beats_in_one_interval__one_firing(house: PoolHouse) -> None:

@@ -105,7 +105,7 @@ def stakes() -> dict[str, float]:
     """Stakes on the desk's chain: accepted and completed a second."""
     if find_spec("tests.bench.stakes") is None:
         return {}
-    found = import_module("tests.bench.stakes").measure()
+    found: dict[str, float] = import_module("tests.bench.stakes").measure()
     return {name: found[name] for name in ("accepted_per_s", "completed_per_s")}
 
 
@@ -116,7 +116,8 @@ def _ratio(systems: dict[str, System], others: list[str]) -> float:
 
 
 def _percentile(values: list[float], percent: int) -> float:
-    return float(round(statistics.quantiles(values, n=100)[percent - 1], 1))
+    cuts: list[float] = statistics.quantiles(values, n=100)
+    return round(cuts[percent - 1], 1)
 
 
 def _tell(name: str, system: System) -> None:

@@ -51,13 +51,13 @@ class Ours:
     def _lone(self) -> float:
         row_id = self._insert()
         started = time.perf_counter()
-        self._publish(TASK, row_id)
+        self._publish(TASK, None)
         wait_until(lambda: bool(self._ask(ENDED, row_id)[0]), "the flow has ended", every_sec=LONE_LOOK_EVERY_SEC)
         return (time.perf_counter() - started) * 1000
 
     def _begin(self) -> None:
-        row_id = self._insert()
-        self._publish(TASK, row_id)
+        self._insert()
+        self._publish(TASK, None)
 
     def _insert(self) -> str:
         row_id = str(uuid.uuid4())

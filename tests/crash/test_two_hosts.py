@@ -6,7 +6,7 @@ from tests.support.postgres import Server
 from tests.support.three_hosts import Ask, asking, running_broker, running_host, wait_until
 from tests.support.three_steps import HELD, NEXT, environment, make_tables
 
-FLOWS = 60
+FLOWS = 300  # more than two processes take at a time
 LEASE_SEC = 3600.0  # none runs out but those that the test lets run out
 
 PLACE = "INSERT INTO threes (id, status, next_run_at) SELECT n::text, 'first', now() FROM generate_series(1, %s) n"
@@ -42,10 +42,10 @@ def test_two_hosts__one_killed_in_the_middle_of_its_steps__the_other_finishes_an
                 first.kill()
                 ask(LEASES_RUN_OUT, [row_id for row_id, _ in held])
                 wait_until(lambda: _done(ask) == FLOWS, "the second host has finished what the first one left")
-    hosts = dict(ask("SELECT host, count(*) FROM effects GROUP BY 1"))
+    hosts: dict[str, int] = dict(ask("SELECT host, count(*) FROM effects GROUP BY 1"))
     assert set(hosts) == {"a", "b"}
     assert sum(hosts.values()) == FLOWS * len(NEXT), "each effect was taken once"
-    written = dict(ask(STEPS_WRITTEN))
+    written: dict[str, list[str]] = dict(ask(STEPS_WRITTEN))
     assert len(written) == FLOWS
     assert {tuple(steps) for steps in written.values()} == {("second", "third", "done")}, (
         "each outcome was written once"

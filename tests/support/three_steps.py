@@ -14,14 +14,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from apps.common.celery_settings import delivery_settings
-from apps.common.database import Sessions, make_engine, make_sessions, transaction
+from apps.common.database import make_engine, make_sessions, transaction
 from apps.common.hint_task import HintTask
 from apps.common.settings import normalise_database_url
+from apps.flow import runner
 from apps.flow.hints import publisher
-from apps.flow.lease import acquire
 from apps.flow.outcome import Advance, Outcome
 from apps.flow.row import FlowEventMixin, FlowMixin, LaneMixin, ScheduleFireMixin
-from apps.flow.runner import Flow, run
+from apps.flow.runner import Flow
 from apps.flow.schedule import mark_sweep
 from apps.flow.sweep import wake
 
@@ -68,6 +68,8 @@ class ThreeFlow(Flow[Three]):
     """first --> second --> third --> done. With a host's name each step also has an effect, for all to see."""
 
     name = "three"
+    model = Three
+    task = TASK
 
     def step(self, row: Three) -> Outcome:
         host = os.environ.get("THREE_HOST")
@@ -76,9 +78,7 @@ class ThreeFlow(Flow[Three]):
             if os.environ.get("THREE_HOLD") and row.status == "second" and row.id.endswith(HELD):
                 threading.Event().wait()
         following = NEXT[row.status]
-        if following == "done":
-            return Advance(following, run_in_sec=None)
-        return Advance(following, wake=((TASK, row.id),))
+        return Advance(following, run_in_sec=None if following == "done" else 0.0)
 
     def _take_effect(self, name: str, host: str) -> None:
         with transaction(self.sessions) as session:
@@ -115,12 +115,8 @@ if os.environ.get("THREE_HOLD"):  # and no time limit ends it
 
 @celery.task(name=TASK)
 def advance(row_id: str | None = None) -> int:
-    """Run the step of the named due row, or of some due ones; returns how many were taken."""
-    flow = _flow()
-    rows = acquire(_sessions(), Three, _lease_sec(), row_id=row_id, limit=1 if row_id else 10)
-    for row in rows:
-        run(flow, row)
-    return len(rows)
+    """Run the steps of the named due row, or of a burst of due ones; returns how many were taken."""
+    return runner.advance(_flow(), row_id=row_id)
 
 
 @celery.task(name="three.sweep")
@@ -130,19 +126,13 @@ def sweep() -> int:
         flow.sessions,
         flow.publish,
         {Three: TASK},
-        before=lambda session: mark_sweep(session, Firing, [Three], Lane, _lease_sec()),
+        before=lambda session: mark_sweep(session, Firing, [Three], Lane, flow.lease_sec),
     )
 
 
 @lru_cache(maxsize=1)
-def _sessions() -> Sessions:
-    return make_sessions(make_engine(normalise_database_url(os.environ["THREE_DATABASE_URL"])))
-
-
-@lru_cache(maxsize=1)
 def _flow() -> ThreeFlow:
-    return ThreeFlow(_sessions(), publisher(os.environ["CELERY_BROKER_URL"], QUEUE))
-
-
-def _lease_sec() -> float:
-    return float(os.environ["THREE_LEASE_SEC"])
+    """Made at first use: after the fork, so that no socket is shared."""
+    sessions = make_sessions(make_engine(normalise_database_url(os.environ["THREE_DATABASE_URL"])))
+    publish = publisher(os.environ["CELERY_BROKER_URL"], QUEUE)
+    return ThreeFlow(sessions, publish, float(os.environ["THREE_LEASE_SEC"]))

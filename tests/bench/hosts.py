@@ -22,6 +22,7 @@ from tests.support.three_steps import NEXT, QUEUE, TASK, environment, make_table
 
 FLOWS = 2_000
 HINTS = 2_000
+SEEN = 300  # effects of the host that is then killed
 LEASE_SEC = 3.0
 COUNTER_SEC = 6
 
@@ -91,7 +92,7 @@ def _takeover(server: Server, broker: Broker, directory: Path) -> float:
     ):
         ask(PLACE, "killed", FLOWS)
         publisher(broker.url, QUEUE)(TASK, None)
-        wait_until(lambda: len(ask(BY_HOST)) == 2, "both hosts work")
+        wait_until(lambda: len(ask(BY_HOST)) == 2 and ask(BY_HOST)[0][1] > SEEN, "both hosts are at work")
         first.kill()
         left, started = int(ask(UNDER_WAY)[0][0]), time.perf_counter()
         wait_until(lambda: ask(UNDER_WAY)[0][0] == 0, "the second host has ended all")

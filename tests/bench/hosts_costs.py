@@ -20,6 +20,7 @@ from apps.local.stack import Stack
 from tests.bench.cpu import Meter, by_database, cpu_seconds
 from tests.support.raw import raw
 from tests.support.stack import running_stack
+from tests.support.three_hosts import asking
 
 MEMBERS = 500
 CALLERS = 8
@@ -29,6 +30,8 @@ ACCRUALS = 300
 IDLE_SEC = 6.0
 # One batch, once all of them have been accepted: what comes before it is told apart from what comes after.
 SETTINGS = {"STAKE_BATCH_THRESHOLD_WEI": str(MEMBERS * AMOUNT), "STAKE_BATCH_MAX_WAIT_SEC": "3600"}
+KEEP = ("pool", "ledger", "rewards")
+SIZES = "SELECT " + ", ".join(f"pg_database_size('{name}')" for name in KEEP)
 SMALLEST_MS = 0.02  # less is not told: the clock ticks in hundredths of a second
 
 names = count()
@@ -45,6 +48,8 @@ class Costs:
         pids = {name: info["pid"] for name, info in stack.processes().items()}
         self._postgres = pids.pop("postgres")
         self._second = second.pid
+        self._databases = status["database_urls"]
+        self._sizes = dict(zip(KEEP, asking(self._databases["pool"])(SIZES)[0], strict=True))
         self._meter = Meter(pids)
         self._idle: dict[str, float] = {}
 
@@ -56,9 +61,17 @@ class Costs:
         self._rest()
         self._tell("POST /v1/stakes", MEMBERS, lambda: self._each(users, self._stake))
         self._tell("member of a stake batch, queued to completed", MEMBERS, self._until_staked)
+        self._tell_storage()
         self._tell("GET /v1/users/{id}/portfolio", MEMBERS, lambda: self._each(users, self._portfolio))
         self._tell("report met by the walk: accrual, booking, block closed", REPORTS, self._reports)
         self._tell("accrual in rewards alone", ACCRUALS, self._accruals)
+
+    def _tell_storage(self) -> None:
+        """What a stake leaves behind in the databases, its history included."""
+        (found,) = asking(self._databases["pool"])(SIZES)
+        sizes = dict(zip(KEEP, found, strict=True))
+        by_name = ", ".join(f"{name} {(size - self._sizes[name]) / MEMBERS / 1000:.1f}" for name, size in sizes.items())
+        sys.stdout.write(f"kilobytes that are kept of a completed stake, by database: {by_name}\n")
 
     def _read(self) -> dict[str, float]:
         databases = {f"postgres/{name}": used for name, used in by_database(self._postgres).items()}

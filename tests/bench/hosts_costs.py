@@ -27,7 +27,7 @@ CALLERS = 8
 AMOUNT = ETHER // 10
 REPORTS = 6
 ACCRUALS = 300
-IDLE_SEC = 6.0
+IDLE_SEC = 8.0
 # One batch, once all of them have been accepted: what comes before it is told apart from what comes after.
 SETTINGS = {"STAKE_BATCH_THRESHOLD_WEI": str(MEMBERS * AMOUNT), "STAKE_BATCH_MAX_WAIT_SEC": "3600"}
 KEEP = ("pool", "ledger", "rewards")

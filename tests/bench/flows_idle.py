@@ -54,7 +54,7 @@ def _seed(stack: Stack) -> None:
 
 
 def _look(stack: Stack, what: str) -> float:
-    meter = Meter({name: info["pid"] for name, info in stack.processes().items()})
+    meter = Meter({name: info["pid"] for name, info in stack.processes().items() if info["pid"]})
     with _connected(stack) as cursor:
         before, transactions = meter.read(), _transactions(cursor)
         time.sleep(SECONDS)

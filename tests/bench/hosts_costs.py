@@ -45,7 +45,7 @@ class Costs:
         status = stack.status()
         self._pool_url, self._key = status["services"]["pool"], status["internal_api_key"]
         self._rewards_url = status["services"]["rewards"]
-        pids = {name: info["pid"] for name, info in stack.processes().items()}
+        pids = {name: info["pid"] for name, info in stack.processes().items() if info["pid"]}
         self._postgres = pids.pop("postgres")
         self._second = second.pid
         self._databases = status["database_urls"]

@@ -157,6 +157,15 @@ def migrate(service: str | None, *, downward: bool, revision: str | None) -> Non
         console.print(line)
 
 
+@main.command("trim-history")
+@click.option("--older-than", required=True, metavar="DAYS", help="For example 90d; 30d at least.")
+def trim_history(older_than: str) -> None:
+    """Remove the history of requests and batches that ended long ago; nothing of money."""
+    from apps.local.migrate import trim_pool_history
+
+    console.print(f"{trim_pool_history(_stack(), older_than)} events removed")
+
+
 @main.group()
 def oracle() -> None:
     """The buttons of the local chain's oracle."""

@@ -13,8 +13,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from tests.bench.cpu import Meter
 from tests.bench.flows_idle import idle
 from tests.bench.flows_ours import running_ours
 from tests.bench.peers import running_dbos, running_temporal
+from tests.bench.stakes import measure
 from tests.support.postgres import start_postgres
 from tests.support.scratch import scratch
 
@@ -108,9 +107,7 @@ def _systems() -> Iterator[dict[str, System]]:
 
 def stakes() -> dict[str, float]:
     """Stakes on the desk's chain, accepted and completed a second; prints the time of each phase."""
-    if find_spec("tests.bench.stakes") is None:
-        return {}
-    found: dict[str, Any] = import_module("tests.bench.stakes").measure()
+    found = measure()
     for phase, seconds in found["phases_sec"].items():
         sys.stdout.write(f"stakes, {phase}: {seconds:.3f} s\n")
     return {name: found[name] for name in ("accepted_per_s", "completed_per_s")}

@@ -30,6 +30,7 @@ from apps.common.settings import normalise_database_url
 from apps.ledger import append_only_proof
 from apps.ledger.service import LedgerService
 from migrations import runner
+from tests.bench.environments import environment_of
 from tests.bench.pgbench import run_pgbench
 from tests.support.ports import free_port
 from tests.support.postgres import Server, start_postgres
@@ -239,15 +240,8 @@ def _answers(base_url: str) -> bool:
 
 
 def _peer_python() -> str:
-    """The Python of an environment that holds the pinned peer and nothing of ours; made once."""
-    home = Path(sys.prefix) / "bench-hordak"
-    python = home / "bin" / "python"
-    if not (home / "installed").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True, timeout=120)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r"]
-        subprocess.run([*install, str(HERE / "hordak_requirements.txt")], check=True, timeout=600)
-        (home / "installed").touch()
-    return str(python)
+    """The Python of an environment that holds the pinned peer and nothing of ours."""
+    return str(environment_of("hordak") / "python")
 
 
 def _hordak(peer: str, url: str) -> float:

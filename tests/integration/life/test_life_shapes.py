@@ -70,7 +70,7 @@ def test_rewards__every_answer__has_its_shape(bff: Bff, lived: dict[str, Any]) -
     check(shapes.POSITION, raw(rewards).position(bff.pool_id, USER))
     check(shapes.POSITION, raw(rewards).position(bff.pool_id, "nobody-at-all"))
     check(shapes.AUDIT, rewards.post("/v1/audits", {}))
-    events = raw(rewards).events(bff.pool_id, 0)
+    events = rewards.get("/v1/events", pool_id=bff.pool_id)
     check({"items": [{"id": "I", "message_id": "text", "kind": "text"}], "next": "I"}, events)
 
 

@@ -53,7 +53,7 @@ def transaction_ended(message_id: str | None = None) -> int:
     return batches.transaction_ended(worker_context(), message_id)
 
 
-@celery.task(name="tasks.batching.run")
+@celery.task(name="tasks.batching.run", rest_ms=500)
 def open_batches(schedule: str | None = None) -> int:
     """Open every batch that is due; returns how many."""
     context = worker_context()

@@ -32,9 +32,12 @@ class Doorbell:
         """Mark the hint as under way; False where it is already."""
         return bool(self._client.set(_mark(task, row_id), b"1", nx=True, ex=MARK_SEC))
 
-    def answer(self, task: str, row_id: str | None) -> None:
-        """Take the mark away: from now on the hint may be sent again."""
-        self._client.delete(_mark(task, row_id))
+    def answer(self, task: str, row_id: str | None, rest_ms: int = 0) -> None:
+        """Take the mark away: from now on the hint may be sent again; with `rest_ms`, only after so long."""
+        if rest_ms:
+            self._client.pexpire(_mark(task, row_id), rest_ms)
+        else:
+            self._client.delete(_mark(task, row_id))
 
 
 @cache

@@ -22,9 +22,13 @@ class HintTask(Task[Any, Any]):
 
     Where the database is away the task ends with one line: the row keeps its state, its lease runs out, and the sweep
     hints again. A stack trace for each hint would bury what matters.
+
+    A task with `rest_ms` looks at everything of its kind, and again on a schedule of its own: hints that come so soon after
+    its start are left out, so that a burst costs it few looks.
     """
 
     abstract = True
+    rest_ms: int = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given = (self.request.headers or {}).get(REQUEST_ID_HEADER)
@@ -46,6 +50,7 @@ class HintTask(Task[Any, Any]):
         """Before the first look at a row: a hint that is sent from now on may be about what this task does not see."""
         row_id = args[0] if args else None
         try:
-            doorbell_of(str(self.app.conf.broker_url)).answer(self.name, row_id if isinstance(row_id, str) else None)
+            name = row_id if isinstance(row_id, str) else None
+            doorbell_of(str(self.app.conf.broker_url)).answer(self.name, name, self.rest_ms)
         except RedisError as error:  # the mark runs out by itself
             log.warning("doorbell_not_answered", kind=type(error).__name__)

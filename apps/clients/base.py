@@ -14,6 +14,7 @@ import requests
 import structlog
 
 from apps.common.auth import HEADER
+from apps.common.crashpoint import crashpoint
 from apps.common.errors import Unavailable
 from apps.common.shapes import load
 
@@ -117,7 +118,11 @@ class ServiceClient:
         if request_id:
             headers["X-Request-Id"] = request_id
         try:
+            if method != "GET":
+                crashpoint("call.sending")
             response = self._send(method, path, headers, timeout or self._timeout, kwargs)
+            if method != "GET":
+                crashpoint("call.answered")
             body = response.json()
         except (requests.RequestException, ValueError) as error:
             log.warning("call_failed", callee=self.service, path=path, kind=type(error).__name__)

@@ -11,6 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.orm import Session, sessionmaker
 
+from apps.common.crashpoint import crashpoint
+
 # Their order matters: waiting for a lock ends before the statement does, and both before a client gives up. A
 # transaction idle for 10 s holds row locks over a network call, which is a defect: better ended.
 LOCK_TIMEOUT_MS = 5_000
@@ -83,6 +85,8 @@ def transaction(sessions: Sessions) -> Iterator[Session]:
     """Open the one transaction of a service call: commit at the end of the block, roll back on any exception."""
     with sessions() as session, session.begin():
         yield session
+        crashpoint("transaction.committing")
+    crashpoint("transaction.committed")
 
 
 def run_statement(engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> tuple[Any, ...] | None:
@@ -141,7 +145,9 @@ def _run_statement(engine: Engine, sql: str, values: Sequence[Any] | Mapping[str
         raise _named(engine, sql, error, lost=False) from error
     try:
         cursor = connection.cursor()
+        crashpoint("statement.committing")
         cursor.execute(sql, values)
+        crashpoint("statement.committed")
         row: tuple[Any, ...] | None = cursor.fetchone()
         return row
     except psycopg2.Error as error:

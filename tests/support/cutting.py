@@ -70,7 +70,7 @@ def run_task(name: str, *given: str) -> None:
     import tasks.entry
 
     app = relayer.tasks.celery if name.startswith("relayer.") else tasks.celery
-    app.conf.broker_url = os.environ["CELERY_BROKER_URL"]
+    app.conf.update(broker_url=os.environ["CELERY_BROKER_URL"])
     app.tasks[name](*given)
 
 
@@ -128,7 +128,7 @@ def _warm() -> None:
     import tasks.entry
 
     configure_mappers()
-    tasks.celery.conf.broker_url = os.environ["CELERY_BROKER_URL"]
+    tasks.celery.conf.update(broker_url=os.environ["CELERY_BROKER_URL"])
     for name in (REQUESTS, BATCHING, BATCHES, CLAIMS):
         tasks.celery.tasks[name]()
     _pool_app().test_client().get("/v1/requests", headers={HEADER: KEY})

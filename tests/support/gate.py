@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import requests
 from flask import Flask, Response, request
@@ -76,7 +77,7 @@ def gated(flows: Flows, timeout_sec: float = 30.0) -> Iterator[tuple[Flows, Gate
     gate = Gate()
     settings = flows.context.settings
     with ExitStack() as stack:
-        urls = {f"{name}_url": stack.enter_context(serving(_door(gate, name, getattr(settings, f"{name}_url"))))
+        urls: dict[str, Any] = {f"{name}_url": stack.enter_context(serving(_door(gate, name, getattr(settings, f"{name}_url"))))
                 for name in SERVICES}  # fmt: skip
         context = make_context(replace(settings, http_timeout_sec=timeout_sec, **urls), flows.context.publish)
         yield replace(flows, context=context, service=PoolService(context), reads=PoolReads(context)), gate

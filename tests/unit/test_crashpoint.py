@@ -10,7 +10,8 @@ PROGRAM = "from apps.common.crashpoint import crashpoint\nfor _ in range(3):\n  
 
 
 @pytest.mark.parametrize(
-    ("wanted", "code", "lines"), [("", 0, 3), ("there", 0, 3), ("here", -9, 0), ("here:3", -9, 2), ("here:4", 0, 3), ("*:2", -9, 1)]
+    ("wanted", "code", "lines"),
+    [("", 0, 3), ("there", 0, 3), ("here", -9, 0), ("here:3", -9, 2), ("here:4", 0, 3), ("*:2", -9, 1)],
 )
 def test_crashpoint__setting__killed_or_not(wanted: str, code: int, lines: int) -> None:
     environment = {**os.environ, "STAKING_CRASHPOINT": wanted, "PYTHONUNBUFFERED": "1"}

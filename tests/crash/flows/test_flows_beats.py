@@ -39,7 +39,7 @@ def test_life__two_beats_wrong_clocks_flushed_broker_restarted_postgres__no_wei_
 
         def flush() -> None:
             if order.random() < 0.6:
-                flushed.append(int(broker.dbsize()))  # type: ignore[arg-type]  # as redis types what may be awaited
+                flushed.append(int(broker.dbsize()))
                 broker.flushall()
 
         def restart() -> None:

@@ -48,6 +48,8 @@ class Failing:
         before = len(self.gate.struck)
         with self.gate.failing(self.kind, number), suppress(CallFailed):
             work()
+        import time
+        print("STRUCK", time.time(), self.kind, number, len(self.gate.struck), self.gate.struck[-1:], flush=True)
         return len(self.gate.struck) > before
 
     def work(self, work: Callable[[], object]) -> None:
@@ -67,7 +69,7 @@ def live(watch: Watch, act: Callable[[Callable[[], object]], object], run: Calla
     flows = watch.flows
     flows.deposit("ann", 40 * ETHER)
     flows.deposit("bob", 20 * ETHER)
-    for user in ("ann", "ann", "bob"):
+    for user in ("ann", "bob"):
         act(partial(flows.ask, "stake", user, ETHER))
     cancel(watch, act, "stake")
     watch.settle(run)

@@ -27,7 +27,7 @@ class Shopkeeper:
     """The shop behind a real broker: hints are published to it, and a worker takes what it finds there."""
 
     shop: Shop
-    client: "redis.Redis[bytes]"
+    client: redis.Redis
     publish: Callable[[str, str | None], None]
     task: Any
     taken: int = field(default=0)
@@ -75,7 +75,7 @@ def keeper(make_database: Callable[[str], str], broker_url: str) -> Iterator[Sho
         publish = publisher(broker_url, "pool")
         shop.flow.publish = publish
         app = Celery("shop", task_cls=HintTask, set_as_current=False)
-        app.conf.broker_url = broker_url
+        app.conf.update(broker_url=broker_url)
 
         def advance_orders() -> int:
             return advance(shop.flow)
@@ -89,30 +89,33 @@ def test_hint__its_row_comes_while_a_worker_begins__is_never_lost(
     keeper: Shopkeeper, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The publisher acts at a moment of the worker's that is chosen, once."""
-    moments = iter([lambda: keeper.place("late")])
+    moments = iter(["now"])
 
-    def now(*_: object) -> None:
-        for act in moments:
-            act()
+    def now() -> None:
+        for _ in moments:
+            keeper.place("late")
 
     keeper.place("early")
     doorbell = doorbell_of(str(keeper.task.app.conf.broker_url))
-    answer = doorbell.answer
-    if when == "before_the_mark_is_gone":
-        monkeypatch.setattr(doorbell, "answer", lambda *given: (now(), answer(*given)))
-    elif when == "between_mark_and_look":
-        monkeypatch.setattr(doorbell, "answer", lambda *given: (answer(*given), now()))
-    else:
-        event.listen(keeper.shop.engine, "after_cursor_execute", lambda *given: _after_look(now, *given))
+    take_away = doorbell.answer
+
+    def answer(task: str, row_id: str | None) -> None:
+        if when == "before_the_mark_is_gone":
+            now()
+        take_away(task, row_id)
+        if when == "between_mark_and_look":
+            now()
+
+    def after_look(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if when == "after_the_look" and statement.startswith("UPDATE orders SET"):
+            now()
+
+    monkeypatch.setattr(doorbell, "answer", answer)
+    event.listen(keeper.shop.engine, "after_cursor_execute", after_look)
     keeper.work()
     assert keeper.shipped() == 2
     # Only what came before the mark was gone was left out: the look that followed saw its row.
     assert keeper.taken == (1 if when == "before_the_mark_is_gone" else 2)
-
-
-def _after_look(now: Callable[[], None], _connection: object, _cursor: object, statement: str, *_: object) -> None:
-    if statement.startswith("UPDATE orders SET"):
-        now()
 
 
 def test_burst__a_thousand_rows__a_few_messages_and_one_more_for_each_hundred_that_a_worker_takes(
@@ -158,7 +161,7 @@ def test_worker__dies_with_the_message__its_mark_runs_out_and_the_sweep_rings_ag
 
 
 def test_broker__away__publisher_and_worker_go_on_and_the_row_is_done(keeper: Shopkeeper) -> None:
-    keeper.task.app.conf.broker_url = "redis://127.0.0.1:1/0"
+    keeper.task.app.conf.update(broker_url="redis://127.0.0.1:1/0")
     keeper.shop.flow.publish = keeper.publish = publisher("redis://127.0.0.1:1/0", "pool")
     keeper.place("o1")
     assert keeper.waiting() == 0

@@ -15,10 +15,8 @@ BOUNDARIES = {
     "call.sending", "call.answered", "transaction.committing", "transaction.committed", "flow.leased", "flow.stepped",
     "flow.written",
 }  # fmt: skip
-SIGNING = {
-    "relayer.assigning", "relayer.assigned", "relayer.sending", "relayer.delivered", "relayer.sent", "relayer.settling",
-    "relayer.settled", "relayer.hinting",
-}  # fmt: skip
+# The others of the relayer's follow a commit in which something has moved, and are not come to again.
+SIGNING = {"relayer.assigning", "relayer.sending", "relayer.delivered"}
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_open__many_openers_and_users_who_take_back__each_in_one_batch_and_none_
         {("queued", "cancel", True, taken)} if taken else set())}  # fmt: skip
     told = ask(first, "SELECT count(*)::int, count(DISTINCT request_id)::int, max(sequence)::int FROM request_events")
     assert set(told[0]) == {rows - taken}, "each is told of once, and the feed has no gap"
-    assert sorted(row_id for _, row_id in hints) == sorted(batch_id for batch_id, _, _ in batches)
+    assert sorted(str(row_id) for _, row_id in hints) == sorted(batch_id for batch_id, _, _ in batches)
 
 
 def test_open__queued_by_a_later_release__left_to_its_workers(make_database: Callable[[str], str]) -> None:

@@ -9,9 +9,11 @@ SETUP := $(VENV)/.installed apps/devnet/node_modules/.installed
 # What the image holds; what the local stack needs besides; what tests and checks need besides.
 LOCKS := requirements.lock requirements-desk.lock requirements-dev.lock
 NAME ?= stack
-# Processes that run tests side by side. They mostly wait for servers, so two cores bear three.
-WORKERS ?= 3
+# Processes that run tests side by side. Some of the longest wait for limits in seconds, so two cores bear four.
+WORKERS ?= 4
 export STAKING_HOME ?= $(CURDIR)/.staking
+# Where it is set, each of the many processes that tests and the stack start would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down status test prove bench lint coverage format migrate migrate-down schema docs additions lock contracts clean

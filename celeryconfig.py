@@ -24,6 +24,8 @@ _EVERY = {
     "distribution": ("tasks.walk.run", _reader.seconds("REWARD_DISTRIBUTION_INTERVAL_SEC", 30.0)),
     "claim_polling": ("tasks.claims.poll", _reader.seconds("CLAIM_POLL_INTERVAL_SEC", 60.0)),
     "reconciliation": ("tasks.reconciliation.run", _reader.seconds("RECONCILIATION_INTERVAL_SEC", 3600.0)),
+    "audits": ("tasks.audits.run", _reader.seconds("AUDIT_INTERVAL_SEC", 600.0)),
+    "full_audits": ("tasks.audits.run_full", _reader.seconds("FULL_AUDIT_INTERVAL_SEC", 86400.0)),
     "relayer_pump": ("relayer.tasks.pump", _reader.seconds("RELAYER_PUMP_INTERVAL_SEC", 1.0)),
 }
 beat_schedule = {

@@ -14,6 +14,7 @@ from apps.pool import sweep
 from apps.pool.context import PoolContext, make_context
 from apps.pool.flows import batches, batching, requests, withdrawal_claim
 from apps.pool.models import ScheduleFire
+from apps.pool.reconcile.audits import audit_books
 from apps.pool.reconcile.run import reconcile
 from apps.pool.settings import load_settings
 from apps.pool.walk.run import walk_pool
@@ -85,6 +86,23 @@ def reconcile_default_pool(schedule: str | None = None) -> str | None:
     """Reconcile the default pool; returns the verdict, or None when the lane was busy or a service did not answer."""
     context = worker_context()
     return reconcile(context, context.settings.pool_id) if fires(context, schedule) else None
+
+
+@celery.task(name="tasks.audits.run")
+def audit_what_is_new(schedule: str | None = None) -> bool | None:
+    """Audit what is new in the default pool's books; returns whether all is right."""
+    return _audit(schedule, full=False)
+
+
+@celery.task(name="tasks.audits.run_full")
+def audit_everything(schedule: str | None = None) -> bool | None:
+    """Audit the default pool's books from their beginning; returns whether all is right."""
+    return _audit(schedule, full=True)
+
+
+def _audit(schedule: str | None, *, full: bool) -> bool | None:
+    context = worker_context()
+    return audit_books(context, context.settings.pool_id, full=full) if fires(context, schedule) else None
 
 
 def fires(context: PoolContext, schedule: str | None) -> bool:

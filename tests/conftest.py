@@ -10,6 +10,7 @@ import structlog
 
 from migrations import runner
 from tests.support import tally
+from tests.support.compiled import share_compiled_statements
 from tests.support.postgres import Server, start_postgres
 from tests.support.side_by_side import make_scheduler
 
@@ -23,6 +24,7 @@ def pytest_configure() -> None:
     """A fault's trace as Python writes it: drawing it with every frame's variables takes a second each."""
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, plain])
+    share_compiled_statements()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,7 +40,7 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays to the end: the garbage collector need not walk it again at every turn."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient, segment
-from apps.clients.shapes.common import Audit
+from apps.clients.shapes.common import Audit, AuditPage
 from apps.clients.shapes.rewards import (
     Accrual,
     BatchedClaim,
@@ -17,6 +17,7 @@ from apps.clients.shapes.rewards import (
     Position,
     Positions,
     RewardPool,
+    Settlement,
     StakeDelta,
     StakeDeltasAnswer,
 )
@@ -59,12 +60,21 @@ class RewardsClient(ServiceClient):
     def positions(self, pool_id: str, after: str | None = None, limit: int = 200) -> Positions:
         return self.read(Positions, "/v1/positions", pool_id=pool_id, after=after, limit=limit)
 
-    def events(self, pool_id: str, after: int, limit: int = 200) -> Events:
-        return self.read(Events, "/v1/events", pool_id=pool_id, after=after, limit=limit)
+    def settled(self, pool_id: str, after: int, limit: int = 200) -> Events:
+        """Claims and settlements that moved whole wei; `next` passes all other events too."""
+        return self.read(Events, "/v1/events", pool_id=pool_id, after=after, limit=limit, settled="true")
 
-    def audit(self, pool_id: str) -> Audit:
-        """Replay a pool's log and compare; looks at its whole history."""
-        return self.write(Audit, "/v1/audits", {"pool_id": pool_id}, timeout=AUDIT_TIMEOUT_SEC)
+    def settle(self, pool_id: str) -> Settlement:
+        """Go on with a loss that is being settled."""
+        return self.write(Settlement, "/v1/settlements", {"pool_id": pool_id})
+
+    def audit(self, pool_id: str, *, full: bool = True) -> Audit:
+        """Replay a pool's log and compare; a full one looks at its whole history, else at what is new."""
+        return self.write(Audit, "/v1/audits", {"pool_id": pool_id, "full": full}, timeout=AUDIT_TIMEOUT_SEC)
+
+    def latest_audit(self) -> Audit | None:
+        found = self.read(AuditPage, "/v1/audits", limit=1).items
+        return found[0] if found else None
 
 
 def stake_delta(message_id: str, user_id: str, staked_delta_wei: int = 0, exiting_delta_wei: int = 0) -> StakeDelta:

@@ -1,11 +1,12 @@
-"""Blueprints whose endpoints take what they declare, and nothing else."""
+"""Blueprints whose endpoints take what they declare, and nothing else; their documentation is made when it is read."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import flask_smorest
 import marshmallow as ma
-from flask import Flask, Request, g
+from flask import Flask, Request, Response, g
 from webargs.flaskparser import FlaskParser
 
 
@@ -20,13 +21,47 @@ class StrictParser(FlaskParser):
         return g.body
 
 
+class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types
+    """As flask-smorest's, but the document is made when it is first asked for.
+
+    Making it takes three quarters of the time in which an app is built, and most processes are never asked.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._undocumented: list[Callable[[], None]] = []
+        self._documenting = threading.Lock()
+        super().__init__(app)
+
+    def document_later(self, document: Callable[[], None]) -> None:
+        """Have a part of the document made before it is answered for the first time."""
+        self._undocumented.append(document)
+
+    def _register_responses(self) -> None:
+        """Describe an answer for every HTTP status, as flask-smorest does."""
+        self.document_later(super()._register_responses)
+
+    def _openapi_json(self) -> Response:
+        with self._documenting:
+            while self._undocumented:
+                self._undocumented.pop(0)()
+            answer: Response = super()._openapi_json()
+        return answer
+
+
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
     """As flask-smorest's, and each view says where it takes arguments from; see `takes`."""
 
     ARGUMENTS_PARSER = StrictParser()
 
+    def register_views_in_doc(self, api: Api, app: Flask, spec: Any, **names: Any) -> None:
+        """Called when the blueprint is registered with an app."""
+        register = super().register_views_in_doc
+        api.document_later(lambda: register(api, app, spec, **names))
+
     def arguments(self, schema: Any, *, location: str = "json", **options: Any) -> Callable[[Any], Any]:
-        decorate = super().arguments(schema, location=location, **options)
+        # An instance: of a class a new one would be made at every request, which costs more than what it reads.
+        instance = schema() if isinstance(schema, type) else schema
+        decorate = super().arguments(instance, location=location, **options)
 
         def decorator(view: Any) -> Any:
             decorated = decorate(view)

@@ -1,15 +1,19 @@
 """One engine per process, one way to open a transaction."""
 
+import select
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
-from sqlalchemy import Engine, MetaData, create_engine, event, text
+from sqlalchemy import ColumnElement, Engine, MetaData, Text, any_, create_engine, event, literal, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import ExceptionContext, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from apps.common.crashpoint import crashpoint
 
@@ -35,6 +39,10 @@ _SERVER_LEFT = (_READ_ONLY, "57P01", "57P02", "57P03", "57P05", "25P03")
 # The same statement may succeed later: connection, resource, operator intervention, deadlock and system errors.
 _TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 _TRANSIENT = (*_SERVER_LEFT, "55P03")
+# A server that goes closes its connections, which is seen without asking it; one whose machine has failed says nothing, so
+# that a connection unused for longer is asked first.
+TRUSTED_IDLE_SEC = 1.0
+_UNUSED_SINCE = "unused_since"
 
 Sessions = sessionmaker[Session]
 
@@ -55,8 +63,8 @@ def new_metadata() -> MetaData:
 def make_engine(database_url: str, *, pool_size: int = 8, autocommit: bool = False) -> Engine:
     """Make an engine for psycopg2, READ COMMITTED. It connects at first use, never here.
 
-    With `autocommit` a statement is a transaction and the only round trip: no BEGIN, COMMIT or ping; see
-    `run_statement`.
+    With `autocommit` a statement is a transaction and the only round trip: no BEGIN or COMMIT; see `run_statement`.
+    A connection is asked whether it lives only where there is reason to doubt it; see `_ask_if_in_doubt`.
     """
     options = (
         f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} "
@@ -68,11 +76,12 @@ def make_engine(database_url: str, *, pool_size: int = 8, autocommit: bool = Fal
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
         pool_size=pool_size,
         max_overflow=2,
-        pool_pre_ping=not autocommit,
         pool_timeout=10,
         connect_args={"options": options, **line},
     )
     event.listen(engine, "handle_error", _throw_away)
+    event.listen(engine, "checkin", _note_unused)
+    event.listen(engine, "checkout", _ask_if_in_doubt)
     return engine
 
 
@@ -89,12 +98,19 @@ def transaction(sessions: Sessions) -> Iterator[Session]:
     crashpoint("transaction.committed")
 
 
+def one_of(
+    column: InstrumentedAttribute[str] | InstrumentedAttribute[str | None], values: Sequence[str]
+) -> ColumnElement[bool]:
+    """Whether a text column holds one of these, as one parameter however many they are."""
+    return column == any_(literal(list(values), ARRAY(Text)))
+
+
 def run_statement(engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> tuple[Any, ...] | None:
     """Run one statement of an autocommit engine, its transaction included; returns its first row.
 
     A connection that was lost meanwhile, or leads to a server that has become read-only, is no answer: the statement
-    is run again, once, on a new one. So it must be one that does its work once however often it is run. Raises
-    `DBAPIError`, also where there is no connection to be had.
+    is run again, once, on a new one. So it must be one that does its work once however often it is run. None where it has
+    no row to tell of. Raises `DBAPIError`, also where there is no connection to be had.
     """
     try:
         return _run_statement(engine, sql, values)
@@ -148,7 +164,7 @@ def _run_statement(engine: Engine, sql: str, values: Sequence[Any] | Mapping[str
         crashpoint("statement.committing")
         cursor.execute(sql, values)
         crashpoint("statement.committed")
-        row: tuple[Any, ...] | None = cursor.fetchone()
+        row: tuple[Any, ...] | None = cursor.fetchone() if cursor.description else None
         return row
     except psycopg2.Error as error:
         lost = bool(getattr(connection.dbapi_connection, "closed", True)) or error.pgcode in _SERVER_LEFT
@@ -165,6 +181,41 @@ def _named(engine: Engine, sql: str, error: psycopg2.Error, *, lost: bool) -> DB
     found = DBAPIError.instance(sql, None, error, psycopg2.Error, connection_invalidated=lost, dialect=engine.dialect)
     assert isinstance(found, DBAPIError)  # of a driver's error nothing else is made
     return found
+
+
+def _note_unused(_connection: object, entry: ConnectionPoolEntry) -> None:
+    entry.info[_UNUSED_SINCE] = time.monotonic()
+
+
+def _ask_if_in_doubt(connection: Any, entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
+    """Ask a connection whether its server still answers, by an empty statement, before it is used again; where it does not,
+    every connection made before goes, and a new one is made.
+
+    A round trip before every transaction would be a quarter of what a short one costs. A server that shuts down, crashes
+    or ends the session leaves something to read on the line, a message or its end, which is looked for at each use; else
+    nothing is there to read. What a line does not show is doubted after `TRUSTED_IDLE_SEC`.
+    """
+    unused_since = entry.info.get(_UNUSED_SINCE)
+    if unused_since is None:  # it was made just now
+        return
+    if time.monotonic() - unused_since < TRUSTED_IDLE_SEC and not _has_news(connection):
+        return
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        if not connection.autocommit:
+            connection.rollback()
+    except psycopg2.Error as error:
+        raise InvalidatePoolError from error
+
+
+def _has_news(connection: Any) -> bool:
+    """Whether something is there to be read from an idle connection's line."""
+    if connection.closed:
+        return True
+    line = select.poll()
+    line.register(connection.fileno(), select.POLLIN)
+    return bool(line.poll(0))
 
 
 def _throw_away(context: ExceptionContext) -> None:

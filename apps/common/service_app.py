@@ -7,9 +7,8 @@ from typing import Any
 
 import structlog
 from flask import Flask, Response, g, jsonify, request, send_from_directory
-from flask_smorest import Api
 
-from apps.common.api import Blueprint, takes
+from apps.common.api import Api, Blueprint, takes
 from apps.common.auth import is_open, require_internal_key
 from apps.common.bodies import MAX_BODY_BYTES, read_body
 from apps.common.database import Sessions, database_answers, schema_revision

@@ -13,6 +13,7 @@ import marshmallow as ma
 import marshmallow_dataclass
 
 from apps.common import wire
+from apps.common.schemas import PlainSchema
 from apps.common.wei import SignedWeiField, WeiField
 
 T = TypeVar("T")
@@ -47,6 +48,34 @@ class StrictInteger(ma.fields.Integer):
         super().__init__(**{"strict": True, **kwargs})
 
 
+class SeveralField(ma.fields.List[Any]):
+    """A list of one shape, thousands as a rule: each item is read by its fields alone, and where one of them is not plainly
+    right, the list is read again by marshmallow's schema, which says what is wrong. Three quarters of the time of a large
+    body went into what a schema does around its fields."""
+
+    def __init__(self, shape: type[Any], **kwargs: Any) -> None:
+        self._shape = shape
+        schema = schema_of(shape, wire.BodySchema)
+        self._parts = {field.data_key or name: (name, field) for name, field in schema().fields.items()}
+        super().__init__(ma.fields.Nested(schema), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
+        try:
+            return [self._read(item) for item in value]
+        except (ma.ValidationError, TypeError, AttributeError):
+            return super()._deserialize(value, attr, data, **kwargs)
+
+    def _read(self, item: Any) -> Any:
+        if not item.keys() <= self._parts.keys():
+            raise ma.ValidationError("unknown")
+        values = {}
+        for key, (name, field) in self._parts.items():
+            found = field.deserialize(item.get(key, ma.missing), key, item)
+            if found is not ma.missing:
+                values[name] = found
+        return self._shape(**values)
+
+
 # Amounts of bodies are at least 1 wei unless the field says otherwise; amounts of answers may be 0.
 Wei = Annotated[int, AnswerWei]
 PositiveWei = Annotated[int, WeiField]
@@ -68,8 +97,7 @@ def given(field: Callable[..., ma.fields.Field[Any]], **options: Any) -> Any:
 
 def several(shape: type[Any], most: int) -> Any:
     """A dataclass field of a body: a list of 1 to `most` of a shape, each refusing unknown fields."""
-    nested = ma.fields.Nested(schema_of(shape, wire.BodySchema))
-    return given(ma.fields.List, cls_or_instance=nested, required=True, validate=ma.validate.Length(1, most))
+    return given(SeveralField, shape=shape, required=True, validate=ma.validate.Length(1, most))
 
 
 def described(text: str, *, default: Any = dataclasses.MISSING, **more: Any) -> Any:
@@ -99,7 +127,7 @@ def dump(value: Any) -> dict[str, Any]:  # JSON: text, numbers, lists and object
     return made
 
 
-class _Lenient(ma.Schema):
+class _Lenient(PlainSchema):
     class Meta:
         unknown = ma.EXCLUDE
 

@@ -10,6 +10,7 @@ import marshmallow as ma
 import uuid_utils
 
 from apps.common.errors import InvalidInput
+from apps.common.schemas import PlainSchema
 
 T = TypeVar("T")
 
@@ -126,14 +127,14 @@ class TimeField(ma.fields.Field[datetime]):
             raise ma.ValidationError("Give a time with a zone, such as 2026-01-31T12:00:00Z.") from error
 
 
-class BodySchema(ma.Schema):
+class BodySchema(PlainSchema):
     """Bodies: unknown fields are refused, so that a misspelt optional field is not silently ignored."""
 
     class Meta:
         unknown = ma.RAISE
 
 
-class QuerySchema(ma.Schema):
+class QuerySchema(PlainSchema):
     """Queries: unknown parameters are refused as unknown fields of a body are; `apps.common.api` sees to it."""
 
     class Meta:

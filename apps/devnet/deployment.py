@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hexbytes import HexBytes
 from web3 import HTTPProvider, Web3
 from web3.contract import Contract
-from web3.types import RPCEndpoint
+from web3.exceptions import TransactionNotFound
+from web3.types import RPCEndpoint, TxReceipt
 
 from apps.common.wei import ETHER
 
@@ -85,7 +87,7 @@ def deploy(
         steth.functions.initialize(queue, locator),
         steth.functions.setStakingLimit(STAKE_LIMIT_WEI, STAKE_LIMIT_GROWTH_BLOCKS),
     ):
-        transact(web3, call, owner)
+        _mine(web3, call.transact({"from": owner}))
     return Deployment(web3.eth.chain_id, lido, queue, locator, owner, stranger)
 
 
@@ -102,7 +104,19 @@ def _create(web3: Web3, name: str, sender: str, value: int, *arguments: Any) -> 
     found = artifact(name)
     factory = web3.eth.contract(abi=found["abi"], bytecode=found["bytecode"])
     tx_hash = factory.constructor(*arguments).transact({"from": sender, "value": value})
-    receipt = web3.eth.wait_for_transaction_receipt(tx_hash, timeout=60, poll_latency=0.05)
-    if receipt["status"] != 1 or receipt["contractAddress"] is None:
+    receipt = _mine(web3, tx_hash)
+    if receipt["contractAddress"] is None:
         raise RuntimeError(f"{name} could not be deployed")
     return str(receipt["contractAddress"])
+
+
+def _mine(web3: Web3, tx_hash: HexBytes) -> TxReceipt:
+    """The receipt, from a block made for it where the node makes none before its next second; raises when it reverted."""
+    try:
+        receipt = web3.eth.get_transaction_receipt(tx_hash)
+    except TransactionNotFound:
+        web3.provider.make_request(RPCEndpoint("evm_mine"), [])
+        receipt = web3.eth.wait_for_transaction_receipt(tx_hash, timeout=60, poll_latency=0.05)
+    if receipt["status"] != 1:
+        raise RuntimeError(f"{Web3.to_hex(tx_hash)} reverted on chain")
+    return receipt

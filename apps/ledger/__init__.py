@@ -22,6 +22,7 @@ def append_only_proof(engine: Engine) -> Proof:
             "movements": "amount_wei",
             "system_checkpoints": "sum_wei",
             "audits": "ok",
+            "audit_stretches": "digest",
         },
         more=(
             Attempt("DELETE FROM balances WHERE false"),

@@ -26,6 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from apps.common.database import new_metadata
+from apps.common.stretches import StretchMixin
 from apps.common.wei import ScaledColumn, WeiColumn
 from apps.ledger.kinds import BUCKETS
 
@@ -152,12 +153,24 @@ class SystemCheckpoint(Base):
     sum_wei: Mapped[int] = mapped_column(ScaledColumn)
 
 
+class AuditStretch(StretchMixin, Base):
+    pass
+
+
 class Audit(Base):
-    """A recomputation of the books from movements, and what it found. Never updated or deleted."""
+    """A recomputation of the books from movements, and what it found. Never updated or deleted.
+
+    A clean one says up to which movement it is so; the next one of what is new starts there. `complete` is one that read
+    everything. Audits of a release that knew no others name no pool, and nothing starts from them.
+    """
 
     __tablename__ = "audits"
+    __table_args__ = (Index("ix_audits_pool_id_ok", "pool_id", "ok", "complete", "created_at"),)
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
+    pool_id: Mapped[str | None] = mapped_column(_KEY)
+    complete: Mapped[bool] = mapped_column(Boolean, server_default=text("true"))
+    through_id: Mapped[int | None] = mapped_column(BigInteger)
     ok: Mapped[bool] = mapped_column(Boolean)
     differences: Mapped[list[dict[str, str]]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())

@@ -103,7 +103,7 @@ def get_totals(query: PoolQuery) -> Totals:
 @blueprint.response(201, schema_of(Audit))
 def post_audit(body: NewAudit) -> Audit:
     """Recompute every balance from movements, and report each difference."""
-    return _service().audit(body.pool_id)
+    return _service().audit(body.pool_id, full=body.full)
 
 
 @blueprint.get("/audits")

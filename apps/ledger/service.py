@@ -70,9 +70,9 @@ class LedgerService:
             first_id, last_id = post_many(session, fresh) if fresh else (None, None)
         return BatchAnswer(len(fresh), len(postings) - len(fresh), first_id, last_id)
 
-    def audit(self, pool_id: str | None) -> Audit:
-        """Recompute a pool's books in one snapshot, and keep what was found."""
-        return run_audit(self._sessions, pool_id or self._default_pool_id)
+    def audit(self, pool_id: str | None, *, full: bool = True) -> Audit:
+        """Recompute a pool's books in one snapshot, or what is new in them, and keep what was found."""
+        return run_audit(self._sessions, pool_id or self._default_pool_id, full=full)
 
     def _posting(self, new: NewMovement, user_field: str) -> Posting:
         """With its pool known, and a user where the kind moves a user's wei and none between system accounts. Raises

@@ -11,8 +11,6 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from apps.clients.base import CallFailed, CallRefused
-from apps.common.settings import SettingsError
 from apps.local.errors import LocalError, NotRunning
 from apps.local.home import Home
 from apps.local.stack import Stack
@@ -29,9 +27,20 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (LocalError, SettingsError, CallRefused, CallFailed) as error:
+        except Exception as error:
+            if not _is_ours(error):
+                raise
             click.echo(f"staking: {error}", err=True)
             ctx.exit(1)
+
+
+def _is_ours(error: Exception) -> bool:
+    if isinstance(error, LocalError):
+        return True
+    from apps.clients.base import CallFailed, CallRefused  # here, as most commands need no client, and end well
+    from apps.common.settings import SettingsError
+
+    return isinstance(error, (SettingsError, CallRefused, CallFailed))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -146,6 +155,15 @@ def migrate(service: str | None, *, downward: bool, revision: str | None) -> Non
 
     for line in migrate_databases(_stack(), service, downward=downward, revision=revision):
         console.print(line)
+
+
+@main.command("trim-history")
+@click.option("--older-than", required=True, metavar="DAYS", help="For example 90d; 30d at least.")
+def trim_history(older_than: str) -> None:
+    """Remove the history of requests and batches that ended long ago; nothing of money."""
+    from apps.local.migrate import trim_pool_history
+
+    console.print(f"{trim_pool_history(_stack(), older_than)} events removed")
 
 
 @main.group()

@@ -5,6 +5,7 @@ class LocalError(Exception):
     """A plain message for whoever typed the command; never a traceback."""
 
     def __init__(self, message: str, remedy: str) -> None:
+        self.message = message
         self.remedy = remedy
         super().__init__(f"{message}\n  {remedy}")
 

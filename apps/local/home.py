@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eth_account import Account
-
 from apps.local.errors import LocalError
 
 
@@ -41,11 +39,15 @@ class State:
 
     @property
     def operator(self) -> str:
-        return str(Account.from_key(self.operator_key).address)
+        return _address_of(self.operator_key)
 
     @property
     def custody(self) -> str:
-        return str(Account.from_key(self.custody_key).address) if self.separate_custody else self.operator
+        return _address_of(self.custody_key) if self.separate_custody else self.operator
+
+    def signers(self) -> list[str]:
+        """The addresses that the relayer signs for."""
+        return [self.operator] + ([self.custody] if self.separate_custody else [])
 
 
 class Home:
@@ -60,6 +62,10 @@ class Home:
     @classmethod
     def from_environment(cls) -> "Home":
         return cls(Path(os.environ.get("STAKING_HOME") or ".staking"))
+
+    def said_by(self, preparation: str) -> Path:
+        """Where a preparation that failed leaves what it says about it."""
+        return self.run / f"{preparation}.json"
 
     def exists(self) -> bool:
         return self._file.is_file()
@@ -121,3 +127,9 @@ class Home:
 
 def _new_key() -> str:
     return "0x" + secrets.token_hex(32)
+
+
+def _address_of(key: str) -> str:
+    from eth_keys.datatypes import PrivateKey  # here, as most commands read a home and need no address
+
+    return str(PrivateKey(bytes.fromhex(key.removeprefix("0x"))).public_key.to_checksum_address())

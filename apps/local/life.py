@@ -1,6 +1,7 @@
 """One whole staking life, step by step: what the demo shows, and what the walkthrough prints."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from apps.clients.base import Json
@@ -109,8 +110,13 @@ class Life:
         )
 
     def _deposit(self) -> list[str]:
-        for name, amount in DEPOSITS.items():
-            self.bff.deposit(self.user(name), amount, f"deposit:{self.user(name)}:1")
+        with ThreadPoolExecutor(max_workers=len(DEPOSITS)) as users:  # who do not wait for each other
+            made = [
+                users.submit(self.bff.deposit, self.user(name), amount, f"deposit:{self.user(name)}:1")
+                for name, amount in DEPOSITS.items()
+            ]
+        for deposit in made:
+            deposit.result()
         return [f"{self.user(name)} deposited {format_ether(amount)}" for name, amount in DEPOSITS.items()]
 
     def _stake(self) -> list[str]:

@@ -1,12 +1,15 @@
-"""Which databases `staking migrate` means."""
+"""Which databases `staking migrate` and `staking trim-history` mean."""
 
 import importlib
 from collections.abc import Iterator
 
-from apps.common.settings import SettingsReader
+from apps.common.database import make_engine, make_sessions
+from apps.common.settings import SettingsReader, normalise_database_url
+from apps.local.errors import LocalError
 from apps.local.postgres import DATABASES
 from apps.local.programs import ROOT
 from apps.local.stack import Stack
+from apps.pool.trim import days_of, trim_history
 from migrations import runner
 
 
@@ -19,6 +22,16 @@ def migrate_databases(stack: Stack, service: str | None, *, downward: bool, revi
         else:
             runner.upgrade(name, url, revision or "head")
         yield f"{name}: {'down' if downward else 'up'} to {revision or ('base' if downward else 'head')}"
+
+
+def trim_pool_history(stack: Stack, older_than: str) -> int:
+    """Trim the history of ended flows; returns how many events went. Raises `LocalError`."""
+    try:
+        days = days_of(older_than)
+    except ValueError as error:
+        raise LocalError(f"--older-than {older_than}: {error}", "Name days, for example 90d.") from error
+    url = stack.status()["database_urls"]["pool"] if stack.running() else _configured_url("pool")
+    return trim_history(make_sessions(make_engine(normalise_database_url(url))), days)
 
 
 def _configured_url(name: str) -> str:

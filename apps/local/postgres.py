@@ -45,12 +45,14 @@ class Postgres:
         return self._base() / "data"
 
     def prepare(self) -> None:
-        """Make the cluster unless it is there; raises `StartFailed` with what initdb said."""
+        """Make the cluster unless it is there, whole or not at all; raises `StartFailed` with what initdb said."""
         base = self._base()
         base.mkdir(parents=True, exist_ok=True)
         if (self.data / "PG_VERSION").exists():
             return
-        shutil.rmtree(self.data, ignore_errors=True)
+        partial = base / "data.new"
+        for left in (self.data, partial):
+            shutil.rmtree(left, ignore_errors=True)
         account = unprivileged_account()
         if account is not None:
             os.chown(base, account.pw_uid, account.pw_gid)
@@ -63,7 +65,7 @@ class Postgres:
             [
                 str(self.program("initdb")),
                 "-D",
-                str(self.data),
+                str(partial),
                 "-U",
                 USER,
                 "-A",
@@ -90,6 +92,7 @@ class Postgres:
                 f"initdb failed: {finished.stderr.strip()[-500:]}",
                 f"Check that {base} can be written, and start again.",
             )
+        partial.rename(self.data)
 
     def command(self) -> list[str]:
         argv = [str(self.program("postgres")), "-D", str(self.data), "-p", str(self.port)]
@@ -144,8 +147,8 @@ def unprivileged_account() -> pwd.struct_passwd | None:
     return pwd.getpwnam("nobody")
 
 
-def create_databases(server_url: str, names: tuple[str, ...] = DATABASES) -> None:
-    """Create the databases that are missing; raises `StartFailed`."""
+def create_database(server_url: str, name: str) -> None:
+    """Create a database unless it is there; raises `StartFailed`."""
     try:
         connection = psycopg2.connect(server_url, connect_timeout=10)
     except psycopg2.OperationalError as error:
@@ -155,11 +158,9 @@ def create_databases(server_url: str, names: tuple[str, ...] = DATABASES) -> Non
     connection.autocommit = True
     # No `with connection`: it would open a transaction, in which no database can be made.
     with connection.cursor() as cursor:
-        cursor.execute("SELECT datname FROM pg_database")
-        there = {row[0] for row in cursor.fetchall()}
-        for name in names:
-            if name not in there:
-                cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        cursor.execute("SELECT FROM pg_database WHERE datname = %s", (name,))
+        if cursor.fetchone() is None:
+            cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     connection.close()
 
 

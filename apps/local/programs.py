@@ -1,23 +1,27 @@
 """The programs of the stack: what each runs, with which environment. A secret is in the environment of its users
 alone."""
 
+import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from apps.local import tools
 from apps.local.home import Home, State
-from apps.local.postgres import Postgres
+from apps.local.postgres import DATABASES, Postgres
 
 ROOT = Path(__file__).parents[2]
 WEB = ("ledger", "protocols", "rewards", "pool", "relayer")
 WORKERS = ("pool-worker", "relayer-worker")
+CONTRACTS = "deploy-contracts"
+GAS_FLOAT = "post-gas-float"
 HOST = "127.0.0.1"
-# Ten minutes of the desk's blocks: the walk reads the state at its cursor, and a stack on a busy machine lags.
-CHAIN_STATES_KEPT = 600
+# The walk reads the state at its cursor, and a stack on a busy machine lags. Each state costs a hundred bytes a block that
+# the chain is long, in memory and in the file that anvil writes every ten seconds.
+CHAIN_STATES_KEPT_SEC = 120
 # A desk's rhythm: a life takes seconds, not days. Production's defaults stand in celeryconfig.py and the settings.
 DESK = {
     "STAKE_BATCH_THRESHOLD_WEI": str(10**18),
@@ -58,6 +62,8 @@ _OVERRIDES = (
     "MAX_VALUE_PER_DAY_WEI",
     "APP_ENV",
 )
+# What is read when a program starts, to make its command or to prepare the chain.
+_READ = ("ANVIL_BIN", "STAKING_BLOCK_TIME", "LIDO_STETH_ADDRESS", "LIDO_WITHDRAWAL_QUEUE_ADDRESS")
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ class Program:
     environment: Callable[[], dict[str, str]]
     stop_signal: str = "TERM"
     stop_wait_sec: int = 15
-    embedded: bool = False
+    # One that does its work and ends; the stack waits for it.
+    once: bool = False
 
 
 class Programs:
@@ -84,58 +91,38 @@ class Programs:
         self.external_chain = state.external.get("chain", "")
 
     def all(self) -> list[Program]:
-        return [*self.parts(), *self.services()]
+        return [*self.parts(), *self.preparations(), *self.services()]
 
     def parts(self) -> list[Program]:
         """Database, broker and chain, as far as they are ours."""
         found = []
         if not self.external_postgres:
             # INT: fast shutdown; TERM would wait for every client to leave.
-            found.append(Program("postgres", self.postgres.command, _base_environment, "INT", 20, embedded=True))
+            found.append(Program("postgres", self.postgres.command, _base_environment, "INT", 20))
         if not self.external_broker:
-            found.append(Program("valkey", self._valkey, _base_environment, embedded=True))
+            found.append(Program("valkey", self._valkey, _base_environment))
         if not self.external_chain:
             # INT: anvil writes its state on Ctrl-C.
-            found.append(Program("anvil", self._anvil, _base_environment, "INT", 20, embedded=True))
+            found.append(Program("anvil", self._anvil, _base_environment, "INT", 20))
         return found
 
+    def preparations(self) -> list[Program]:
+        """What is done once at each start: databases migrated, contracts put on the chain, gas money booked."""
+        names = [*(migration_of(name) for name in DATABASES), CONTRACTS, GAS_FLOAT]
+        return [Program(name, _module("apps.local.prepare", name), self._preparation, once=True) for name in names]
+
     def services(self) -> list[Program]:
-        web = [Program(name, _web(name), self._environment(name)) for name in WEB]
-        celery = [sys.executable, "-m", "celery"]
         quiet = ["--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
-        flower = ["flower", f"--address={HOST}", f"--port={self.state.ports.get('flower', 0)}"]
+        pool = ["-A", "tasks", "worker", "-Q", "pool", "-c", "2", "-n", "pool@%h", *quiet]
+        relayer = ["-A", "relayer.tasks:celery", "worker", "-Q", "relayer", "-c", "1", "-n", "relayer@%h", *quiet]
+        flower = ["flower", f"--address={HOST}", f"--port={self.state.ports.get('flower', 0)}", "--logging=warning"]
+        beat = ["-A", "tasks", "beat", "--loglevel", "WARNING"]
         return [
-            *web,
-            Program(
-                "pool-worker",
-                lambda: [*celery, "-A", "tasks", "worker", "-Q", "pool", "-c", "2", "-n", "pool@%h", *quiet],
-                self._environment("pool"),
-                stop_wait_sec=30,
-            ),
-            Program(
-                "relayer-worker",
-                lambda: [
-                    *celery,
-                    "-A",
-                    "relayer.tasks:celery",
-                    "worker",
-                    "-Q",
-                    "relayer",
-                    "-c",
-                    "1",
-                    "-n",
-                    "relayer@%h",
-                    *quiet,
-                ],
-                self._environment("relayer"),
-                stop_wait_sec=30,
-            ),
-            Program(
-                "beat",
-                lambda: [*celery, "-A", "tasks", "beat", "--loglevel", "WARNING"],
-                self._environment("pool"),
-            ),
-            Program("flower", lambda: [*celery, "-A", "tasks", *flower, "--logging=warning"], self._flower_environment),
+            *(Program(name, _module(_package(name)), self._environment(name)) for name in WEB),
+            Program("pool-worker", _module("celery", *pool), self._environment("pool"), stop_wait_sec=30),
+            Program("relayer-worker", _module("celery", *relayer), self._environment("relayer"), stop_wait_sec=30),
+            Program("beat", _module("celery", *beat), self._environment("pool")),
+            Program("flower", _module("celery", "-A", "tasks", *flower), self._flower_environment),
         ]
 
     def database_url(self, name: str) -> str:
@@ -169,17 +156,14 @@ class Programs:
     def _anvil(self) -> list[str]:
         listen = ["--host", HOST, "--port", str(self.state.ports["anvil"]), "--chain-id", "31337"]
         kept = ["--state", str(self.home.path / "anvil.json"), "--state-interval", "10", "--preserve-historical-states"]
-        # Each state that is kept holds a hash of every block before it, and from Prague on a contract's copy of 8,191 of
-        # them: an hour of states at a block a second was 1.7 GB of memory, files and cache.
-        kept += ["--prune-history", str(CHAIN_STATES_KEPT), "--hardfork", "cancun"]
-        return [
-            str(tools.anvil()),
-            *listen,
-            *kept,
-            "--block-time",
-            os.environ.get("STAKING_BLOCK_TIME", "1"),
-            "--silent",
-        ]
+        # From Prague on, each state would hold a contract's copy of 8,191 hashes besides.
+        block_sec = os.environ.get("STAKING_BLOCK_TIME", "1")
+        states = math.ceil(CHAIN_STATES_KEPT_SEC / float(block_sec))
+        kept += ["--prune-history", str(states), "--hardfork", "cancun"]
+        return [str(tools.anvil()), *listen, *kept, "--block-time", block_sec, "--silent"]
+
+    def _preparation(self) -> dict[str, str]:
+        return {**_base_environment(), **_of_environment(_READ), "STAKING_HOME": str(self.home.path)}
 
     def _environment(self, name: str) -> Callable[[], dict[str, str]]:
         def environment() -> dict[str, str]:
@@ -234,16 +218,33 @@ class Programs:
         }
 
 
-def _web(name: str) -> Callable[[], list[str]]:
-    return lambda: [sys.executable, "-m", name if name == "relayer" else f"apps.{name}"]
+def supervisor_environment(home: Home) -> dict[str, str]:
+    """The supervisor's own: what its programs are given, and what their commands are made of."""
+    asked = _of_environment((*DESK, *_OVERRIDES, *_READ, "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH"))
+    return {**_base_environment(), **asked, "STAKING_HOME": str(home.path)}
+
+
+def migration_of(database: str) -> str:
+    """The name of the program that migrates a database."""
+    return f"migrate-{database}"
+
+
+def _package(service: str) -> str:
+    return service if service == "relayer" else f"apps.{service}"
+
+
+def _module(*words: str) -> Callable[[], list[str]]:
+    return lambda: [sys.executable, "-m", *words]
 
 
 def _base_environment() -> dict[str, str]:
     """No more of the caller's environment than a program needs, so that no secret of theirs slips in."""
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    return {**inherited, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+    return {**_of_environment(_INHERITED), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
 
 
 def _rhythm() -> dict[str, str]:
-    asked = {name: os.environ[name] for name in (*DESK, *_OVERRIDES) if os.environ.get(name)}
-    return {**DESK, **asked}
+    return {**DESK, **_of_environment((*DESK, *_OVERRIDES))}
+
+
+def _of_environment(names: Iterable[str]) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if os.environ.get(name)}

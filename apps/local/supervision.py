@@ -12,7 +12,7 @@ import psutil
 
 from apps.local.errors import StartFailed
 from apps.local.home import Home, State
-from apps.local.programs import ROOT, Program, Programs
+from apps.local.programs import Program, Programs, supervisor_environment
 
 _CONFIGURATION = """\
 [supervisord]
@@ -36,7 +36,7 @@ _PROGRAM = """
 command={python} -m apps.local.launch {name}
 directory={root}
 autostart=false
-autorestart=true
+autorestart={restart}
 startsecs=0
 startretries=20
 stopsignal={signal}
@@ -48,6 +48,10 @@ stdout_logfile={logs}/{name}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=1
 """
+
+
+# It imports the libraries of all programs before it answers.
+IMPORT_TIMEOUT_SEC = 120
 
 
 class Supervisor:
@@ -70,13 +74,12 @@ class Supervisor:
         descriptor = os.open(configuration, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as handle:
             handle.write(self._configuration(programs.all()))
-        environment = {**os.environ, "STAKING_HOME": str(self._home.path), "PYTHONPATH": str(ROOT)}
         finished = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", str(configuration)],
+            [sys.executable, "-W", "ignore", "-m", "apps.local.forking", "-c", str(configuration)],
             capture_output=True,
             text=True,
-            timeout=30,
-            env=environment,
+            timeout=IMPORT_TIMEOUT_SEC,
+            env=supervisor_environment(self._home),
             check=False,
         )
         deadline = time.monotonic() + 15
@@ -140,8 +143,11 @@ class Supervisor:
             with ThreadPoolExecutor(max_workers=max(1, len(group))) as pool:
                 list(pool.map(self.stop_program, group))
         self._rpc().supervisor.shutdown()
-        if process is not None:
-            psutil.wait_procs([process], timeout=60)
+        deadline = time.monotonic() + 60
+        # Asked something, it goes round its loop at once, and needs a few rounds to end; else each takes a second.
+        while process is not None and process.is_running() and time.monotonic() < deadline:
+            self.running()
+            time.sleep(0.02)
 
     def _configuration(self, programs: list[Program]) -> str:
         head = _CONFIGURATION.format(
@@ -150,6 +156,7 @@ class Supervisor:
         return head + "".join(
             _PROGRAM.format(
                 name=program.name,
+                restart="false" if program.once else "true",
                 python=_escaped(sys.executable),
                 root=_escaped(self._home.run),
                 signal=program.stop_signal,

@@ -1,7 +1,8 @@
 """Tables of the pool database: requests, batches, and what their flows need; the walk's are in `apps.pool.walk.models`.
 
 A request, a batch and the walk are flows (`apps.flow`). Lock order everywhere: walk, then batches, then requests (by id),
-then withdrawals, then the feed counter last.
+then lanes of users, then withdrawals. The feed's counter is
+locked where events are numbered, and nothing of the above with it.
 """
 
 from datetime import datetime
@@ -12,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     Text,
@@ -44,6 +46,7 @@ __all__ = [
     "Resolution",
     "RewardCut",
     "ScheduleFire",
+    "UnnumberedEvent",
     "UnsignedTransaction",
     "UserLane",
     "Walk",
@@ -129,13 +132,9 @@ class Request(FlowMixin, Base):
     expected_at: Mapped[datetime | None] = mapped_column(TIME)
 
 
-class RequestEvent(Base):
-    """Every status change of every request: the timeline, and the gap-free feed. Immutable."""
+class _EventMixin:
+    """What an event tells: the request as its change of status left it."""
 
-    __tablename__ = "request_events"
-    __table_args__ = (Index("ix_request_events_request", "request_id", "sequence"),)
-
-    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     request_id: Mapped[str] = mapped_column(ForeignKey("requests.id"))
     status: Mapped[str] = mapped_column(Text)
     reason: Mapped[Reason | None] = mapped_column(JSON_OR_NULL)
@@ -145,8 +144,26 @@ class RequestEvent(Base):
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
 
 
+class RequestEvent(_EventMixin, Base):
+    """Every status change of every request: the timeline, and the gap-free feed. Immutable."""
+
+    __tablename__ = "request_events"
+    __table_args__ = (Index("ix_request_events_request", "request_id", "sequence"),)
+
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+
+
+class UnnumberedEvent(_EventMixin, Base):
+    """An event that has no number in the feed yet; see `apps.pool.feed`. Later in its request's timeline than all that do."""
+
+    __tablename__ = "unnumbered_events"
+    __table_args__ = (Index("ix_unnumbered_events_request", "request_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+
+
 class FeedCounter(Base):
-    """The last sequence number given out. Its row lock, taken last, makes sequence order the commit order."""
+    """The last sequence number given out. Its row lock has events numbered by one caller at a time."""
 
     __tablename__ = "feed_counter"
 

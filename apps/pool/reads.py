@@ -18,9 +18,17 @@ from apps.common.database import transaction
 from apps.common.errors import NotFound
 from apps.common.wire import cut, integer_cursor
 from apps.pool.context import PoolContext
+from apps.pool.feed import number_events
 from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, relayer_limits
 from apps.pool.models import WHOLE_BLOCK, Batch, ProtocolMetric, Request, RequestEvent, Walk
-from apps.pool.rendering import batch_transactions, render_requests, shown_batch, shown_event, shown_reason
+from apps.pool.rendering import (
+    batch_transactions,
+    render_requests,
+    shown_batch,
+    shown_event,
+    shown_reason,
+    shown_request,
+)
 from apps.pool.states import RequestKind, WalkStatus
 from apps.pool.walk.halts import halt_shown
 
@@ -28,13 +36,13 @@ Row = TypeVar("Row", Request, Batch)
 
 
 class PoolReads:
-    """Each answer is read in one transaction, but for what other services are asked."""
+    """Each answer is read by few statements over all of its rows; what other services are asked comes besides."""
 
     def __init__(self, context: PoolContext) -> None:
         self.context = context
 
     def request(self, request_id: str) -> shapes.Request:
-        with transaction(self.context.sessions) as session:
+        with self.context.readers() as session:
             row = session.get(Request, request_id)
             if row is None:
                 raise NotFound("There is no request with this id.")
@@ -42,7 +50,7 @@ class PoolReads:
 
     def requests(self, query: shapes.RequestsQuery) -> shapes.RequestPage:
         """Newest first; the cursor is the last id shown."""
-        with transaction(self.context.sessions) as session:
+        with self.context.readers() as session:
             filters = {"user_id": query.user_id, "status": query.status, "kind": query.kind, "pool_id": query.pool_id}
             rows = list(session.scalars(_newest(Request, query.limit, query.after, filters)))
             return shapes.RequestPage(*cut(self.render(session, rows), query.limit, lambda item: item.id))
@@ -90,8 +98,9 @@ class PoolReads:
         return limits.of_a_stake()
 
     def events(self, query: NumberPageQuery) -> shapes.EventPage:
-        """Every change of a status, in the order of their commits."""
+        """Every change of a status that is committed by now; what was committed before comes before."""
         start = integer_cursor(query.after)
+        number_events(self.context.sessions)
         wanted = (
             select(RequestEvent).where(RequestEvent.sequence > start).order_by(RequestEvent.sequence).limit(query.limit)
         )
@@ -152,6 +161,10 @@ class PoolReads:
     def render(self, session: Session, rows: list[Request]) -> list[shapes.Request]:
         """The `request` shape of rows, as they stand in this transaction."""
         return render_requests(session, rows, self.context.settings.stake_batch_max_wait_sec)
+
+    def shown(self, row: Request, timeline: list[shapes.TimelineEntry]) -> shapes.Request:
+        """The `request` shape of a row that has no withdrawals and no transactions yet."""
+        return shown_request(row, timeline, self.context.settings.stake_batch_max_wait_sec)
 
 
 def _quote_stake(amount_wei: int, state: LidoState, cap: Cap | None, batch_wait_sec: int) -> shapes.Quote:

@@ -4,8 +4,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from apps.clients.shapes import common
@@ -26,25 +28,40 @@ from apps.pool.states import (
 WITHOUT_A_TIME = frozenset({"stake_above_limit", "stake_above_cap", "unstake_above_limit", "batches_paused"})
 
 
+# In order: what has its number came before what has none yet.
+_TIMELINES = text(
+    """
+    SELECT request_id, status, created_at, reason FROM (
+        SELECT request_id, status, created_at, reason, false AS later, sequence AS place
+        FROM request_events WHERE request_id = ANY(:ids)
+        UNION ALL
+        SELECT request_id, status, created_at, reason, true, id FROM unnumbered_events WHERE request_id = ANY(:ids)
+    ) events ORDER BY later, place
+    """
+)
+
+
 def render_requests(session: Session, rows: Sequence[Request], max_wait_sec: float) -> list[shapes.Request]:
-    """Render requests with their timeline, withdrawals and transactions: four statements however many rows."""
+    """Render requests with their timeline, withdrawals and transactions: four statements at most, however many rows.
+
+    Columns are read rather than rows of the ORM, which would cost more than the statements.
+    """
     if not rows:
         return []
-    ids = [row.id for row in rows]
-    withdrawals: dict[str, list[Withdrawal]] = defaultdict(list)
-    for withdrawal in session.scalars(
-        select(Withdrawal).where(Withdrawal.request_id.in_(ids)).order_by(Withdrawal.withdrawal_id)
-    ):
-        withdrawals[withdrawal.request_id].append(withdrawal)
-    events: dict[str, list[RequestEvent]] = defaultdict(list)
-    for event in session.scalars(
-        select(RequestEvent).where(RequestEvent.request_id.in_(ids)).order_by(RequestEvent.sequence)
-    ):
-        events[event.request_id].append(event)
+    withdrawals: dict[str, list[_Withdrawal]] = defaultdict(list)
+    unstakes = [row.id for row in rows if row.kind == RequestKind.UNSTAKE]  # no other kind has withdrawals
+    if unstakes:
+        for withdrawal in session.execute(
+            select(*_WITHDRAWAL).where(Withdrawal.request_id.in_(unstakes)).order_by(Withdrawal.withdrawal_id)
+        ):
+            withdrawals[withdrawal.request_id].append(_Withdrawal(*withdrawal))
+    timelines: dict[str, list[shapes.TimelineEntry]] = defaultdict(list)
+    for request_id, status, at, why in session.execute(_TIMELINES, {"ids": [row.id for row in rows]}):
+        timelines[request_id].append(shapes.TimelineEntry(RequestStatus(status), at, shown_reason(why)))
     batch_ids = {row.batch_id for row in rows if row.batch_id}
     batch_ids |= {item.claim_batch_id for items in withdrawals.values() for item in items if item.claim_batch_id}
     transactions = batch_transactions(session, batch_ids)
-    return [_request(row, withdrawals[row.id], events[row.id], transactions, max_wait_sec) for row in rows]
+    return [shown_request(row, timelines[row.id], max_wait_sec, withdrawals[row.id], transactions) for row in rows]
 
 
 def batch_transactions(session: Session, batch_ids: set[str]) -> Mapping[str, list[shapes.Sent]]:
@@ -101,13 +118,14 @@ def shown_reason(why: Reason | None) -> common.Reason | None:
     return None if why is None else common.Reason(why["code"], why["detail"])
 
 
-def _request(
+def shown_request(
     row: Request,
-    withdrawals: list[Withdrawal],
-    events: list[RequestEvent],
-    transactions: Mapping[str, list[shapes.Sent]],
+    timeline: list[shapes.TimelineEntry],
     max_wait_sec: float,
+    withdrawals: Sequence["_Withdrawal"] = (),
+    transactions: Mapping[str, list[shapes.Sent]] = MappingProxyType({}),
 ) -> shapes.Request:
+    """A request as callers see it; `transactions` by their batch."""
     batches = dict.fromkeys([row.batch_id, *(item.claim_batch_id for item in withdrawals)])
     return shapes.Request(
         id=row.id,
@@ -125,16 +143,27 @@ def _request(
         ],
         transactions=[entry for batch in batches if batch for entry in transactions[batch]],
         next=_next(row, withdrawals, max_wait_sec),
-        timeline=[
-            shapes.TimelineEntry(RequestStatus(event.status), event.created_at, shown_reason(event.reason))
-            for event in events
-        ],
+        timeline=timeline,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
 
 
-def _next(row: Request, withdrawals: list[Withdrawal], max_wait_sec: float) -> shapes.NextStep | None:
+class _Withdrawal(NamedTuple):
+    """What is shown of a withdrawal NFT, or decides what is."""
+
+    request_id: str
+    withdrawal_id: int
+    amount_wei: int
+    paid_wei: int | None
+    claim_batch_id: str | None
+    claim_after: datetime | None
+
+
+_WITHDRAWAL = [getattr(Withdrawal, name) for name in _Withdrawal._fields]
+
+
+def _next(row: Request, withdrawals: Sequence[_Withdrawal], max_wait_sec: float) -> shapes.NextStep | None:
     step = NEXT_STEPS.get((RequestKind(row.kind), RequestStatus(row.status)))
     if row.status == RequestStatus.QUEUED and row.intent is not None:
         step = "cancel"

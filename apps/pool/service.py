@@ -11,8 +11,7 @@ from apps.clients.shapes.common import PoolQuery
 from apps.clients.shapes.walk import Walk as ShownWalk
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput, NotFound
-from apps.common.idempotency import differing_fields, insert_once, raise_reused
-from apps.common.wire import new_id
+from apps.common.idempotency import differing_fields, raise_reused
 from apps.flow.lease import flow_event, held_from_the_start
 from apps.flow.runner import unpark
 from apps.pool.context import PoolContext
@@ -20,7 +19,7 @@ from apps.pool.errors import REJECTIONS, NotCancellable, NotRetryable, RequestRe
 from apps.pool.feed import record_events
 from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap
 from apps.pool.flows.members import unpark_members
-from apps.pool.flows.requests import run_request
+from apps.pool.flows.requests import run_opened, run_request
 from apps.pool.models import (
     Batch,
     Request,
@@ -28,6 +27,7 @@ from apps.pool.models import (
     Walk,
     parked_batches_of,
 )
+from apps.pool.opening import begun, open_request
 from apps.pool.reads import PoolReads
 from apps.pool.states import FIRST_STATUS, BatchStatus, RequestKind, RequestStatus, ResolutionStatus
 from apps.pool.walk.resolutions import Resolutions
@@ -61,15 +61,25 @@ class PoolService:
         if amount is not None:
             canonical["amount_wei"] = str(amount)
         wei = None if amount == shapes.MAX else amount
-        if kind == RequestKind.STAKE and wei is not None and not self._known(message_id):
-            self._refuse_above_limit(wei)
-        if kind == RequestKind.UNSTAKE and wei is not None and wei > MAX_UNSTAKE_WEI and not self._known(message_id):
-            raise InvalidInput(errors={"amount_wei": [TOO_MUCH_TO_UNSTAKE]})
-        row = self._insert(message_id, canonical, wei)
-        if row is None:
+        too_much = self._too_much(kind, wei)
+        if too_much is not None and not self._known(message_id):
+            raise InvalidInput(errors={"amount_wei": [too_much]})
+        row = Request(
+            message_id=message_id,
+            body=canonical,
+            kind=kind,
+            pool_id=pool_id,
+            user_id=wanted.user_id,
+            amount_wei=wei,
+            **begun(kind),
+        )
+        opened = open_request(self.context.writer, row, self.context.settings.lease_sec)
+        if opened is None:
             return self._replay(message_id, canonical), True
-        run_request(self.context, row)
-        return self._first_answer(row.id), False
+        if not run_opened(self.context, opened):
+            return self._first_answer(row.id), False
+        _raise_if_rejected(row)
+        return self.reads.shown(row, opened.timeline), False
 
     def cancel(self, request_id: str) -> shapes.Request:
         """Ask for a queued request to be undone and try at once; all is moved back, or the flow goes on trying."""
@@ -127,27 +137,6 @@ class PoolService:
         with transaction(self.context.sessions) as session:
             return session.scalar(select(Request.id).where(Request.message_id == message_id)) is not None
 
-    def _insert(self, message_id: str, canonical: dict[str, str], amount_wei: int | None) -> Request | None:
-        kind = RequestKind(canonical["kind"])
-        with transaction(self.context.sessions) as session:
-            row = insert_once(
-                session,
-                Request,
-                id=new_id(),
-                message_id=message_id,
-                body=canonical,
-                kind=kind,
-                pool_id=canonical["pool_id"],
-                user_id=canonical["user_id"],
-                amount_wei=amount_wei,
-                status=FIRST_STATUS[kind],
-                **held_from_the_start(self.context.settings.lease_sec),
-            )
-            if row is not None:
-                session.add(flow_event(row, "created", row.status, None))
-                record_events(session, [row.id])
-            return row
-
     def _replay(self, message_id: str, canonical: Mapping[str, str]) -> shapes.Request:
         with transaction(self.context.sessions) as session:
             row = session.scalars(select(Request).where(Request.message_id == message_id)).one()
@@ -176,16 +165,20 @@ class PoolService:
         session.flush()
         unpark_members(session, batch, batch.status)
 
-    def _refuse_above_limit(self, amount_wei: int) -> None:
-        """Refuse what could never be submitted; an unknown limit refuses nothing, the batch waits instead."""
+    def _too_much(self, kind: RequestKind, amount_wei: int | None) -> str | None:
+        """Why an amount could never be submitted; an unknown limit refuses nothing, the batch waits instead."""
+        if amount_wei is None:
+            return None
+        if kind == RequestKind.UNSTAKE:
+            return TOO_MUCH_TO_UNSTAKE if amount_wei > MAX_UNSTAKE_WEI else None
         now = time.monotonic()
         read_at, cap = self._cap
         if now - read_at > STAKE_LIMIT_CACHE_SEC:
             cap = self.reads.stake_cap()
             self._cap = (now, cap)
-        if cap is not None and amount_wei > cap.wei:
-            text = f"Above {cap.wei} wei, the most that one stake can be now; split the amount. {cap.detail}"
-            raise InvalidInput(errors={"amount_wei": [text]})
+        if cap is None or amount_wei <= cap.wei:
+            return None
+        return f"Above {cap.wei} wei, the most that one stake can be now; split the amount. {cap.detail}"
 
 
 def _raise_if_rejected(row: Request) -> None:

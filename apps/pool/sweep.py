@@ -7,6 +7,7 @@ from apps.flow import sweep
 from apps.flow.row import FlowMixin
 from apps.flow.schedule import mark_sweep, no_later_than
 from apps.pool.context import PoolContext
+from apps.pool.feed import number_events
 from apps.pool.flows.batches import BatchFlow
 from apps.pool.flows.requests import RequestFlow
 from apps.pool.models import Batch, Request, ScheduleFire, UserLane, Walk
@@ -18,7 +19,8 @@ WALKS: dict[type[FlowMixin], str] = {Walk: WalkFlow.task}
 
 
 def wake(context: PoolContext) -> int:
-    """Leave the sweep's heartbeat and hint at what is due; returns how many hints."""
+    """Leave the sweep's heartbeat, number the feed's new events, and hint at what is due; returns how many hints."""
+    number_events(context.sessions)
 
     def before(session: Session) -> None:
         if mark_sweep(session, ScheduleFire, [*FLOWS, *WALKS], UserLane, context.settings.lease_sec):

@@ -81,7 +81,7 @@ def gather(
         },
         system=totals.system,
         sum_wei=totals.sum_wei,
-        audit_differences=len(ledger.audit(pool_id).differences),
+        audit_differences=len(ledger.audit(pool_id, full=False).differences),
         later_deposits_wei=_later_deposits(ledger, pool_id, block.timestamp - behind),
     )
 

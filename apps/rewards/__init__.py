@@ -9,6 +9,7 @@ from apps.rewards.reads import RewardReads
 from apps.rewards.routes import blueprint
 from apps.rewards.service import RewardsService
 from apps.rewards.settings import RewardsSettings, load_settings
+from apps.rewards.settlement import Settlements
 
 
 def create_app(settings: RewardsSettings | None = None) -> Flask:
@@ -19,9 +20,9 @@ def create_app(settings: RewardsSettings | None = None) -> Flask:
     settings = settings or load_settings()
     engine = make_engine(settings.database_url)
     sessions = make_sessions(engine)
-    proof = Proof(engine, {"reward_events": "claimed_wei"})
+    proof = Proof(engine, {"reward_events": "claimed_wei", "audit_checkpoints": "state", "audit_stretches": "digest"})
     proof.at_start()
     app = build_app("rewards", blueprints=[blueprint], sessions=sessions, accepted_keys=settings.internal_keys)
-    app.extensions["service"] = RewardsService(sessions, proof, settings.reward_fee_bps)
+    app.extensions["service"] = RewardsService(sessions, proof, settings.reward_fee_bps, Settlements(sessions))
     app.extensions["reads"] = RewardReads(sessions, settings.pool_id)
     return app

@@ -139,9 +139,24 @@ def release(pool: PoolState, amount: int, fall: int | None = None) -> tuple[Pool
 def bearable_fall(positions: Iterable[PositionState], index: int) -> int:
     """By how much the index may fall before a position owes more than its principal: the least of
     ``worth // weight``, both scaled, over all positions with weight; 0 where there is none."""
-    return min(
-        (max(0, P * each.weight + owed(each, index)) // each.weight for each in positions if each.weight), default=0
-    )
+    lowest = lowest_standing(positions)
+    return 0 if lowest is None else fall_at(lowest, index)
+
+
+def lowest_standing(positions: Iterable[PositionState]) -> int | None:
+    """The least `standing` of positions with weight; None where there is none."""
+    return min((standing(each) for each in positions if each.weight), default=None)
+
+
+def standing(position: PositionState) -> int:
+    """What limits a fall of the index, of a position with weight: ``P + index + standing == worth // weight``, both
+    scaled. It is made of the position alone, so that a least one that is remembered holds wherever the index goes."""
+    return position.pending_scaled // position.weight - position.snapshot
+
+
+def fall_at(lowest: int, index: int) -> int:
+    """`bearable_fall` where no standing is below `lowest`."""
+    return max(0, P + index + lowest)
 
 
 def bearable_loss(pool: PoolState, fall: int) -> int:

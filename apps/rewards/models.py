@@ -13,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from apps.common.database import new_metadata
 from apps.common.idempotency import MessageKeyMixin
+from apps.common.stretches import StretchMixin
 from apps.common.wei import ScaledColumn, SignedWeiColumn, WeiColumn
 
 TIME = DateTime(timezone=True)
@@ -29,7 +30,12 @@ class MessageKey(MessageKeyMixin, Base):
 
 
 class RewardPool(Base):
-    """One row per pool, made at first use; see `index_math.PoolState` for the meaning and units."""
+    """One row per pool, made at first use; see `index_math.PoolState` for the meaning and units.
+
+    While `settling_prefix` is set, a loss is being settled (`store.Settling`), and a trigger holds the index where it is.
+    No position's `index_math.standing` is below `lowest_standing`, as long as the pool's newest event is
+    `standing_event_id`; NULL where no scan has told it yet.
+    """
 
     __tablename__ = "reward_pools"
     __table_args__ = (
@@ -46,6 +52,11 @@ class RewardPool(Base):
     parked_wei: Mapped[int] = mapped_column(SignedWeiColumn, server_default=text("0"))
     deficit_wei: Mapped[int] = mapped_column(WeiColumn, server_default=text("0"))
     fee_remainder: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    settling_prefix: Mapped[str | None] = mapped_column(Text)
+    settling_events: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    settling_after: Mapped[str] = mapped_column(NAME, server_default=text("''"))
+    lowest_standing: Mapped[int | None] = mapped_column(ScaledColumn)
+    standing_event_id: Mapped[int | None] = mapped_column(BigInteger)
     updated_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
 
 
@@ -107,12 +118,29 @@ class RewardEvent(Base):
 
 
 class RewardAudit(Base):
-    """What a replay of the log found."""
+    """What a replay of the log found; `complete` is one that read all of it, from its beginning."""
 
     __tablename__ = "reward_audits"
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
     pool_id: Mapped[str | None] = mapped_column(Text)
+    complete: Mapped[bool] = mapped_column(Boolean, server_default=text("true"))
     ok: Mapped[bool] = mapped_column(Boolean)
     differences: Mapped[list[dict[str, str]]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
+
+
+class AuditCheckpoint(Base):
+    """Where a clean audit of a pool ended: its newest event, and the pool's numbers after it (`index_math.PoolState`, as
+    decimal strings). The next audit of what is new starts there. Never updated or deleted."""
+
+    __tablename__ = "audit_checkpoints"
+
+    pool_id: Mapped[str] = mapped_column(NAME, primary_key=True)
+    through_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    state: Mapped[dict[str, str]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
+
+
+class AuditStretch(StretchMixin, Base):
+    pass

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from apps.clients.shapes import rewards as shapes
@@ -13,7 +13,7 @@ from apps.common.wire import cut, integer_cursor
 from apps.rewards.audits import audit_shape
 from apps.rewards.index_math import PoolState, PositionState, pending_wei, reward_debt
 from apps.rewards.models import RewardAudit, RewardEvent, RewardPool, RewardPosition
-from apps.rewards.store import pool_state, position_state
+from apps.rewards.store import pool_state, position_state, settling_of
 
 
 class RewardReads:
@@ -37,6 +37,7 @@ class RewardReads:
             claimed_wei=state.claimed,
             parked_wei=state.parked,
             deficit_wei=state.deficit,
+            settling=row is not None and settling_of(row) is not None,
         )
 
     def position(self, pool_id: str | None, user_id: str) -> shapes.Position:
@@ -63,9 +64,18 @@ class RewardReads:
             statement = statement.where(RewardEvent.kind == query.kind)
         if query.user_id is not None:
             statement = statement.where(RewardEvent.user_id == query.user_id)
+        head = None
         with transaction(self._sessions) as session:
+            if query.settled:
+                # All up to here is there to be seen: whoever writes events of a pool holds its row until the commit.
+                head = session.scalar(select(func.max(RewardEvent.id)).where(RewardEvent.pool_id == pool_id)) or after
+                moved = RewardEvent.kind.in_(("claim", "settle")), RewardEvent.claimed_wei != 0
+                statement = statement.where(*moved, RewardEvent.id <= head)
             rows = session.scalars(statement.order_by(RewardEvent.id).limit(query.limit)).all()
-        return shapes.Events(items=[_event(row) for row in rows], next=rows[-1].id if rows else after)
+        following = rows[-1].id if rows else after
+        if head is not None and len(rows) < query.limit:
+            following = max(after, head)
+        return shapes.Events(items=[_event(row) for row in rows], next=following)
 
     def audits(self, query: IdPageQuery) -> AuditPage:
         """Audits, newest first; the cursor is an audit's id."""

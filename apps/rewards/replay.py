@@ -13,6 +13,10 @@ from apps.rewards import index_math
 from apps.rewards.index_math import PoolState, PositionState
 
 
+class NeedsAllPositions(Exception):
+    """Some positions do not tell whether this event is right: only a replay from the log's beginning can."""
+
+
 class Event(Protocol):
     """The columns of ``reward_events`` that a replay reads."""
 
@@ -39,21 +43,37 @@ class Replay:
     pool: PoolState = field(default_factory=PoolState)
     positions: dict[str, PositionState] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
-    # The event whose loss is being settled: until another kind of event comes, or the log ends.
+    # The event whose loss is being settled: until the index moves again, or the log ends.
     unsettled: str | None = None
+    # False where the positions are some of the pool's: what a loss may take the index down by is then not known.
+    all_positions: bool = True
+    # The index at which each settled loss had to leave no position with whole wei pending.
+    settled_at: list[int] = field(default_factory=list)
+    losses: int = 0
 
-    def run(self, events: Iterable[Event]) -> "Replay":
+    def run(self, events: Iterable[Event], after: str | None = None) -> "Replay":
+        """Apply a log. A loss that it ends with is settled into all positions, or up to the user `after` where the pool's row
+        says that it is being settled."""
         for event in events:
-            if event.kind != "settle":
-                self._check_settled()
+            if event.kind in {"accrual", "release"}:
+                self._end_settling(self.positions)
+            elif event.kind != "settle" and event.user_id in self.positions:
+                self._check_settled([event.user_id])
             self._apply(event)
-        self._check_settled()
+        if after is not None and self.unsettled is None:
+            self.differences.append(Difference("pool", "settling", "none", f"up to {after!r}"))
+        if after is None:
+            self._end_settling(self.positions)
+        else:
+            self._check_settled([user for user in self.positions if user <= after])
         return self
 
-    def compare(self, pool: PoolState, positions: Iterable[tuple[str, PositionState]]) -> list[Difference]:
-        """Every difference: within the log, between the log and the tables, and from conservation."""
-        found = list(self.differences)
-        found += _fields("pool", self.pool, pool)
+    def compare(
+        self, pool: PoolState, positions: Iterable[tuple[str, PositionState]], lowest: int | None = None
+    ) -> list[Difference]:
+        """Every difference: within the log, between the log and the tables, and from conservation. `lowest` is the floor of
+        all standings that the pool's row remembers."""
+        found = self.compare_pool(pool)
         left = dict(self.positions)
         held = []
         for user_id, position in positions:
@@ -64,7 +84,27 @@ class Replay:
         for user_id, position in left.items():
             found += _fields(f"position {user_id}", index_math.settle(position, self.pool.index), PositionState())
         found += _conservation(pool, held)
+        exact = index_math.lowest_standing(held)
+        if lowest is not None and exact is not None and exact < lowest:
+            found.append(Difference("pool", "lowest_standing", str(exact), str(lowest)))
         return found
+
+    def compare_pool(self, pool: PoolState) -> list[Difference]:
+        """What contradicts itself within the log, and where the pool's row is not what the log gives."""
+        return [*self.differences, *_fields("pool", self.pool, pool)]
+
+    def compare_positions(self, positions: Mapping[str, PositionState]) -> list[Difference]:
+        """Where the rows of the positions that were replayed are not what the log gives."""
+        index = self.pool.index
+        return [
+            difference
+            for user_id, position in self.positions.items()
+            for difference in _fields(
+                f"position {user_id}",
+                index_math.settle(position, index),
+                index_math.settle(positions.get(user_id, PositionState()), index),
+            )
+        ]
 
     def _apply(self, event: Event) -> None:
         subject = f"event {event.id}"
@@ -77,21 +117,26 @@ class Replay:
             if getattr(event, name) != value:
                 self.differences.append(Difference(subject, name, str(value), str(getattr(event, name))))
 
-    def _check_settled(self) -> None:
-        """After a loss that is settled, no position may have whole wei pending."""
+    def _end_settling(self, users: Iterable[str]) -> None:
+        self._check_settled(users)
+        if self.unsettled is not None:
+            self.settled_at.append(self.pool.index)
+        self.unsettled = None
+
+    def _check_settled(self, users: Iterable[str]) -> None:
+        """While a loss is being settled, whom it has reached, and who does anything, has no whole wei pending."""
         if self.unsettled is None:
             return
-        for user_id, position in self.positions.items():
-            pending = index_math.pending_wei(position, self.pool.index)
+        for user_id in users:
+            pending = index_math.pending_wei(self.positions[user_id], self.pool.index)
             if pending != 0:
                 self.differences.append(Difference(self.unsettled, f"settled {user_id}", "0", str(pending)))
-        self.unsettled = None
 
     def _derive(self, event: Event) -> Mapping[str, int]:
         """Apply an event to the state and return what the event must have recorded."""
         if event.kind == "accrual":
             weight, reward = self.pool.weight, event.new_rewards_wei or 0
-            self.pool, parts = index_math.accrue(self.pool, reward, event.fee_bps or 0, self._fall(reward))
+            self.pool, parts = index_math.accrue(self.pool, reward, event.fee_bps or 0, self._fall(reward, event))
             self._note_settles(event, parts)
             return {
                 "fee_wei": parts.fee,
@@ -101,7 +146,7 @@ class Replay:
             }
         if event.kind == "release":
             amount = event.distributed_wei or 0
-            self.pool, parts = index_math.release(self.pool, amount, self._fall(amount))
+            self.pool, parts = index_math.release(self.pool, amount, self._fall(amount, event))
             self._note_settles(event, parts)
             return {"new_rewards_wei": 0, "fee_wei": 0, "parked_wei": parts.parked, "weight_wei": self.pool.weight}
         user_id = event.user_id or ""
@@ -118,13 +163,36 @@ class Replay:
             "exiting_delta_wei": moved.exiting_delta,
         }
 
-    def _fall(self, amount: int) -> int | None:
-        """How far a loss may take the index down, by the positions as replayed; a gain reads none of them."""
-        return index_math.bearable_fall(self.positions.values(), self.pool.index) if amount < 0 else None
+    def _fall(self, amount: int, event: Event) -> int | None:
+        """How far a loss may take the index down, by the positions as replayed; a gain reads none of them.
+
+        With some of the positions a loss that was borne whole is taken as borne. Raises `NeedsAllPositions` for another.
+        """
+        if amount >= 0:
+            return None
+        self.losses += 1
+        if self.all_positions:
+            return index_math.bearable_fall(self.positions.values(), self.pool.index)
+        if event.kind == "accrual" and event.parked_wei != 0 and self.pool.weight != 0:
+            raise NeedsAllPositions
+        return None
 
     def _note_settles(self, event: Event, parts: index_math.Accrued) -> None:
         if parts.settles:
             self.unsettled = f"event {event.id}"
+
+
+def position_of(events: Iterable[Event]) -> PositionState:
+    """A position from its own events alone: each tells the index that it met. Raises `ValueError` for what could not have
+    been."""
+    position = PositionState()
+    for event in events:
+        pool = PoolState(index=event.acc_reward_per_share)
+        if event.kind == "stake_delta":
+            _, position = index_math.change_stake(pool, position, event.staked_delta_wei, event.exiting_delta_wei)
+        else:
+            _, position, _ = index_math.claim(pool, position)
+    return position
 
 
 def _fields(
@@ -138,10 +206,20 @@ def _fields(
 
 def _conservation(pool: PoolState, positions: list[PositionState]) -> Iterator[Difference]:
     """``P * (accrued - parked) == P * sum(claimed) + sum(owed) + remainder``, read from the tables alone."""
+    return conservation(
+        pool,
+        weight=sum(position.weight for position in positions),
+        claimed=sum(position.claimed for position in positions),
+        owed=sum(index_math.owed(position, pool.index) for position in positions),
+    )
+
+
+def conservation(pool: PoolState, *, weight: int, claimed: int, owed: int) -> Iterator[Difference]:
+    """The pool's own numbers against the sums over all positions."""
     sums = {
-        "weight": (sum(position.weight for position in positions), pool.weight),
-        "claimed": (sum(position.claimed for position in positions), pool.claimed),
-        "owed": (sum(index_math.owed(position, pool.index) for position in positions), index_math.total_owed(pool)),
+        "weight": (weight, pool.weight),
+        "claimed": (claimed, pool.claimed),
+        "owed": (owed, index_math.total_owed(pool)),
     }
     for name, (expected, found) in sums.items():
         if expected != found:

@@ -14,11 +14,13 @@ from apps.clients.shapes.rewards import (
     NewClaim,
     NewClaimBatch,
     NewRelease,
+    NewSettlement,
     NewStakeDeltas,
     Position,
     Positions,
     PositionsQuery,
     RewardPool,
+    Settlement,
     StakeDeltasAnswer,
 )
 from apps.common.api import Blueprint
@@ -111,12 +113,20 @@ def list_events(query: EventsQuery) -> Events:
     return _reads().events(query)
 
 
+@blueprint.post("/settlements")
+@blueprint.arguments(schema_of(NewSettlement, BodySchema))
+@blueprint.response(200, schema_of(Settlement))
+def post_settlement(body: NewSettlement) -> Settlement:
+    """Go on with a loss that is being settled; asked again and again it comes to its end."""
+    return _service().settle(body.pool_id)
+
+
 @blueprint.post("/audits")
 @blueprint.arguments(schema_of(NewAudit, BodySchema))
 @blueprint.response(201, schema_of(Audit))
 def post_audit(body: NewAudit) -> Audit:
     """Replay the log and compare it with the tables; there must be no difference."""
-    return _service().audit(body.pool_id)
+    return _service().audit(body.pool_id, full=body.full)
 
 
 @blueprint.get("/audits")

@@ -1,6 +1,8 @@
 """The rules of the reward index and its transactions. The arithmetic is `index_math`, the SQL is `store`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.orm import Session
@@ -15,12 +17,13 @@ from apps.clients.shapes.rewards import (
     NewClaimBatch,
     NewRelease,
     NewStakeDeltas,
+    Settlement,
     StakeDelta,
     StakeDeltasAnswer,
 )
 from apps.common.append_only import Proof
 from apps.common.database import Sessions, transaction
-from apps.common.errors import InvalidInput
+from apps.common.errors import InProgress, InvalidInput
 from apps.common.idempotency import (
     Answer,
     differing_fields,
@@ -34,8 +37,12 @@ from apps.common.shapes import dump
 from apps.rewards import index_math, store
 from apps.rewards.audits import run_audit
 from apps.rewards.errors import InsufficientParked, InsufficientStake, LossExceedsPosition, NothingStaked
+from apps.rewards.index_math import PoolState
 from apps.rewards.models import MessageKey
-from apps.rewards.spreading import Cause, bearable_fall, spread
+from apps.rewards.settlement import Settlements, Unsettled, settle_first, settle_piece
+from apps.rewards.spreading import Cause, hold_settled, spread
+from apps.rewards.standings import Scan, bearable_fall, scan_ahead, with_standing
+from apps.rewards.store import HeldPool
 
 _DELTA_ANSWER = dumps(dump(StakeDeltasAnswer(applied=1, replayed=0)))
 
@@ -46,31 +53,35 @@ class _Named(Protocol):
 
 
 N = TypeVar("N", bound=_Named)
+# What moves the index, given what a scan told before the pool was locked.
+Work = Callable[[Scan | None, Session], Accrual]
 
 
 class RewardsService:
     """Owns the transactions that write. Each locks the pool's row first; nothing is written before `proof` is had."""
 
-    def __init__(self, sessions: Sessions, proof: Proof, fee_bps: int) -> None:
+    def __init__(self, sessions: Sessions, proof: Proof, fee_bps: int, settlements: Settlements) -> None:
         self._sessions = sessions
+        self._settlements = settlements
         self._proof = proof
         self._fee_bps = fee_bps
 
     def accrue(self, new: NewAccrual) -> Answer:
         """Spread a signed reward over the pool's weight. The answer is an `Accrual`.
 
-        A gain's cost does not depend on the number of positions. A loss reads them all, for what they cannot bear is
-        parked, and a great one is settled into all of them in the same transaction. Refuses with `AmountOutOfRange`.
+        The cost does not depend on the number of positions. Of a loss, what they cannot bear is parked, and a great one is
+        settled into all of them before it is answered, piece by piece. Refuses with `AmountOutOfRange`; raises
+        `InProgress` while a loss is being settled.
         """
 
-        def work(session: Session) -> Accrual:
-            before = store.lock_pool(session, new.pool_id)
-            fall = bearable_fall(session, new.pool_id, before, new.new_rewards_wei)
-            pool, parts = index_math.accrue(before, new.new_rewards_wei, self._fee_bps, fall)
+        def work(ahead: Scan | None, session: Session) -> Accrual:
+            held = with_standing(session, hold_settled(session, new.pool_id), new.new_rewards_wei, ahead)
+            fall = bearable_fall(held, new.new_rewards_wei)
+            pool, parts = index_math.accrue(held.state, new.new_rewards_wei, self._fee_bps, fall)
             cause = Cause("accrual", new.message_id, new.pool_id, new.source, new.new_rewards_wei, self._fee_bps)
-            return spread(session, cause, before, pool, parts)
+            return self._spread(session, cause, held, pool, parts)
 
-        return self._once("accruals", new, work)
+        return self._settled("accruals", new, new.new_rewards_wei, work)
 
     def release_parked(self, new: NewRelease) -> Answer:
         """Hand parked wei, a gain or a loss, to the positions of today, without another fee.
@@ -80,11 +91,13 @@ class RewardsService:
         `InsufficientParked`, `LossExceedsPosition`; a negative amount where no loss is parked is `InvalidInput`.
         """
 
-        def work(session: Session) -> Accrual:
-            before = store.lock_pool(session, new.pool_id)
+        def work(ahead: Scan | None, session: Session) -> Accrual:
+            held = hold_settled(session, new.pool_id)
+            before = held.state
             if new.amount_wei < 0 <= before.parked:
                 raise InvalidInput(errors={"amount_wei": ["Must be at least 1: no loss is parked."]})
-            fall = bearable_fall(session, new.pool_id, before, new.amount_wei)
+            held = with_standing(session, held, new.amount_wei, ahead)
+            fall = bearable_fall(held, new.amount_wei)
             try:
                 pool, parts = index_math.release(before, new.amount_wei, fall)
             except index_math.NothingStaked as error:
@@ -94,9 +107,10 @@ class RewardsService:
             except index_math.LossExceedsPosition as error:
                 most = index_math.bearable_loss(before, fall or 0)
                 raise LossExceedsPosition(f"The positions of today can bear a loss of {most} wei at most.") from error
-            return spread(session, Cause("release", new.message_id, new.pool_id, "parked", 0, 0), before, pool, parts)
+            cause = Cause("release", new.message_id, new.pool_id, "parked", 0, 0)
+            return self._spread(session, cause, held, pool, parts)
 
-        return self._once("parked/release", new, work)
+        return self._settled("parked/release", new, new.amount_wei, work)
 
     def claim(self, new: NewClaim) -> Answer:
         """Move a user's whole pending wei, signed, into their stake. The answer is a `Claim`; one of 0 is a claim, too.
@@ -141,9 +155,43 @@ class RewardsService:
                 _apply_deltas(session, new.pool_id, fresh)
         return StakeDeltasAnswer(applied=len(fresh), replayed=len(new.deltas) - len(fresh))
 
-    def audit(self, pool_id: str | None) -> Audit:
-        """Replay the log of one pool, or of all of them, compare it with the tables, and keep what was found."""
-        return run_audit(self._sessions, pool_id)
+    def settle(self, pool_id: str) -> Settlement:
+        """Go on with a loss that is being settled, for a few seconds. It is never needed for safety: the next accrual
+        goes on, too."""
+        self._proof.require()
+        return Settlement(pool_id, settling=not self._settlements.go_on(pool_id))
+
+    def audit(self, pool_id: str | None, *, full: bool = True) -> Audit:
+        """Replay the log of one pool, or of all of them, or what is new in it, compare it with the tables, and keep what was
+        found."""
+        return run_audit(self._sessions, pool_id, full=full)
+
+    def _spread(
+        self, session: Session, cause: Cause, held: HeldPool, pool: PoolState, parts: index_math.Accrued
+    ) -> Accrual:
+        accrual, held = spread(session, cause, held, pool, parts)
+        store.save(session, settle_piece(session, held, self._settlements.piece))
+        return accrual
+
+    def _settled(self, endpoint: str, new: NewAccrual | NewRelease, amount_wei: int, work: Work) -> Answer:
+        """`_once`, with any loss settled before it and its own one after it. Raises `InProgress` where that takes longer than
+        a call may: what was done stands, and the same call goes on with it."""
+        ahead = scan_ahead(self._sessions, new.pool_id, amount_wei)
+        try:
+            answer = self._once(endpoint, new, partial(work, ahead))
+        except Unsettled:
+            self._wait_settled(new.pool_id)
+            try:
+                answer = self._once(endpoint, new, partial(work, None))
+            except Unsettled as error:  # another loss came in between
+                raise InProgress(retry_after=1) from error
+        if amount_wei < 0:
+            self._wait_settled(new.pool_id)
+        return answer
+
+    def _wait_settled(self, pool_id: str) -> None:
+        if not self._settlements.go_on(pool_id):
+            raise InProgress("A loss of this pool is being settled; ask again in a moment.", retry_after=1)
 
     def _once(
         self, endpoint: str, new: NewAccrual | NewRelease | NewClaim, work: Callable[[Session], Accrual | Claim]
@@ -185,35 +233,28 @@ def _keys(pool_id: str, items: Iterable[_Named]) -> dict[str, Mapping[str, Any]]
 
 def _claim(session: Session, pool_id: str, users: Mapping[str, str]) -> list[Claim]:
     """Claim for each user, by message_id; returns one `Claim` each. Raises `LossExceedsPosition`."""
-    pool = store.lock_pool(session, pool_id)
+    held = store.lock_pool(session, pool_id)
     positions = store.lock_positions(session, pool_id, users.values())
-    claims = []
+    held = settle_first(session, held, positions)
+    pool = held.state
+    moved = []
     for message_id, user_id in users.items():
         try:
-            pool, positions[user_id], moved = index_math.claim(pool, positions[user_id])
+            pool, positions[user_id], part = index_math.claim(pool, positions[user_id])
         except index_math.LossExceedsPosition as error:
             raise LossExceedsPosition(f"{user_id} owes more than the position is worth.") from error
-        _, created_at = store.insert_event(
-            session,
-            pool_id=pool_id,
-            kind="claim",
-            message_id=message_id,
-            user_id=user_id,
-            staked_delta_wei=moved.staked_delta,
-            exiting_delta_wei=moved.exiting_delta,
-            claimed_wei=moved.claimed,
-            acc_reward_per_share=pool.index,
-        )
-        claims.append(Claim(message_id, pool_id, user_id, moved.claimed, created_at))
-    store.save_positions(session, pool_id, positions)
-    store.save_pool(session, pool_id, pool)
-    return claims
+        moved.append(store.Moved(message_id, user_id, part.staked_delta, part.exiting_delta, part.claimed))
+    times = store.insert_moved(session, pool_id, "claim", pool.index, moved)
+    store.save(session, replace(held, state=pool), positions)
+    return [Claim(one.message_id, pool_id, one.user_id, one.claimed, times[one.message_id]) for one in moved]
 
 
 def _apply_deltas(session: Session, pool_id: str, deltas: Sequence[StakeDelta]) -> None:
     """Apply deltas in the given order. Raises `InsufficientStake`."""
-    pool = store.lock_pool(session, pool_id)
+    held = store.lock_pool(session, pool_id)
     positions = store.lock_positions(session, pool_id, [delta.user_id for delta in deltas])
+    held = settle_first(session, held, positions)
+    pool = held.state
     for delta in deltas:
         position = positions[delta.user_id]
         try:
@@ -226,6 +267,6 @@ def _apply_deltas(session: Session, pool_id: str, deltas: Sequence[StakeDelta]) 
                 f"{delta.user_id} holds {position.staked} wei staked and {position.exiting} wei exiting, with {pending}"
                 f" wei pending; {delta.message_id} takes more than that. Nothing of the batch was applied."
             ) from error
-    store.save_positions(session, pool_id, positions)
-    store.insert_stake_deltas(session, pool_id, pool.index, deltas)
-    store.save_pool(session, pool_id, pool)
+    moved = [store.Moved(one.message_id, one.user_id, one.staked_delta_wei, one.exiting_delta_wei) for one in deltas]
+    store.insert_moved(session, pool_id, "stake_delta", pool.index, moved)
+    store.save(session, replace(held, state=pool), positions)

@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session
 from apps.clients.shapes.rewards import Accrual
 from apps.rewards import index_math, store
 from apps.rewards.index_math import PoolState
+from apps.rewards.settlement import Unsettled
+from apps.rewards.store import HeldPool, Settling
 
 # A settlement's name (`<message_id>:settle:<n>`) becomes part of names of movements (`…:cut:<request id>`), which must
 # still be message ids of at most 200 characters.
@@ -28,8 +30,19 @@ class Cause:
     fee_bps: int
 
 
-def spread(session: Session, cause: Cause, before: PoolState, pool: PoolState, parts: index_math.Accrued) -> Accrual:
-    """Write down what was distributed or parked, and settle a loss where that is due."""
+def hold_settled(session: Session, pool_id: str) -> HeldPool:
+    """Lock a pool whose index is about to move. Raises `Unsettled` while a loss is being settled."""
+    held = store.lock_pool(session, pool_id)
+    if held.settling is not None:
+        raise Unsettled
+    return held
+
+
+def spread(
+    session: Session, cause: Cause, held: HeldPool, pool: PoolState, parts: index_math.Accrued
+) -> tuple[Accrual, HeldPool]:
+    """Write down what was distributed or parked; the pool returned, with a loss to settle where that is due, is still to be
+    saved."""
     event_id, created_at = store.insert_event(
         session,
         kind=cause.kind,
@@ -41,7 +54,7 @@ def spread(session: Session, cause: Cause, before: PoolState, pool: PoolState, p
         fee_wei=parts.fee,
         distributed_wei=parts.distributed,
         parked_wei=parts.parked,
-        weight_wei=before.weight,
+        weight_wei=held.state.weight,
         acc_reward_per_share=pool.index,
     )
     accrual = Accrual(
@@ -54,36 +67,10 @@ def spread(session: Session, cause: Cause, before: PoolState, pool: PoolState, p
         distributed_wei=parts.distributed,
         parked_wei=parts.parked,
         acc_reward_per_share=pool.index,
-        weight_wei=before.weight,
+        weight_wei=held.state.weight,
         created_at=created_at,
     )
     if parts.settles and parts.parked < 0:
         log.warning("loss_parked", pool_id=cause.pool_id, message_id=cause.message_id, parked_wei=str(parts.parked))
-    if parts.settles:
-        name = cause.message_id if len(cause.message_id) <= _LONGEST_PREFIX else f"accrual:{event_id}"
-        pool = _settle_loss(session, cause.pool_id, pool, f"{name}:settle:")
-    store.save_pool(session, cause.pool_id, pool)
-    return accrual
-
-
-def bearable_fall(session: Session, pool_id: str, pool: PoolState, amount_wei: int) -> int | None:
-    """How far a loss may lower the index (`store.bearable_fall`); None for a gain, or where no position has weight. The
-    pool is locked.
-
-    A loss of a few wei is limited, too, since the check is one statement that writes nothing, and losses are rare. If
-    small losses went unchecked, they could take a position below zero, and no claim, settlement or great loss of that
-    pool could be booked any more.
-    """
-    return store.bearable_fall(session, pool_id, pool.index) if amount_wei < 0 < pool.weight else None
-
-
-def _settle_loss(session: Session, pool_id: str, pool: PoolState, prefix: str) -> PoolState:
-    """Move every position's pending into its principal, so that stake after a loss is what it is worth."""
-    settled = store.settle_all(session, pool_id, pool.index, prefix)
-    log.info("loss_settled", pool_id=pool_id, events=f"{prefix}*", positions=settled.positions)
-    return replace(
-        pool,
-        weight=pool.weight + settled.claimed,
-        claimed=pool.claimed + settled.claimed,
-        remainder=pool.remainder + settled.returned_scaled,
-    )
+    name = cause.message_id if len(cause.message_id) <= _LONGEST_PREFIX else f"accrual:{event_id}"
+    return accrual, replace(held, state=pool, settling=Settling(f"{name}:settle:") if parts.settles else None)

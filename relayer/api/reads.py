@@ -18,7 +18,7 @@ from apps.clients.shapes.relayer import (
     TransactionPage,
     TransactionsQuery,
 )
-from apps.common.database import transaction
+from apps.common.database import one_of, transaction
 from apps.common.wire import cut, integer_cursor
 from apps.ethereum.constants import MAX_GAS
 from apps.ethereum.jsonrpc import Endpoint
@@ -69,6 +69,8 @@ class RelayerReads:
             query = query.where(stored.block_number >= asked.from_block)
         if asked.to_block is not None:
             query = query.where(stored.block_number <= asked.to_block)
+        if asked.message_ids is not None:
+            query = query.where(one_of(stored.message_id, asked.message_ids))
         with transaction(self._context.sessions) as session:
             rows, after = cut(
                 session.scalars(query.limit(asked.limit + 1)).all(), asked.limit, lambda row: str(row.seq)

@@ -8,20 +8,21 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import structlog
-from sqlalchemy import Select, and_, case, false, func, or_, select, text, true
+from sqlalchemy import Select, and_, bindparam, case, false, func, or_, select, text, true
 from sqlalchemy.orm import aliased
 
 from apps.common.crashpoint import crashpoint
-from apps.common.database import transaction
+from apps.common.database import one_of, transaction
 from apps.ethereum.jsonrpc import Endpoint, RpcError, Unanswered
 from apps.ethereum.sanitize import readable
 from relayer.chain.replies import DELIVERED, Reply, classify
 from relayer.chain.snapshot import ChainSnapshot
 from relayer.context import RelayerContext
 from relayer.store.events import Event, record_all
-from relayer.store.models import Attempt, Message, NonceRow, Send, Signer, one_of
+from relayer.store.models import Attempt, Message, NonceRow, Send, Signer
 from relayer.store.states import FINAL, UNMINED, Intent, NonceState, SignerState, TransactionStatus
 
 log = structlog.get_logger(__name__)
@@ -59,19 +60,30 @@ def send_due(context: RelayerContext, snapshot: ChainSnapshot) -> int:
 
 
 def _due(context: RelayerContext, snapshot: ChainSnapshot, endpoint: Endpoint) -> Sequence[_Due]:
+    query = _due_query(its_pool_is_known=endpoint is snapshot.endpoint)
+    same = {"chain_id": context.settings.chain_id, "endpoint": endpoint.number, "head": snapshot.head}
     with transaction(context.sessions) as session:
         rows = [
             row
             for address, view in snapshot.signers.items()
-            for row in session.execute(_due_query(context, snapshot, endpoint, address, view.latest, view.pending))
+            for row in session.execute(
+                query,
+                {
+                    **same,
+                    "address": address,
+                    "latest": view.latest,
+                    "behind": view.latest + FIRST_IN_LINE,
+                    "pending": view.pending,
+                },
+            )
         ]
     return [_Due(row.message_id, row.status in FINAL, row.tx_hash, bytes(row.raw), row.last_reply) for row in rows]
 
 
-def _due_query(
-    context: RelayerContext, snapshot: ChainSnapshot, endpoint: Endpoint, address: str, latest: int, pending: int
-) -> Select[tuple[str, str, str, bytes, str | None]]:
-    """What this endpoint is to be given now.
+@cache
+def _due_query(*, its_pool_is_known: bool) -> Select[tuple[str, str, str, bytes, str | None]]:
+    """What an endpoint is to be given now: of `address`, whose nonces below `latest` are mined and below `pending` in the
+    endpoint's pool, where that is known; nonces from `behind` on are not first in line.
 
     Of a message that is not mined the newest attempt. Of a message that has ended, but whose nonce the chain has lost again
     in a reorg deeper than the horizon, the very bytes that settled it: so the outcome that was reported becomes true again,
@@ -88,7 +100,7 @@ def _due_query(
     )
     previous = (
         select(last.reply, last.head, last.started_at)
-        .where(last.tx_hash == Attempt.tx_hash, last.endpoint == endpoint.number)
+        .where(last.tx_hash == Attempt.tx_hash, last.endpoint == bindparam("endpoint"))
         .order_by(last.id.desc())
         .limit(1)
         .correlate(Attempt)
@@ -97,14 +109,14 @@ def _due_query(
     # Without sign: a send that lies in the future was noted before the database's clock stepped back.
     ago = func.greatest(func.clock_timestamp() - previous.c.started_at, previous.c.started_at - func.clock_timestamp())
     taken = previous.c.reply.in_([reply.value for reply in DELIVERED])
-    older = or_(previous.c.head < snapshot.head, ago > text(f"interval '{RESEND_TAKEN_SEC} seconds'"))
+    older = or_(previous.c.head < bindparam("head"), ago > text(f"interval '{RESEND_TAKEN_SEC} seconds'"))
     # The endpoint's own `pending` count tells which nonces its pool does not hold. To send again costs little if it is wrong.
-    dropped = NonceRow.nonce >= pending if endpoint is snapshot.endpoint else false()
+    dropped = NonceRow.nonce >= bindparam("pending") if its_pool_is_known else false()
     not_held = or_(func.coalesce(taken, False).is_(False), dropped)
     due = or_(
         previous.c.started_at.is_(None),
         and_(not_held, ago > text(f"interval '{RESEND_AGAIN_SEC} seconds'")),
-        and_(older, NonceRow.nonce < latest + FIRST_IN_LINE),
+        and_(older, NonceRow.nonce < bindparam("behind")),
     )
     return (
         select(Message.message_id, Message.status, Attempt.tx_hash, Attempt.raw, previous.c.reply.label("last_reply"))
@@ -116,7 +128,11 @@ def _due_query(
             Attempt.tx_hash == case((NonceRow.state == NonceState.SETTLED, NonceRow.settled_by), else_=newest_hash),
         )
         .join(previous, true(), isouter=True)
-        .where(NonceRow.chain_id == context.settings.chain_id, NonceRow.address == address, NonceRow.nonce >= latest)
+        .where(
+            NonceRow.chain_id == bindparam("chain_id"),
+            NonceRow.address == bindparam("address"),
+            NonceRow.nonce >= bindparam("latest"),
+        )
         .where(
             or_(NonceRow.state == NonceState.SETTLED, Message.status.in_(UNMINED)),
             Signer.state != SignerState.PAUSED,

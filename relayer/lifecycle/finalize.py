@@ -21,7 +21,7 @@ from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
-from apps.common.database import transaction
+from apps.common.database import one_of, transaction
 from apps.ethereum.reverts import UNKNOWN, Revert
 from relayer.chain.doubts import STRONG_AFTER, seen_again
 from relayer.chain.evidence import Ending, agreed, find_nonce_user, why_reverted
@@ -30,7 +30,7 @@ from relayer.context import RelayerContext
 from relayer.lifecycle.quarantine import quarantine
 from relayer.store.events import Event, record_all
 from relayer.store.messages import OpenMessage
-from relayer.store.models import Attempt, Message, NonceRow, one_of
+from relayer.store.models import Attempt, Message, NonceRow
 from relayer.store.states import END_OF_INTENT, OPEN, AttemptKind, Intent, NonceState, TransactionStatus
 
 log = structlog.get_logger(__name__)

@@ -1,9 +1,23 @@
 """Messages with a nonce and without a receipt: those that may need another attempt. Reads only; `replace` acts."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, and_, case, func, or_, select, true
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Row,
+    ScalarSelect,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from apps.common.database import transaction
@@ -49,7 +63,14 @@ def may_be_due(context: RelayerContext, snapshot: ChainSnapshot, market: Market)
     with transaction(context.sessions) as session:
         for address, view in snapshot.signers.items():
             next_since = _next_since(session, context, snapshot, address)
-            rows = session.execute(_query(context, snapshot, market, address, view.latest))
+            values = {
+                "chain_id": context.settings.chain_id,
+                "address": address,
+                "latest": view.latest,
+                "head": snapshot.head,
+                "base_fee_wei": market.base_fee_wei,
+            }
+            rows = session.execute(_query(), values)
             found += [_unmined(row, address, snapshot, market, next_since) for row in rows]
     return found
 
@@ -99,8 +120,10 @@ def _next_since(session: Session, context: RelayerContext, snapshot: ChainSnapsh
     return session.scalar(previous) or 0
 
 
-def _query(context: RelayerContext, snapshot: ChainSnapshot, market: Market, address: str, latest: int) -> Select[Any]:
+@cache
+def _query() -> Select[Any]:
     """Every message for which another attempt could be signed; `relayer.lifecycle.replace` and `why_raise` decide."""
+    latest = bindparam("latest", type_=BigInteger)
     own = (
         Attempt.chain_id == Message.chain_id,
         Attempt.address == Message.from_address,
@@ -115,8 +138,8 @@ def _query(context: RelayerContext, snapshot: ChainSnapshot, market: Market, add
     )
     age = func.extract("epoch", func.clock_timestamp() - newest.c.created_at)
     after = case((Message.deadline.is_(None), RAISE_AFTER_BLOCKS), else_=RAISE_AFTER_BLOCKS_MOST_URGENT)
-    waited = or_(newest.c.head <= snapshot.head - after, age >= RAISE_AFTER_SEC)
-    cheap = newest.c.max_fee_per_gas_wei < market.base_fee_wei
+    waited = or_(newest.c.head <= bindparam("head", type_=BigInteger) - after, age >= RAISE_AFTER_SEC)
+    cheap = newest.c.max_fee_per_gas_wei < bindparam("base_fee_wei")
     return (
         select(
             Message.message_id, Message.nonce, Message.to_address, Message.data, Message.value_wei, Message.gas_limit,
@@ -129,7 +152,7 @@ def _query(context: RelayerContext, snapshot: ChainSnapshot, market: Market, add
         .select_from(Message)
         .join(newest, true())
         .join(Signer, (Signer.chain_id == Message.chain_id) & (Signer.address == Message.from_address))
-        .where(Message.chain_id == context.settings.chain_id, Message.from_address == address)
+        .where(Message.chain_id == bindparam("chain_id"), Message.from_address == bindparam("address"))
         .where(Message.status.in_(UNMINED), Signer.state.in_(REPLACING), Message.nonce >= latest)
         .where(
             or_(

@@ -9,7 +9,8 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from relayer.store.models import MessageEvent, one_of
+from apps.common.database import one_of
+from relayer.store.models import MessageEvent
 
 
 @dataclass(frozen=True)

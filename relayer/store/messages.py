@@ -14,11 +14,11 @@ import structlog
 from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.orm import Session
 
-from apps.common.database import transaction
+from apps.common.database import one_of, transaction
 from relayer.context import RelayerContext
 from relayer.signing.policy import Proposal, Refusal
 from relayer.store.events import record
-from relayer.store.models import Message, one_of
+from relayer.store.models import Message
 from relayer.store.states import TransactionStatus
 
 log = structlog.get_logger(__name__)

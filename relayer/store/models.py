@@ -6,14 +6,11 @@ a message asks for, its nonce, its attempts and its history are never changed, a
 Which states there are is said in `relayer.store.states`.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     Boolean,
-    ColumnElement,
     DateTime,
     ForeignKey,
     ForeignKeyConstraint,
@@ -23,13 +20,11 @@ from sqlalchemy import (
     LargeBinary,
     Text,
     UniqueConstraint,
-    any_,
     func,
-    literal,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from apps.common.database import new_metadata
 from apps.common.wei import WeiColumn
@@ -246,8 +241,3 @@ class Heartbeat(Base):
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     beaten_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
-
-
-def one_of(column: InstrumentedAttribute[str], values: Sequence[str]) -> ColumnElement[bool]:
-    """Whether a text column holds one of these, as one parameter however many they are."""
-    return column == any_(literal(list(values), ARRAY(Text)))

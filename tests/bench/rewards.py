@@ -8,6 +8,7 @@ import json
 import logging
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,8 @@ from itertools import count
 from sqlalchemy import create_engine, text
 
 from apps.clients.rewards import RewardsClient, stake_delta
-from apps.clients.shapes.rewards import NewAccrual, NewStakeDeltas, StakeDelta
+from apps.clients.shapes.rewards import NewAccrual, NewClaim, NewStakeDeltas, StakeDelta
+from apps.common.errors import InProgress
 from apps.common.settings import normalise_database_url
 from apps.common.wei import ETHER, GWEI
 from apps.rewards import create_app
@@ -34,6 +36,8 @@ BATCH = 1_000  # by all clients at once; they queue for the pool's row
 GREATEST_BATCH = 10_000  # by one caller after the other, as the pool's flows do
 ACCRUALS = 200  # each round, at each size
 LIMIT = ("-N", "-n", "-M", "prepared", "-c", str(CLIENTS), "-j", "2", "-T", str(SECONDS))
+# The first one finds no floor remembered and scans; the last one is all that anybody has, and more, so that it scans, too.
+LOSSES = {"a wei": 1, "two wei": 2, "a thousand gwei": 1000 * GWEI, "more than all stake": 2_000_000 * ETHER}
 SIZES = {"thousand": 1_000, "million": 1_000_000}
 
 names = count()
@@ -63,13 +67,17 @@ def main() -> int:
                 found["single deltas"] = _per_second(lambda _: _delta_batch(service, 1))
                 rounds.append(found)
                 _tell(f"round {number + 1}", found)
-            losses = {"a wei": _loss(service, 1), "a thousand gwei, settled": _loss(service, 1000 * GWEI)}
-            _tell("seconds for a loss over 1,000,000 positions", losses)
+            losses = {name: _loss(service, wei) for name, wei in LOSSES.items()}
+            for name, found in losses.items():
+                _tell(f"a loss of {name} over 1,000,000 positions, in seconds", found)
     ratios = {
         "accrual_1m_vs_1k": _median([each["million"] / each["thousand"] for each in rounds]),
         "deltas_vs_pgbench": _median([each["deltas"] / each["pgbench"] for each in rounds]),
     }
-    sys.stdout.write(json.dumps({"bench": "rewards", "ratios": ratios}) + "\n")
+    longest = max(found["longest wait"] for found in losses.values())
+    sys.stdout.write(
+        json.dumps({"bench": "rewards", "ratios": ratios, "longest_wait_in_a_loss_sec": round(longest, 3)}) + "\n"
+    )
     return 0
 
 
@@ -103,11 +111,50 @@ def _accruals(service: RewardsService) -> dict[str, float]:
     return {pool_id: statistics.median(times) for pool_id, times in taken.items()}
 
 
-def _loss(service: RewardsService, wei: int) -> float:
-    """Below one gwei it is held against every position and nothing more; from there on it is settled into them."""
+def _loss(service: RewardsService, wei: int) -> dict[str, float]:
+    """Seconds until a loss is answered, and what claims of the same pool waited at most meanwhile.
+
+    One below a gwei is settled into nobody. From there on it is settled into everybody, piece by piece: the caller asks again
+    under the same name until all is done, as the walk does.
+    """
+    waits: list[float] = []
+    over = threading.Event()
+
+    def claims() -> None:
+        while not over.is_set():
+            started = time.perf_counter()
+            name = next(names)
+            service.claim(
+                NewClaim(message_id=f"c:{name}", pool_id="million", user_id=f"user-{1 + name * 7919 % 1_000_000}")
+            )
+            waits.append(time.perf_counter() - started)
+            over.wait(0.01)
+
+    claimer = threading.Thread(target=claims)
+    claimer.start()
     started = time.perf_counter()
-    service.accrue(_accrual(f"loss:{wei}", "million", -wei))
-    return time.perf_counter() - started
+    calls = 0
+    while not _answered(service, wei):
+        calls += 1
+    taken = time.perf_counter() - started
+    over.set()
+    claimer.join()
+    waits.sort()
+    return {
+        "answered after": taken,
+        "asked again": calls,
+        "claims meanwhile": len(waits),
+        "median wait": statistics.median(waits),
+        "longest wait": waits[-1],
+    }
+
+
+def _answered(service: RewardsService, wei: int) -> bool:
+    try:
+        service.accrue(_accrual(f"loss:{wei}", "million", -wei))
+    except InProgress:
+        return False
+    return True
 
 
 def _delta_batch(service: RewardsService, size: int) -> None:

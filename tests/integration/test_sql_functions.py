@@ -11,6 +11,8 @@ from tests.support.postgres import Server
 
 APPS = Path(__file__).parents[2] / "apps"
 SHARED = APPS / "common" / "sql"
+# Written from `apps/pool/states.py` by a migration; `test_pool_states.py` holds the two together.
+FROM_CODE = {"requests_transition", "batches_transition"}
 DEFINITIONS = (
     "SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY proname"
 )
@@ -26,7 +28,7 @@ def present_state(service: str) -> dict[str, str]:
     return {name: text.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1) for name, text in functions.items()}
 
 
-@pytest.mark.parametrize("service", ["ledger", "rewards"])
+@pytest.mark.parametrize("service", ["ledger", "pool", "rewards"])
 def test_functions__after_all_migrations__are_the_files_beside_the_service(postgres: Server, service: str) -> None:
     url = postgres.create(f"functions_{service}")
     runner.upgrade(service, url)
@@ -39,5 +41,9 @@ def test_functions__after_all_migrations__are_the_files_beside_the_service(postg
         cursor.execute(DEFINITIONS)
         present = dict(cursor.fetchall())
     connection.close()
+    # Written by migrations themselves; other tests hold what they say.
+    migrated, present = (
+        {name: text for name, text in found.items() if name not in FROM_CODE} for found in (migrated, present)
+    )
     assert set(migrated) == set(present_state(service))
     assert migrated == present

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from apps.local import tools
-from apps.local.chain import answers
+from apps.local.probes import chain_answers
 from tests.support import tally
 from tests.support.ports import free_port
 
@@ -37,7 +37,7 @@ def start_anvil(*options: str, chain_id: int = 31337) -> Iterator[Anvil]:
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 60
-        while not answers(url):
+        while not chain_answers(url):
             assert process.poll() is None, "anvil ended at once"
             assert time.monotonic() < deadline, "anvil did not answer within 60 s"
             time.sleep(0.05)

@@ -23,6 +23,7 @@ from apps.pool.flows.batches import BatchFlow
 from apps.pool.flows.batching import open_batches
 from apps.pool.flows.requests import run_request
 from apps.pool.flows.withdrawal_claim import poll_open
+from apps.pool.look import Look
 from apps.pool.models import Batch, Request, Walk, Withdrawal
 from apps.pool.reads import PoolReads
 from apps.pool.reconcile.run import reconcile
@@ -275,7 +276,7 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
             ops_four_eyes=False,
         )
         settings = replace(settings, **changes)
-        context = make_context(settings, lambda _task, _row_id: None)
+        context = replace(make_context(settings, lambda _task, _row_id: None), look=Look(0.0))
         set_balance(desk.web3, operator, PURSE_WEI)
         desk.oracle.mine()
         books.post("gas", "gas_float", PURSE_WEI)

@@ -82,9 +82,9 @@ class LedgerHouse:
             if after is None:
                 return items
 
-    def differences(self, pool_id: str = POOL) -> set[tuple[str, str]]:
-        """Subject and field of each difference that an audit finds."""
-        answer = self.post("/v1/audits", {"pool_id": pool_id})
+    def differences(self, pool_id: str = POOL, *, full: bool = True) -> set[tuple[str, str]]:
+        """Subject and field of each difference that an audit finds, a full one or one of what is new."""
+        answer = self.post("/v1/audits", {"pool_id": pool_id, "full": full})
         assert answer.status_code == 201, answer.get_json()
         body = answer.get_json()
         assert body["ok"] == (not body["differences"])

@@ -143,6 +143,7 @@ class _Quiet(WSGIRequestHandler):
     """Keeps connections, as the real server does, and writes no line for each request."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = 65_536  # head and body of an answer in one piece: its reader, in this process too, wakes once
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Say nothing."""

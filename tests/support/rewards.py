@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Connection, Engine, create_engine, text
 
@@ -10,6 +11,7 @@ from apps.common.auth import HEADER
 from apps.common.settings import normalise_database_url
 from apps.rewards import create_app
 from apps.rewards.settings import RewardsSettings
+from apps.rewards.settlement import Settlements
 
 KEY = "test-key"
 POOL = "eth_native"
@@ -66,7 +68,7 @@ class House:
     def pool(self, pool_id: str = POOL) -> dict[str, int]:
         """A pool's numbers."""
         found = self.get(f"/v1/pools/{pool_id}")
-        return {name: int(value) for name, value in found.items() if name != "pool_id"}
+        return {name: int(value) for name, value in found.items() if name not in {"pool_id", "settling"}}
 
     def position(self, user_id: str, pool_id: str = POOL) -> dict[str, int]:
         """A position's numbers."""
@@ -76,9 +78,9 @@ class House:
     def events(self, **query: Any) -> list[Json]:
         return list(self.get("/v1/events", limit=200, **query)["items"])
 
-    def differences(self, pool_id: str | None = None) -> list[Json]:
-        """What an audit finds; of every pool when none is named."""
-        audit = self.done("/v1/audits", {} if pool_id is None else {"pool_id": pool_id})
+    def differences(self, pool_id: str | None = None, *, full: bool = True) -> list[Json]:
+        """What an audit finds, a full one or one of what is new; of every pool when none is named."""
+        audit = self.done("/v1/audits", {"full": full} | ({} if pool_id is None else {"pool_id": pool_id}))
         assert audit["ok"] == (audit["differences"] == [])
         return list(audit["differences"])
 
@@ -102,6 +104,12 @@ def make_settings(database_url: str, fee_bps: int = 0) -> RewardsSettings:
         pool_id=POOL,
         reward_fee_bps=fee_bps,
     )
+
+
+def settle_in_pieces(app: Flask, piece: int) -> None:
+    """Let a loss be settled so many positions at a time, and one piece a call."""
+    service = app.extensions["service"]
+    service._settlements = Settlements(app.extensions["sessions"], piece, patience_sec=0)
 
 
 def make_house(database_url: str, fee_bps: int = 0) -> House:

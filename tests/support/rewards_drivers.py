@@ -33,6 +33,7 @@ from tests.support.rewards_model import Delta, Numbers, Refused
 
 SPREAD = ("fee_wei", "distributed_wei", "parked_wei", "acc_reward_per_share", "weight_wei")
 PAGE = 200
+NO_NUMBERS = {"pool_id", "user_id", "updated_at", "settling"}
 
 
 class Broken(Exception):
@@ -246,7 +247,7 @@ class HttpDriver:
 
 
 def _numbers(found: dict[str, Any]) -> Numbers:
-    return {name: int(value) for name, value in found.items() if name not in {"pool_id", "user_id", "updated_at"}}
+    return {name: int(value) for name, value in found.items() if name not in NO_NUMBERS}
 
 
 def _by_user(items: Sequence[dict[str, Any]]) -> dict[str, Numbers]:

@@ -1,4 +1,4 @@
-"""How tests are dealt out to the processes that run them side by side (`pytest -n 3`)."""
+"""How tests are dealt out to the processes that run them side by side (`pytest -n 4`)."""
 
 import pytest
 

@@ -36,6 +36,10 @@ class Audit:
     created_at: Time
 
 
+# Of a request for an audit: how much of it.
+FULL = {"description": "False: only what came after the last clean audit, and a part of what is older."}
+
+
 @dataclass(frozen=True)
 class AuditPage:
     """Audits, newest first; `next` is the cursor of the next page."""

@@ -6,8 +6,10 @@ from typing import Any
 import marshmallow as ma
 
 from apps.common.states import Status
+from apps.common.wire import MESSAGE_ID
 
 MAX_DATA_BYTES = 128 * 1024  # what nodes accept in one transaction
+MAX_MESSAGE_IDS = 100  # of the longest, they fill two thirds of what a request line and headers may hold
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*", re.ASCII)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
@@ -37,6 +39,19 @@ class DataField(ma.fields.String):
         if len(text) > 2 + 2 * MAX_DATA_BYTES:
             raise ma.ValidationError(f"Longer than {MAX_DATA_BYTES} bytes.")
         return text.lower()
+
+
+class MessageIdsField(ma.fields.String):
+    """The names of several messages, comma-separated, as no name has a comma."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        return None if value is None else ",".join(value)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        found = str(super()._deserialize(value, attr, data, **kwargs)).split(",")
+        if len(found) > MAX_MESSAGE_IDS or not all(MESSAGE_ID.fullmatch(name) for name in found):
+            raise ma.ValidationError(f"Must be 1 to {MAX_MESSAGE_IDS} message_ids, comma-separated.")
+        return found
 
 
 def text_of(values: type[Status]) -> type[ma.fields.Enum[Status]]:

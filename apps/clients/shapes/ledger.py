@@ -5,7 +5,7 @@ from datetime import datetime
 
 import marshmallow as ma
 
-from apps.clients.shapes.common import NumberPageQuery, PoolQuery, UserPageQuery, one_of
+from apps.clients.shapes.common import FULL, NumberPageQuery, PoolQuery, UserPageQuery, one_of
 from apps.common import wire
 from apps.common.shapes import PositiveWei, SignedWei, Time, Wei, Whole, given, several
 
@@ -143,9 +143,10 @@ class Totals:
 
 @dataclass(frozen=True)
 class NewAudit:
-    """Which pool to audit; the ledger's own where none is named."""
+    """Which pool to audit, the ledger's own where none is named, and whether all of it or what is new."""
 
     pool_id: str | None = given(wire.pool_id_field, load_default=None, allow_none=True)
+    full: bool = given(ma.fields.Boolean, load_default=True, truthy={True}, falsy={False}, metadata=FULL)
 
 
 @dataclass(frozen=True, kw_only=True)

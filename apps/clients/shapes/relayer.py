@@ -9,7 +9,7 @@ from typing import Annotated
 import marshmallow as ma
 
 from apps.clients.shapes.common import Reason
-from apps.clients.shapes.fields import AddressField, DataField, several_of, text_of
+from apps.clients.shapes.fields import AddressField, DataField, MessageIdsField, several_of, text_of
 from apps.common.shapes import StrictInteger, Time, Wei, Whole, described, given
 from apps.common.states import Status
 from apps.common.wei import WeiField
@@ -104,11 +104,12 @@ class WaitQuery:
 
 @dataclass(frozen=True)
 class TransactionsQuery:
-    """`from_block` and `to_block` (both inclusive) choose by the block that the transaction was mined or settled in."""
+    """`from_block`, `to_block`: the block that it was mined or settled in, both inclusive. `message_ids`: none but these."""
 
     status: list[TransactionStatus] | None = given(several_of(TransactionStatus), load_default=None)
     from_block: int | None = given(WholeField, load_default=None, validate=ma.validate.Range(0, MAX_BLOCK))
     to_block: int | None = given(WholeField, load_default=None, validate=ma.validate.Range(0, MAX_BLOCK))
+    message_ids: list[str] | None = given(MessageIdsField, load_default=None)
     limit: int = given(limit_field, load_default=DEFAULT_LIMIT)
     after: str | None = given(cursor_field, regex=NUMBER, load_default=None)
 

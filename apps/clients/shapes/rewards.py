@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import marshmallow as ma
 
-from apps.clients.shapes.common import NumberPageQuery, UserPageQuery, one_of
+from apps.clients.shapes.common import FULL, NumberPageQuery, UserPageQuery, one_of
 from apps.common import wire
 from apps.common.shapes import Digits, SignedWei, Time, Wei, Whole, described, given, several
 from apps.common.wei import SignedWeiField
 
 MAX_DELTAS = 10_000
-MAX_CLAIMS = 1_000  # each is an event written by itself
+MAX_CLAIMS = 1_000  # an unstake batch has a hundred users at most
 EVENT_KINDS = ("accrual", "stake_delta", "claim", "settle", "release")
 
 
@@ -83,11 +83,27 @@ class NewStakeDeltas:
 
 @dataclass(frozen=True)
 class NewAudit:
-    """Which pool to audit."""
+    """Which pool to audit, and whether all of it or what is new."""
 
     pool_id: str | None = given(
         wire.pool_id_field, load_default=None, metadata={"description": "Every pool when it is left out."}
     )
+    full: bool = given(ma.fields.Boolean, load_default=True, truthy={True}, falsy={False}, metadata=FULL)
+
+
+@dataclass(frozen=True)
+class NewSettlement:
+    """Which pool's loss to go on settling."""
+
+    pool_id: str = given(wire.pool_id_field, required=True)
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """Whether a loss of the pool is still being settled."""
+
+    pool_id: str
+    settling: bool
 
 
 @dataclass(frozen=True)
@@ -146,6 +162,7 @@ class RewardPool:
     claimed_wei: SignedWei
     parked_wei: SignedWei
     deficit_wei: Wei
+    settling: bool = described("Whether a loss is being settled into the positions.", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,3 +231,12 @@ class EventsQuery(NumberPageQuery):
     pool_id: str | None = given(wire.pool_id_field, load_default=None)
     kind: str | None = given(ma.fields.String, load_default=None, validate=one_of(EVENT_KINDS))
     user_id: str | None = given(wire.user_id_field, load_default=None)
+    settled: bool = given(
+        ma.fields.Boolean,
+        load_default=False,
+        truthy={"true"},
+        falsy={"false"},
+        metadata={
+            "description": "Only what moved whole wei of a user: claims and settlements. `next` then passes all others too."
+        },
+    )

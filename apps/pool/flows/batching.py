@@ -6,6 +6,8 @@ split a batch wrongly or take a row twice.
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
@@ -13,13 +15,13 @@ from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.clients.shapes.protocols import LidoState
-from apps.common.database import transaction
+from apps.common.database import one_of, transaction
 from apps.common.wei import exact_int
 from apps.common.wire import new_id
 from apps.ethereum.constants import MAX_ELEMENTS
 from apps.flow.row import Reason, code_of, reason
 from apps.pool.context import PoolContext
-from apps.pool.feed import record_events
+from apps.pool.feed import change_requests
 from apps.pool.flows.fitting import Hold, Waiting, fit
 from apps.pool.flows.limits import (
     MAX_UNSTAKE_WEI,
@@ -53,20 +55,34 @@ OWN_REASONS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Queued:
+    """A queued request as batching reads it: thousands of them, so no entity."""
+
+    id: str
+    amount_wei: int
+    at_most: int | None
+    waited_sec: float
+    hold: Hold | None
+
+
 def open_due_batches(context: PoolContext) -> int:
-    """Open every batch that is due, for each pool with queued requests; returns how many."""
-    with transaction(context.sessions) as session:
-        pools = session.scalars(select(Request.pool_id).where(Request.status == RequestStatus.QUEUED).distinct()).all()
-    if not pools:
+    """Open every batch that is due, for each pool with queued requests; returns how many.
+
+    While nothing is due, requests are only told why they wait, on a look that is shared; see `apps.pool.look`.
+    """
+    due = _pools(context)
+    is_due = any(due.values())
+    if not due or not (is_due or context.look.is_due()):
         return 0
     try:
-        state = context.protocols.state()
+        state = context.look.now(context.protocols)
     except (CallFailed, CallRefused) as error:
         log.warning("batching_waits", why=str(error))
-        _explain_outage(context, pools)
+        _explain_outage(context, list(due))
         return 0
     limits = relayer_limits(context.relayer)
-    return sum(open_batches(context, pool_id, state, limits) for pool_id in pools)
+    return sum(open_batches(context, pool_id, state, limits) for pool_id in due)
 
 
 def open_batches(
@@ -137,15 +153,7 @@ def _queued_of(pool_id: str, kind: str) -> tuple[ColumnElement[bool], ...]:
 
 def _explain(session: Session, which: Sequence[ColumnElement[bool]], why: Reason | None) -> None:
     """Show on requests why they wait, or that nothing keeps them any more; once, not at every look."""
-    code = code_of(why)
-    changed = session.scalars(
-        update(Request)
-        .where(*which, Request.reason["code"].astext.is_distinct_from(code))
-        .values(reason=why, updated_at=func.clock_timestamp())
-        .returning(Request.id),
-        execution_options={"synchronize_session": False},
-    ).all()
-    record_events(session, changed)
+    change_requests(session, *which, Request.reason["code"].astext.is_distinct_from(code_of(why)), reason=why)
 
 
 def _tell_impossible(session: Session, waiting: Sequence[ColumnElement[bool]], cap: Cap | None) -> None:
@@ -160,29 +168,32 @@ def _tell_impossible(session: Session, waiting: Sequence[ColumnElement[bool]], c
 
 def _due_stakes(
     context: PoolContext, session: Session, pool_id: str, limits: Limits, most_wei: int | None
-) -> list[Request]:  # fmt: skip
-    rows = _queued(session, pool_id, "stake", MAX_REQUESTS_PER_STAKE_BATCH, most_wei)
-    settings = context.settings
-    if not _is_due(session, rows, settings.stake_batch_threshold_wei, settings.stake_batch_max_wait_sec):
+) -> list[Queued]:  # fmt: skip
+    eligible = _eligible(pool_id, "stake", most_wei)
+    rows = _due(context, session, "stake", eligible, MAX_REQUESTS_PER_STAKE_BATCH)
+    if not rows:
         return []
     room = limits.free_now(*_under_way(session, pool_id))
     now = float(session.scalar(select(func.extract("epoch", func.now()))) or 0)
-    hold = next((_hold_of(row) for row in rows if row.hold_since is not None), None)
     found = fit(
-        [_waiting(row, int(row.amount_wei or 0)) for row in rows],
+        [Waiting(row.id, row.amount_wei, row.at_most) for row in rows],
         batch=limits.per_tx_wei,
         room=None if room is None else room.wei,
-        hold=hold,
+        hold=next((row.hold for row in rows if row.hold is not None), None),
         now=now,
         patience_sec=PATIENCE_SEC,
     )
     chosen = set(found.chosen)
     if found.hold is not None and room is not None:
-        holder = next(row for row in rows if row.id == found.hold.request_id)
-        holder.hold_since, holder.hold_aside, holder.hold_left = found.hold.since, found.hold.aside, found.hold.left
-        session.flush()
+        hold = found.hold
+        session.execute(
+            update(Request)
+            .where(Request.id == hold.request_id)
+            .values(hold_since=hold.since, hold_aside=hold.aside, hold_left=hold.left),
+            execution_options={"synchronize_session": False},
+        )
         rest = [row.id for row in rows if row.id not in chosen]
-        _explain(session, [Request.id.in_(rest)], reason(room.code, room.detail))
+        _explain(session, [one_of(Request.id, rest)], reason(room.code, room.detail))
     return [row for row in rows if row.id in chosen]
 
 
@@ -206,23 +217,18 @@ def _under_way(session: Session, pool_id: str) -> tuple[int, int]:
 
 def _due_unstakes(
     context: PoolContext, session: Session, pool_id: str, _limits: Limits, most_wei: int | None
-) -> list[Request]:  # fmt: skip
+) -> list[Queued]:  # fmt: skip
     """One unstake batch at a time per pool: the next one's stETH balance is known only when the last is mined."""
-    rows = _queued(session, pool_id, "unstake", MAX_ELEMENTS, most_wei)
-    settings = context.settings
-    if not _is_due(session, rows, settings.unstake_batch_threshold_wei, settings.unstake_batch_max_wait_sec):
+    eligible = _eligible(pool_id, "unstake", most_wei)
+    rows = _due(context, session, "unstake", eligible, MAX_ELEMENTS)
+    if not rows:
         return []
     other = session.scalar(select(Batch.id).where(*_unstakes_under_way(pool_id)).limit(1))
     if other is not None:
         detail = f"Unstake batches go one at a time; the next one is opened when batch {other} is mined."
-        due = Request.eligible_at <= func.now()
-        _explain(
-            session,
-            [*_queued_of(pool_id, "unstake"), due, Request.amount_wei <= most_wei],
-            reason("batch_open", detail),
-        )
+        _explain(session, eligible, reason("batch_open", detail))
         return []
-    found = fit([_waiting(row, elements(int(row.amount_wei or 0))) for row in rows], batch=MAX_ELEMENTS)
+    found = fit([Waiting(row.id, elements(row.amount_wei), row.at_most) for row in rows], batch=MAX_ELEMENTS)
     chosen = set(found.chosen)
     return [row for row in rows if row.id in chosen]
 
@@ -239,60 +245,95 @@ def _unstakes_under_way(pool_id: str) -> tuple[ColumnElement[bool], ...]:
     return Batch.pool_id == pool_id, Batch.kind == BatchKind.UNSTAKE, or_(Batch.status.in_(BATCH_OPEN), parked)
 
 
-def _queued(session: Session, pool_id: str, kind: str, limit: int, most_wei: int | None) -> list[Request]:
-    query = (
-        select(Request)
-        .where(*_queued_of(pool_id, kind), Request.intent.is_(None), Request.eligible_at <= func.now())
+def _pools(context: PoolContext) -> dict[str, bool]:
+    """The pools with queued requests, and whether a batch of any kind may be due there."""
+    found: dict[str, bool] = {}
+    query = select(Request.pool_id, Request.kind, _total_wei(), _waited_sec()).where(
+        Request.status == RequestStatus.QUEUED
+    )
+    with transaction(context.sessions) as session:
+        for pool_id, kind, total, waited in session.execute(query.group_by(Request.pool_id, Request.kind)):
+            threshold_wei, max_wait_sec = _rhythm(context, kind)
+            is_due = total >= threshold_wei or waited >= max_wait_sec
+            found[pool_id] = found.get(pool_id, False) or is_due
+    return found
+
+
+def _rhythm(context: PoolContext, kind: str) -> tuple[int, float]:
+    """From which sum, in wei, and after which wait, in seconds, a batch is opened."""
+    settings = context.settings
+    if kind == BatchKind.STAKE:
+        return settings.stake_batch_threshold_wei, settings.stake_batch_max_wait_sec
+    return settings.unstake_batch_threshold_wei, settings.unstake_batch_max_wait_sec
+
+
+def _total_wei() -> ColumnElement[Any]:
+    return func.coalesce(func.sum(Request.amount_wei), 0)
+
+
+def _waited_sec() -> ColumnElement[Any]:
+    return func.coalesce(func.extract("epoch", func.now() - func.min(Request.queued_at)), 0)
+
+
+def _eligible(pool_id: str, kind: str, most_wei: int | None) -> list[ColumnElement[bool]]:
+    """Which requests may go into a batch now, apart from the limits that they share."""
+    found = [*_queued_of(pool_id, kind), Request.intent.is_(None), Request.eligible_at <= func.now()]
+    return found if most_wei is None else [*found, Request.amount_wei <= most_wei]
+
+
+def _due(
+    context: PoolContext, session: Session, kind: str, eligible: Sequence[ColumnElement[bool]], limit: int
+) -> list[Queued]:
+    """Up to `limit` of the eligible, locked, oldest first; none where no batch of them is due."""
+    threshold_wei, max_wait_sec = _rhythm(context, kind)
+    # One sum before any row is locked and read: most looks find that nothing is due.
+    total, waited = session.execute(select(_total_wei(), _waited_sec()).where(*eligible)).one()
+    if total < threshold_wei and waited < max_wait_sec:
+        return []
+    rows = session.execute(
+        select(
+            Request.id,
+            Request.amount_wei,
+            Request.at_most,
+            func.extract("epoch", func.now() - Request.queued_at).label("waited"),
+            Request.hold_since,
+            Request.hold_aside,
+            Request.hold_left,
+        )
+        .where(*eligible)
         .order_by(Request.queued_at, Request.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    if most_wei is not None:
-        query = query.where(Request.amount_wei <= most_wei)
-    return list(session.scalars(query))
+    found = [Queued(row.id, row.amount_wei, row.at_most, float(row.waited), _hold_of(row)) for row in rows]
+    if not found or (sum(row.amount_wei for row in found) < threshold_wei and found[0].waited_sec < max_wait_sec):
+        return []
+    return found
 
 
-def _waiting(row: Request, size: int) -> Waiting:
-    return Waiting(row.id, size, row.at_most)
+def _hold_of(row: Any) -> Hold | None:
+    if row.hold_since is None:
+        return None
+    return Hold(row.id, row.hold_since, row.hold_aside or 0, row.hold_left or 0)
 
 
-def _hold_of(row: Request) -> Hold:
-    return Hold(row.id, row.hold_since or 0.0, row.hold_aside or 0, row.hold_left or 0)
-
-
-def _is_due(session: Session, rows: Sequence[Request], threshold_wei: int, max_wait_sec: float) -> bool:
-    if not rows:
-        return False
-    if sum(int(row.amount_wei or 0) for row in rows) >= threshold_wei:
-        return True
-    oldest = rows[0].queued_at
-    waited = session.scalar(select(func.extract("epoch", func.now() - oldest)))
-    return float(waited or 0) >= max_wait_sec
-
-
-def _insert_batch(session: Session, pool_id: str, kind: str, rows: Sequence[Request]) -> str:
+def _insert_batch(session: Session, pool_id: str, kind: str, rows: Sequence[Queued]) -> str:
     batch = Batch(
         id=new_id(),
         kind=kind,
         pool_id=pool_id,
-        amount_wei=sum(int(row.amount_wei or 0) for row in rows),
+        amount_wei=sum(row.amount_wei for row in rows),
         request_count=len(rows),
     )
     insert_batch(session, batch, {"requests": len(rows)})
-    ids = [row.id for row in rows]
-    session.execute(
-        update(Request)
-        .where(Request.id.in_(ids))
-        .values(
-            status=RequestStatus.BATCHED,
-            batch_id=batch.id,
-            reason=None,
-            hold_since=None,
-            hold_aside=None,
-            hold_left=None,
-            updated_at=func.clock_timestamp(),
-        ),
-        execution_options={"synchronize_session": False},
+    change_requests(
+        session,
+        one_of(Request.id, [row.id for row in rows]),
+        status=RequestStatus.BATCHED,
+        batch_id=batch.id,
+        reason=None,
+        hold_since=None,
+        hold_aside=None,
+        hold_left=None,
     )
-    record_events(session, ids)
     return batch.id

@@ -1,18 +1,18 @@
 """The requests of a batch, and the moves they make together."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from apps.common.database import transaction
 from apps.flow.lease import flow_event
 from apps.flow.row import Reason, code_of, seconds
 from apps.pool.context import PoolContext
-from apps.pool.feed import record_events
+from apps.pool.feed import change_requests
 from apps.pool.models import Batch, Request, requests_of
 from apps.pool.states import REQUEST_TERMINAL, BatchKind, BatchStatus, RequestStatus
 
@@ -47,39 +47,37 @@ def members_in(session: Session, batch_id: str) -> list[Member]:
     return [Member(row.id, row.user_id, int(row.amount_wei or 0)) for row in session.execute(query)]
 
 
-def move_members(session: Session, batch: Batch, status: RequestStatus, **values: Any) -> list[str]:
-    """Move a batch's open requests to a status and record it; returns their ids."""
-    ids = [member.request_id for member in members_in(session, batch.id)]
-    set_requests(session, ids, status=status, **values)
-    record_events(session, ids)
-    return ids
+def move_members(session: Session, batch: Batch, status: RequestStatus, **values: Any) -> int:
+    """Move a batch's open requests to a status and record it; returns how many."""
+    return _change(session, Request.batch_id == batch.id, status=status, **values)
 
 
 def park_members(session: Session, batch: Batch, why: Reason) -> None:
     """Show on a batch's open requests that it is parked."""
     parked = RequestStatus.NEEDS_ATTENTION
-    record_events(session, _update(session, batch, Request.status != parked, status=parked, reason=why))
+    _change(session, requests_of(batch), Request.status != parked, status=parked, reason=why)
 
 
 def unpark_members(session: Session, batch: Batch, status: str) -> None:
     """Let a batch's parked requests go on with it, in the status that it goes back to."""
     back = RequestStatus.CLAIMING if batch.kind == BatchKind.CLAIM else RequestStatus(status)
     parked = Request.status == RequestStatus.NEEDS_ATTENTION
-    record_events(session, _update(session, batch, parked, status=back, reason=None))
+    _change(session, requests_of(batch), parked, status=back, reason=None)
 
 
 def tell_members(session: Session, batch: Batch, why: Reason | None) -> None:
     """Show on a batch's open requests what it waits for, or that it does so no more; nothing where that is known."""
     told = Request.reason["code"].astext
     known = told.is_distinct_from(code_of(why)) if why is not None else told == code_of(batch.reason)
-    record_events(session, _update(session, batch, known, reason=why))
+    _change(session, requests_of(batch), known, reason=why)
 
 
 def requeue_members(session: Session, batch: Batch, why: Reason) -> None:
     """Back to the queue, keeping their place in it, after a pause that doubles with each time: a loop that gets nowhere
     slows down, and is seen."""
     pause = func.least(REQUEUE_AFTER_MOST_SEC, REQUEUE_AFTER_SEC * func.power(2, func.least(Request.requeues, 10)))
-    ids = move_members(
+    often = _count(session, batch, Request.requeues + 1 >= KEEPS_FAILING)
+    move_members(
         session,
         batch,
         RequestStatus.QUEUED,
@@ -88,14 +86,12 @@ def requeue_members(session: Session, batch: Batch, why: Reason) -> None:
         eligible_at=func.now() + seconds(pause),
         requeues=Request.requeues + 1,
     )
-    often = session.scalars(select(Request.id).where(Request.id.in_(ids), Request.requeues >= KEEPS_FAILING)).all()
     if often:
-        log.error("requests_keep_failing", batch_id=batch.id, requests=len(often), why=why)
+        log.error("requests_keep_failing", batch_id=batch.id, requests=often, why=why)
 
 
 def requeue_smaller(session: Session, batch: Batch, why: Reason) -> None:
     """Back to the queue at once, for batches of half as many at most: what is too much together may pass in parts."""
-    count = len(members_in(session, batch.id))
     move_members(
         session,
         batch,
@@ -103,7 +99,7 @@ def requeue_smaller(session: Session, batch: Batch, why: Reason) -> None:
         reason=why,
         batch_id=None,
         eligible_at=func.now(),
-        at_most=max(1, count // 2),
+        at_most=max(1, _count(session, batch) // 2),
     )
 
 
@@ -122,20 +118,12 @@ def left_and_not_requested() -> ColumnElement[bool]:
     return or_(Request.status == RequestStatus.REQUESTING, (Request.status == RequestStatus.NEEDS_ATTENTION) & parked)
 
 
-def set_requests(session: Session, ids: Iterable[str], **values: Any) -> None:
-    session.execute(
-        update(Request).where(Request.id.in_(list(ids))).values(updated_at=func.clock_timestamp(), **values),
-        execution_options={"synchronize_session": False},
-    )
+def _change(session: Session, *which: ColumnElement[bool], **values: Any) -> int:
+    """Change those of the requests chosen that have not ended."""
+    return change_requests(session, *which, Request.status.not_in(REQUEST_TERMINAL), **values)
 
 
-def _update(session: Session, batch: Batch, which: ColumnElement[bool], **values: Any) -> list[str]:
-    """Change a batch's open requests that `which` chooses; returns their ids."""
-    changed = session.scalars(
-        update(Request)
-        .where(requests_of(batch), Request.status.not_in(REQUEST_TERMINAL), which)
-        .values(updated_at=func.clock_timestamp(), **values)
-        .returning(Request.id),
-        execution_options={"synchronize_session": False},
-    )
-    return list(changed)
+def _count(session: Session, batch: Batch, *which: ColumnElement[bool]) -> int:
+    """How many open requests of a batch there are that `which` chooses."""
+    mine = Request.batch_id == batch.id, Request.status.not_in(REQUEST_TERMINAL)
+    return session.scalar(select(func.count()).select_from(Request).where(*mine, *which)) or 0

@@ -4,6 +4,7 @@ They run inside the POST and, after a crash, an outage or a cancel, in a worker.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -17,6 +18,7 @@ from apps.pool.feed import record_events
 from apps.pool.flows import reward_claim, stake, unstake
 from apps.pool.flows.lanes import user_lanes
 from apps.pool.models import Request
+from apps.pool.opening import Opened, close_opening, closes, release_lane
 from apps.pool.states import RequestKind, RequestStatus
 
 Step = Callable[[PoolContext, Request], Outcome]
@@ -27,6 +29,12 @@ STEPS: dict[tuple[RequestKind, RequestStatus], Step] = {
     (RequestKind.UNSTAKE, RequestStatus.RESERVING): unstake.reserve,
     (RequestKind.UNSTAKE, RequestStatus.QUEUED): unstake.cancel,
     (RequestKind.REWARD_CLAIM, RequestStatus.SETTLING): reward_claim.settle,
+}
+# The same as `STEPS` has for the first status of each kind, where the request was made just now.
+FIRST_STEPS: dict[RequestKind, Step] = {
+    RequestKind.STAKE: stake.reserve,
+    RequestKind.UNSTAKE: partial(unstake.reserve, fresh=True),
+    RequestKind.REWARD_CLAIM: reward_claim.settle,
 }
 
 
@@ -67,3 +75,41 @@ def advance(context: PoolContext, request_id: str | None = None) -> int:
 def run_request(context: PoolContext, row: Request) -> None:
     """Run the step of a leased request and write its outcome; never raises for what a later run can heal."""
     runner.run(RequestFlow(context), row)
+
+
+def run_opened(context: PoolContext, opened: Opened) -> bool:
+    """Run the first step of a request that was made just now, under the lease and the lane it was made with, and write its
+    outcome in one statement; returns whether that is how it went.
+
+    Else the general way was taken, with the same guarantees: the lane was not free, the step raised or came to anything but
+    an end or the queue, or the lease was lost. What a step came to is then written by the runner; it is not run again.
+    """
+    if not opened.has_lane:
+        run_request(context, opened.row)
+        return False
+    came_to: Outcome | Exception
+    try:
+        came_to = FIRST_STEPS[RequestKind(opened.row.kind)](context, opened.row)
+        if isinstance(came_to, Advance) and closes(came_to) and close_opening(context.writer, opened, came_to):
+            for task, row_id in came_to.wake:
+                context.publish(task, row_id)
+            return True
+    except Exception as error:  # noqa: BLE001  # whatever it was, the row must come back
+        came_to = error
+    runner.run(_CameTo(context, opened, came_to), opened.row)
+    return False
+
+
+class _CameTo(RequestFlow):
+    """A step that was run: what it returned or raised, for the runner to write."""
+
+    def __init__(self, context: PoolContext, opened: Opened, came_to: Outcome | Exception) -> None:
+        super().__init__(context)
+        self._opened = opened
+        self._came_to = came_to
+
+    def step(self, row: Request) -> Outcome:
+        release_lane(self.context.writer, self._opened)
+        if isinstance(self._came_to, Exception):
+            raise self._came_to
+        return self._came_to

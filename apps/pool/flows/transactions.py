@@ -5,7 +5,7 @@ A stored transaction is never built again: the relayer would rightly refuse the 
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -138,13 +138,17 @@ def refresh_parked_requests(context: PoolContext, pool_id: str) -> None:
 
 def _refresh(context: PoolContext, *which: ColumnElement[bool]) -> None:
     with transaction(context.sessions) as session:
-        rows = session.execute(
-            select(BatchTransaction, Batch).join(Batch, Batch.id == BatchTransaction.batch_id).where(*which)
-        ).all()
-    for row, batch in rows:
-        found = context.relayer.transaction(row.message_id)
-        if found is not None:
-            _remember(context, batch, row.purpose, found)
+        query = select(BatchTransaction.message_id).join(Batch, Batch.id == BatchTransaction.batch_id).where(*which)
+        names = session.scalars(query).all()
+    found = context.relayer.known(names)
+    with transaction(context.sessions) as session:
+        for sent in sorted(found, key=lambda sent: sent.message_id):
+            session.execute(
+                update(BatchTransaction)
+                .where(BatchTransaction.message_id == sent.message_id)
+                .values(status=sent.status, tx_hash=sent.tx_hash),
+                execution_options={"synchronize_session": False},
+            )
 
 
 def _reason(sent: Transaction) -> Reason | None:

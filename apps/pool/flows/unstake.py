@@ -13,14 +13,14 @@ in smaller batches.
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallRefused
 from apps.clients.ledger import movement
 from apps.clients.rewards import stake_delta
 from apps.clients.shapes.protocols import WithdrawalItem
-from apps.common.database import transaction
+from apps.common.database import one_of, transaction
 from apps.ethereum.constants import MIN_WITHDRAWAL_WEI, RAY
 from apps.flow.lease import extend
 from apps.flow.outcome import Advance, Outcome, Park, Wait
@@ -28,17 +28,15 @@ from apps.flow.row import Reason, reason
 from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.errors import AmountTooLarge, AmountTooSmall, InsufficientBalance
-from apps.pool.feed import record_events
+from apps.pool.feed import change_requests
 from apps.pool.flows.lanes import user_lanes
 from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE
 from apps.pool.flows.members import (
     Member,
     members,
-    members_in,
     move_members,
     requeue_members,
     requeue_smaller,
-    set_requests,
 )
 from apps.pool.flows.reward_claim import claim_rewards, loss_first
 from apps.pool.flows.stake import queued, rejected
@@ -51,11 +49,11 @@ from apps.pool.flows.transactions import (
     stored,
     wait_for_walk,
 )
-from apps.pool.models import WHOLE_BLOCK, Batch, BatchElement, Request, Walk, Withdrawal
+from apps.pool.models import WHOLE_BLOCK, Batch, BatchElement, ProtocolMetric, Request, Walk, Withdrawal
 from apps.pool.states import BatchKind, BatchStatus, RequestStatus
 from apps.pool.walk.booking import Item, WalkHalted, post_effects, shares_of
 from apps.pool.walk.lane import walk_lane
-from apps.pool.walk.passing import batch_of, complete_batch, pass_item, request_log
+from apps.pool.walk.passing import batch_of, complete_batch, pass_item, request_logs
 from apps.pool.walk.rewards import book_reward_events
 
 MAX_RESERVATIONS = 100  # at 0.3 s each: half a minute for bookings under way to arrive
@@ -69,8 +67,9 @@ AHEAD_SEC = 2.0
 Requeue = Callable[[Session, Batch, Reason], None]
 
 
-def reserve(context: PoolContext, request: Request) -> Outcome:
-    """Settle what is pending, then move the amount out of staked: ledger first, as it is a decrease.
+def reserve(context: PoolContext, request: Request, *, fresh: bool = False) -> Outcome:
+    """Settle what is pending, then move the amount out of staked: ledger first, as it is a decrease. `fresh`: this is the
+    request's first run, so that no earlier one can have reserved anything.
 
     Between the two services a slashing may settle into the position. The reservation is then undone and tried again
     under the next number, against what the position is worth by then.
@@ -84,7 +83,7 @@ def reserve(context: PoolContext, request: Request) -> Outcome:
     worth = position.staked_wei
     reservation_id = effects.unstake_start(request.id, number)
     # One made by an earlier run counts: "max" may be worth something else by now.
-    known = context.ledger.movement(reservation_id)
+    known = None if fresh else context.ledger.movement(reservation_id)
     amount = worth if request.amount_wei is None else request.amount_wei
     if known is not None:
         amount = known.amount_wei
@@ -187,31 +186,41 @@ def request(context: PoolContext, batch: Batch) -> Outcome:
 UNSTAKE_STEPS = {BatchStatus.BATCHED: leave_index, BatchStatus.REQUESTING: request}
 
 
-def store_withdrawal(context: PoolContext, walk: Walk, item: Item) -> None:
-    """The walk meets our request: one element, one NFT. With the last one the batch is done and its requests wait."""
-    batch = batch_of(context, walk, item, BatchKind.UNSTAKE)
-    log, position, count = request_log(context, item)
+def store_withdrawals(context: PoolContext, walk: Walk, items: Sequence[Item]) -> None:
+    """The walk meets elements of our request, next to each other: an NFT each. With the last one of the request the batch is
+    done and its requests wait."""
+    batch = batch_of(context, walk, items[0], BatchKind.UNSTAKE)
+    logs, count = request_logs(context, items)
     asked = elements_of(context, batch)
-    if count != len(asked) or log.amount_wei != asked[position].amount_wei:
+    if count != len(asked) or any(log.amount_wei != asked[place].amount_wei for log, place in logs):
         raise WalkHalted("request_mismatch", f"The withdrawals of batch {batch.id} are not those that were asked for.")
-    last = position == count - 1
+    last = logs[-1][1] == count - 1
     if last:
         _book_cuts(context, walk, batch, asked)
+    rows = [
+        {
+            "withdrawal_id": log.withdrawal_id,
+            "pool_id": walk.id,
+            "request_id": asked[place].request_id,
+            "batch_id": batch.id,
+            "amount_wei": log.amount_wei,
+            "shares": log.shares,
+        }
+        for log, place in logs
+    ]
     with transaction(context.sessions) as session:
-        session.add(
-            Withdrawal(
-                withdrawal_id=log.withdrawal_id,
-                pool_id=walk.id,
-                request_id=asked[position].request_id,
-                batch_id=batch.id,
-                amount_wei=log.amount_wei,
-                shares=log.shares,
-            )
+        session.execute(insert(Withdrawal), rows)
+        pass_item(
+            context,
+            session,
+            walk,
+            items[-1],
+            shares=-sum(shares_of(item) for item in items),
+            requested_wei=walk.requested_wei + sum(log.amount_wei for log, _ in logs),
+            operations=len(items),
         )
-        requested_wei = walk.requested_wei + log.amount_wei
-        pass_item(context, session, walk, item, shares=-shares_of(item), requested_wei=requested_wei, operations=1)
         if last:
-            complete_batch(session, batch, item)
+            complete_batch(session, batch, items[-1])
             move_members(session, batch, RequestStatus.WAITING, reason=None)
 
 
@@ -251,7 +260,15 @@ def _loss_ahead(context: PoolContext, walk: Walk) -> int:
     in full at the expense of those who stay.
     """
     booked = walk.cursor_block if walk.cursor_log_index >= WHOLE_BLOCK else walk.cursor_block - 1
-    rate_then = context.protocols.state(booked).share_rate
+    with transaction(context.sessions) as session:
+        rate_then = session.scalar(
+            select(ProtocolMetric.share_rate).where(
+                ProtocolMetric.pool_id == walk.id, ProtocolMetric.block_number == booked
+            )
+        )
+    if rate_then is None:  # the walk stands within a block, and closed none just before it
+        rate_then = context.protocols.state(booked).share_rate
+    # A look of its own, of now: that no loss is ahead is what the exit rests on.
     rate_now = context.protocols.state().share_rate
     return (rate_then - rate_now) * walk.operator_shares // RAY
 
@@ -330,9 +347,7 @@ def _stay(context: PoolContext, batch: Batch, found: list[Member]) -> Advance:
     why = reason("amount_too_small", "Rounding left less than can be requested; it is staked again.")
 
     def write(session: Session) -> None:
-        ids = [row.request_id for row in found]
-        set_requests(session, ids, status=RequestStatus.FAILED, reason=why, batch_id=None)
-        record_events(session, ids)
+        move_members(session, batch, RequestStatus.FAILED, reason=why, batch_id=None)
 
     return Advance(BatchStatus.FAILED, reason=why, run_in_sec=None, write=write)
 
@@ -351,13 +366,11 @@ def _stake_again(context: PoolContext, batch: Batch, found: list[Member], *, in_
 
 
 def _write_left(session: Session, batch: Batch, small: list[Member]) -> None:
-    ids = [member.request_id for member in small]
-    if ids:
+    if small:
         why = reason("lost_to_slashing", "A slashing left less than can be requested; the rest is staked again.")
-        set_requests(session, ids, status=RequestStatus.FAILED, reason=why, batch_id=None)
-    left = [member.request_id for member in members_in(session, batch.id)]
-    set_requests(session, left, status=RequestStatus.REQUESTING)
-    record_events(session, [*ids, *left])
+        gone = one_of(Request.id, [member.request_id for member in small])
+        change_requests(session, gone, status=RequestStatus.FAILED, reason=why, batch_id=None)
+    move_members(session, batch, RequestStatus.REQUESTING)
 
 
 def _book_cuts(context: PoolContext, walk: Walk, batch: Batch, asked: Sequence[BatchElement]) -> None:

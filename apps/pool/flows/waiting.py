@@ -11,10 +11,10 @@ from sqlalchemy import func, select, update
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.clients.shapes.protocols import Switches, WithdrawalStatus
-from apps.common.database import transaction
+from apps.common.database import one_of, transaction
 from apps.flow.row import Reason, reason
 from apps.pool.context import PoolContext
-from apps.pool.feed import record_events
+from apps.pool.feed import change_requests
 from apps.pool.models import Request, Withdrawal
 from apps.pool.states import RequestStatus
 
@@ -27,7 +27,7 @@ def explain_waiting(context: PoolContext, statuses: Sequence[WithdrawalStatus]) 
     if not asked:
         return
     try:
-        state = context.protocols.state()
+        state = context.look.state(context.protocols)
         report = _last_report(context)
     except (CallFailed, CallRefused):
         return  # what was shown before stands until the next look
@@ -51,25 +51,20 @@ def explain_waiting(context: PoolContext, statuses: Sequence[WithdrawalStatus]) 
             session.execute(
                 update(Request)
                 .where(
-                    Request.id.in_(ids),
+                    one_of(Request.id, ids),
                     Request.status == RequestStatus.WAITING,
                     Request.expected_at.is_distinct_from(due),
                 )
                 .values(expected_at=due),
                 execution_options={"synchronize_session": False},
             )
-        told = session.scalars(
-            update(Request)
-            .where(
-                Request.id.in_(latest),
-                Request.status == RequestStatus.WAITING,
-                func.coalesce(Request.reason["code"].astext, "") != why["code"],
-            )
-            .values(reason=why, updated_at=func.clock_timestamp())
-            .returning(Request.id),
-            execution_options={"synchronize_session": False},
-        ).all()
-        record_events(session, told)
+        change_requests(
+            session,
+            one_of(Request.id, list(latest)),
+            Request.status == RequestStatus.WAITING,
+            func.coalesce(Request.reason["code"].astext, "") != why["code"],
+            reason=why,
+        )
 
 
 def expected_at(requested_at: datetime, reported_at: datetime, frame: timedelta, now: datetime) -> datetime:

@@ -8,31 +8,33 @@ it is not known which NFT was at fault. Until a claim is built its requests stay
 again and again changes no status again and again.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import ColumnElement, func, or_, select, text, update
+from sqlalchemy import ColumnElement, case, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.clients.ledger import movement
+from apps.clients.shapes.history import HistoryItem
+from apps.clients.shapes.ledger import NewMovement
 from apps.clients.shapes.protocols import ReceiptClaim, WithdrawalStatus
-from apps.common.database import transaction
-from apps.common.wei import exact_int
+from apps.common.database import one_of, transaction
 from apps.common.wire import new_id
 from apps.flow.outcome import Advance, Outcome, Park
 from apps.flow.row import Reason, reason, seconds
 from apps.pool import effects
 from apps.pool.context import PoolContext
-from apps.pool.feed import record_events
+from apps.pool.feed import change_requests
 from apps.pool.flows.lanes import user_lanes
-from apps.pool.flows.members import insert_batch, set_requests
+from apps.pool.flows.members import insert_batch
 from apps.pool.flows.transactions import Confirmed, Failed, follow, store, stored, wait_for_walk
 from apps.pool.flows.waiting import explain_waiting
-from apps.pool.models import Batch, CompanyWithdrawal, Request, Walk, Withdrawal
+from apps.pool.models import Batch, CompanyWithdrawal, Request, Walk, Withdrawal, requests_of
 from apps.pool.states import BatchKind, BatchStatus, RequestStatus
 from apps.pool.walk.booking import Item, WalkHalted, post_effects
-from apps.pool.walk.passing import claim_log, complete_batch, pass_item
+from apps.pool.walk.passing import claim_log, claim_logs, complete_batch, pass_item
 
 log = structlog.get_logger(__name__)
 
@@ -108,43 +110,53 @@ def drop(batch: Batch, code: str, detail: str) -> Advance:
     )
 
 
-def book_claim(context: PoolContext, walk: Walk, item: Item) -> None:
-    """The walk meets our claim: the request gets what the chain really paid, and bears what is missing to its face."""
-    log = claim_log(context, item)
-    withdrawal_id = log.withdrawal_id
+@dataclass(frozen=True)
+class Payment:
+    """A claim that the walk has met, and the withdrawal that it paid: a user's, or the company's own."""
+
+    item: Item
+    log: ReceiptClaim
+    row: Withdrawal | CompanyWithdrawal
+
+    @property
+    def missing_wei(self) -> int:
+        """What it paid less than was asked for."""
+        return max(0, self.row.amount_wei - self.log.amount_wei)
+
+
+def book_claims(context: PoolContext, walk: Walk, items: Sequence[Item]) -> None:
+    """The walk meets claims of ours, next to each other: each request gets what the chain really paid, and bears what is
+    missing to its face."""
+    logs = claim_logs(context, items)
     custody = context.settings.custody_address or ""
-    if log.receiver.lower() != custody.lower():
-        raise WalkHalted("claim_paid_elsewhere", f"Withdrawal {withdrawal_id} was paid to {log.receiver}.")
-    with transaction(context.sessions) as session:
-        row = session.get(Withdrawal, withdrawal_id)
-        companys = session.get(CompanyWithdrawal, withdrawal_id)
-    if row is not None:
-        pay_request(context, walk, item, log, row)
-    elif companys is not None:
-        _pay_company(context, walk, item, log, companys)
-    else:
-        raise WalkHalted("unknown_withdrawal", f"Withdrawal {withdrawal_id} belongs to no request.")
+    for log in logs:
+        if log.receiver.lower() != custody.lower():
+            raise WalkHalted("claim_paid_elsewhere", f"Withdrawal {log.withdrawal_id} was paid to {log.receiver}.")
+    known = _withdrawals(context, [log.withdrawal_id for log in logs])
+    for log in logs:
+        if log.withdrawal_id not in known:
+            raise WalkHalted("unknown_withdrawal", f"Withdrawal {log.withdrawal_id} belongs to no request.")
+    pay(context, walk, [Payment(item, log, known[log.withdrawal_id]) for item, log in zip(items, logs, strict=True)])
 
 
-def pay_request(context: PoolContext, walk: Walk, item: Item, log: ReceiptClaim, row: Withdrawal) -> None:
-    """Credit the request of a paid withdrawal, and complete it with its last one."""
-    withdrawal_id, paid = row.withdrawal_id, log.amount_wei
+def is_usual(context: PoolContext, item: HistoryItem) -> bool:
+    """Whether a claim is of a withdrawal known here and paid custody, so that nothing about it is for ops to decide."""
+    log = claim_log(context, item)
+    to_custody = log.receiver.lower() == (context.settings.custody_address or "").lower()
+    return to_custody and log.withdrawal_id in _withdrawals(context, [log.withdrawal_id])
+
+
+def pay(context: PoolContext, walk: Walk, payments: Sequence[Payment]) -> None:
+    """Credit the requests of paid withdrawals, complete each with its last one, and pass the last of the items."""
     with transaction(context.sessions) as session:
-        user_id = session.scalars(select(Request.user_id).where(Request.id == row.request_id)).one()
-    missing = row.amount_wei - paid
-    rows = [
-        movement(
-            effects.withdrawal_paid(withdrawal_id), "unstake_settle", walk.id, user_id, paid, reference=row.request_id
-        )
-    ]
-    if missing > 0:
-        name = effects.withdrawal_shortfall(withdrawal_id)
-        rows.append(movement(name, "unstake_shortfall", walk.id, user_id, missing, reference=row.request_id))
-    with user_lanes(context, walk.id, [user_id]):
-        post_effects(context, walk, [entry for entry in rows if entry.amount_wei > 0])
+        of_users = [payment.row.request_id for payment in payments if isinstance(payment.row, Withdrawal)]
+        users = dict(session.execute(select(Request.id, Request.user_id).where(one_of(Request.id, of_users))).all())
+    rows = [row for payment in payments for row in _movements_of(walk, payment, users)]
+    with user_lanes(context, walk.id, users.values()):
+        post_effects(context, walk, [row for row in rows if row.amount_wei > 0])
         with transaction(context.sessions) as session:
-            pass_item(context, session, walk, item, operations=1)
-            _pay(session, row, paid, item)
+            pass_item(context, session, walk, payments[-1].item, operations=len(payments))
+            _note_paid(session, payments)
 
 
 def _poll_some(context: PoolContext, pool_id: str, ids: Sequence[int], seen: list[WithdrawalStatus]) -> int:
@@ -237,12 +249,9 @@ def _together(context: PoolContext, ids: Sequence[int]) -> list[list[int]]:
 
 def _start(session: Session, batch: Batch) -> None:
     """The claim is built: its requests are on their way."""
-    of_it = select(Withdrawal.request_id).where(Withdrawal.claim_batch_id == batch.id)
-    ids = session.scalars(
-        select(Request.id).where(Request.id.in_(of_it), Request.status == RequestStatus.WAITING)
-    ).all()
-    set_requests(session, ids, status=RequestStatus.CLAIMING, reason=None)
-    record_events(session, ids)
+    change_requests(
+        session, requests_of(batch), Request.status == RequestStatus.WAITING, status=RequestStatus.CLAIMING, reason=None
+    )
 
 
 def _free(session: Session, batch: Batch, ids: Collection[int] | None, why: Reason) -> None:
@@ -269,18 +278,16 @@ def _free(session: Session, batch: Batch, ids: Collection[int] | None, why: Reas
     ).all()
     if any(row.claim_failures >= KEEPS_FAILING for row in freed):
         log.error("claims_keep_failing", batch_id=batch.id, withdrawals=len(freed), why=why)
-    requests = {row.request_id for row in freed}
     still = select(Withdrawal.request_id).where(Withdrawal.claim_batch_id == batch.id, Withdrawal.paid_wei.is_(None))
-    back = session.scalars(
-        select(Request.id).where(
-            Request.id.in_(requests),
-            Request.id.not_in(still),
-            or_(Request.status == RequestStatus.CLAIMING, Request.reason["code"].astext.is_distinct_from(why["code"])),
-            Request.status.in_((RequestStatus.WAITING, RequestStatus.CLAIMING)),
-        )
-    ).all()
-    set_requests(session, back, status=RequestStatus.WAITING, reason=why)
-    record_events(session, back)
+    change_requests(
+        session,
+        one_of(Request.id, [row.request_id for row in freed]),
+        Request.id.not_in(still),
+        or_(Request.status == RequestStatus.CLAIMING, Request.reason["code"].astext.is_distinct_from(why["code"])),
+        Request.status.in_((RequestStatus.WAITING, RequestStatus.CLAIMING)),
+        status=RequestStatus.WAITING,
+        reason=why,
+    )
 
 
 def _named(refusal: CallRefused) -> set[int]:
@@ -288,51 +295,78 @@ def _named(refusal: CallRefused) -> set[int]:
     return {int(number) for number in refusal.errors.get("withdrawal_ids", [])}
 
 
-def _pay_company(context: PoolContext, walk: Walk, item: Item, log: ReceiptClaim, row: CompanyWithdrawal) -> None:
-    """The company's own withdrawal: its stETH has become ETH of its float, less what a slashing took."""
-    number, paid = row.withdrawal_id, log.amount_wei
-    rows = [
-        movement(effects.company_claim(number), "company_claim", walk.id, None, paid, reference=item.tx_hash),
-        movement(effects.company_shortfall(number), "fees_lost", walk.id, None, max(0, row.amount_wei - paid)),
-    ]
-    post_effects(context, walk, [entry for entry in rows if entry.amount_wei > 0])
+def _withdrawals(context: PoolContext, ids: Sequence[int]) -> dict[int, Withdrawal | CompanyWithdrawal]:
+    """The withdrawals with these numbers that are known here."""
     with transaction(context.sessions) as session:
+        users = session.scalars(select(Withdrawal).where(Withdrawal.withdrawal_id.in_(ids))).all()
+        companys = session.scalars(select(CompanyWithdrawal).where(CompanyWithdrawal.withdrawal_id.in_(ids))).all()
+    known: dict[int, Withdrawal | CompanyWithdrawal] = {row.withdrawal_id: row for row in companys}
+    return known | {row.withdrawal_id: row for row in users}
+
+
+def _movements_of(walk: Walk, payment: Payment, users: Mapping[str, str]) -> list[NewMovement]:
+    """What a paid withdrawal is in the books: its payment, and what is missing to its face."""
+    row, number, paid, missing = payment.row, payment.row.withdrawal_id, payment.log.amount_wei, payment.missing_wei
+    if isinstance(row, CompanyWithdrawal):
+        # The company's own: its stETH has become ETH of its float, less what a slashing took.
+        name, less = effects.company_claim(number), effects.company_shortfall(number)
+        return [
+            movement(name, "company_claim", walk.id, None, paid, reference=payment.item.tx_hash),
+            movement(less, "fees_lost", walk.id, None, missing),
+        ]
+    user_id, name, less = users[row.request_id], effects.withdrawal_paid(number), effects.withdrawal_shortfall(number)
+    return [
+        movement(name, "unstake_settle", walk.id, user_id, paid, reference=row.request_id),
+        movement(less, "unstake_shortfall", walk.id, user_id, missing, reference=row.request_id),
+    ]
+
+
+def _note_paid(session: Session, payments: Sequence[Payment]) -> None:
+    """Note what NFTs paid; a request is completed with its last one, a claim batch likewise."""
+    of_users = [payment for payment in payments if isinstance(payment.row, Withdrawal)]
+    of_company = [payment for payment in payments if isinstance(payment.row, CompanyWithdrawal)]
+    ids = [payment.row.withdrawal_id for payment in of_users]
+    claimed = {
+        row.withdrawal_id: row.claim_batch_id
+        for row in session.execute(
+            select(Withdrawal.withdrawal_id, Withdrawal.claim_batch_id).where(Withdrawal.withdrawal_id.in_(ids))
+        )
+    }
+    batches = session.scalars(
+        select(Batch).where(Batch.id.in_(set(claimed.values()) - {None})).order_by(Batch.id).with_for_update()
+    ).all()
+    requests = sorted({payment.row.request_id for payment in of_users if isinstance(payment.row, Withdrawal)})
+    session.execute(select(Request.id).where(one_of(Request.id, requests)).order_by(Request.id).with_for_update())
+    _set_paid(session, Withdrawal, of_users)
+    _set_paid(session, CompanyWithdrawal, of_company)
+    for batch in batches:
+        left = session.scalar(
+            select(func.count()).where(Withdrawal.claim_batch_id == batch.id, Withdrawal.paid_wei.is_(None))
+        )
+        if left == 0 and batch.status != BatchStatus.FAILED:
+            last = [payment.item for payment in of_users if claimed[payment.row.withdrawal_id] == batch.id][-1]
+            complete_batch(session, batch, last)
+    _move_paid(session, requests)
+
+
+def _set_paid(session: Session, table: type[Withdrawal] | type[CompanyWithdrawal], payments: Sequence[Payment]) -> None:
+    paid = {payment.row.withdrawal_id: payment.log.amount_wei for payment in payments}
+    if paid:
         session.execute(
-            update(CompanyWithdrawal).where(CompanyWithdrawal.withdrawal_id == number).values(paid_wei=paid),
+            update(table)
+            .where(table.withdrawal_id.in_(paid))
+            .values(paid_wei=case(paid, value=table.withdrawal_id, else_=table.paid_wei)),
             execution_options={"synchronize_session": False},
         )
-        pass_item(context, session, walk, item, operations=1)
 
 
-def _pay(session: Session, row: Withdrawal, paid: int, item: Item) -> None:
-    """Note what an NFT paid; its request is completed with the last one, its claim batch likewise."""
-    batch = None
-    if row.claim_batch_id is not None:
-        batch = session.scalars(select(Batch).where(Batch.id == row.claim_batch_id).with_for_update()).one()
-    session.execute(select(Request.id).where(Request.id == row.request_id).with_for_update())
-    session.execute(
-        update(Withdrawal).where(Withdrawal.withdrawal_id == row.withdrawal_id).values(paid_wei=paid),
-        execution_options={"synchronize_session": False},
-    )
-    siblings = session.execute(
-        select(
-            func.count().filter(Withdrawal.paid_wei.is_(None)).label("open"),
-            func.count()
-            .filter(Withdrawal.paid_wei.is_(None), Withdrawal.claim_batch_id.is_not(None))
-            .label("claiming"),
-            func.sum(Withdrawal.paid_wei).label("paid"),
-        ).where(Withdrawal.request_id == row.request_id)
-    ).one()
-    if batch is not None and batch.status != BatchStatus.FAILED:
-        claimed_by_it = Withdrawal.claim_batch_id == batch.id
-        left = session.scalar(select(func.count()).where(claimed_by_it, Withdrawal.paid_wei.is_(None)))
-        if left == 0:
-            complete_batch(session, batch, item)
-    if siblings.open == 0:
-        set_requests(
-            session, [row.request_id], status=RequestStatus.COMPLETED, settled_wei=exact_int(siblings.paid), reason=None
-        )
-        record_events(session, [row.request_id])
-    elif siblings.claiming == 0:
-        set_requests(session, [row.request_id], status=RequestStatus.WAITING)
-        record_events(session, [row.request_id])
+def _move_paid(session: Session, requests: Sequence[str]) -> None:
+    """Complete the requests whose NFTs are all paid; those whose others are not claimed yet wait again."""
+    mine = Withdrawal.request_id == Request.id
+    unpaid = select(Withdrawal.withdrawal_id).where(mine, Withdrawal.paid_wei.is_(None)).correlate(Request)
+    settled = select(func.sum(Withdrawal.paid_wei)).where(mine).correlate(Request).scalar_subquery()
+    some = one_of(Request.id, requests)
+    completed = RequestStatus.COMPLETED
+    change_requests(session, some, ~unpaid.exists(), status=completed, settled_wei=settled, reason=None)
+    claiming = unpaid.where(Withdrawal.claim_batch_id.is_not(None))
+    change_requests(session, some, unpaid.exists(), ~claiming.exists(), status=RequestStatus.WAITING)

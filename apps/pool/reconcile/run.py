@@ -11,11 +11,11 @@ from apps.common.wei import exact_int
 from apps.common.wire import new_id
 from apps.flow.lanes import LaneBusy
 from apps.flow.lease import LeaseLost, extend
-from apps.flow.row import reason
 from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.flows.members import left_and_not_requested
 from apps.pool.models import WHOLE_BLOCK, Batch, CompanyWithdrawal, Request, Walk
+from apps.pool.reconcile.audits import pause_batches
 from apps.pool.reconcile.cross_check import users_that_differ
 from apps.pool.states import BatchKind, WalkStatus
 from apps.pool.walk.booking import WalkHalted, write_walk
@@ -42,15 +42,19 @@ def reconcile(context: PoolContext, pool_id: str) -> str | None:
 
 
 def reconcile_in_lane(context: PoolContext, walk: Walk) -> str | None:
-    """Reconcile at the walk's cursor; None when the books are not at a block's end, or a service did not answer."""
+    """Reconcile at the walk's cursor; None when the books are not at a block's end, a service did not answer, or a loss is
+    still being settled: its settlements would be booked between the reads."""
     pool_id = walk.id
     if walk.cursor_log_index < WHOLE_BLOCK or walk.status == WalkStatus.HALTED or walk.closing_block is not None:
         return None
     try:
+        if context.rewards.settle(pool_id).settling:
+            log.info("reconciliation_waits", why="a loss is being settled")
+            return None
         book_reward_events(context, walk)
         run_ = _reconcile_at(context, walk)
         extend(context.sessions, walk, context.settings.lease_sec)
-        audited = context.rewards.audit(pool_id).ok
+        audited = context.rewards.audit(pool_id, full=False).ok
         users = users_that_differ(context, walk)
     except (CallFailed, CallRefused, LaneBusy, WalkHalted) as error:
         log.info("reconciliation_waits", why=type(error).__name__)
@@ -63,8 +67,7 @@ def reconcile_in_lane(context: PoolContext, walk: Walk) -> str | None:
     off = [line.name for line in run_.lines if not line.ok]
     off += [name for name, wrong in (("rewards_audit", not audited), ("users", bool(users))) if wrong]
     log.error("reconciliation_drift", pool_id=pool_id, block_number=run_.block_number, lines=off, users=users)
-    if context.settings.pause_on_drift:
-        _pause(context, pool_id, off)
+    pause_batches(context, pool_id, off)
     return "drift" if verdict == "ok" else verdict
 
 
@@ -97,9 +100,3 @@ def _company_faces(session: Session, pool_id: str) -> int:
         )
     )
     return exact_int(total)
-
-
-def _pause(context: PoolContext, pool_id: str, lines: list[str]) -> None:
-    why = reason("drift", f"Reconciliation found a drift in: {', '.join(lines)}.")
-    with transaction(context.sessions) as session:
-        session.execute(update(Walk).where(Walk.id == pool_id).values(batches_paused=why))

@@ -8,6 +8,7 @@ from apps.common.errors import InvalidInput
 from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.errors import ItemBooked
+from apps.pool.flows.withdrawal_claim import is_usual
 from apps.pool.models import Batch, BatchTransaction, CompanyWithdrawal, Resolution, Walk, Withdrawal
 from apps.pool.states import BatchStatus, ResolutionStatus
 
@@ -40,8 +41,9 @@ def is_booked(context: PoolContext, pool_id: str, item: HistoryItem) -> bool:
             Resolution.status == ResolutionStatus.APPLIED,
             Resolution.action.in_(("adopt_as_company", "book_loss")),
         )
-        if session.scalar(decided.limit(1)) is not None:
-            return True  # as ops decided
+        as_decided = session.scalar(decided.limit(1)) is not None
+    if as_decided and (item.kind != "claim" or not is_usual(context, item)):
+        return True
     if item.kind == "rebase":
         name = effects.rebase_book(item.block_number, item.log_index)
         assert item.rebase is not None  # its kind says so

@@ -1,5 +1,7 @@
 """One function for each kind of chain item the walk meets: each books its effects under names derived from the item, and
-then moves requests, batches and the cursor in one transaction. What a flow asked for is booked by that flow's own module.
+then moves requests, batches and the cursor in one transaction. Items that stand next to each other are booked together where
+that saves calls; however they are cut into groups, each effect has the name of its own item, so a run that died between
+effects and cursor is repeated by any other cut. What a flow asked for is booked by that flow's own module.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,8 +11,8 @@ from apps.common.database import transaction
 from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.flows.stake import book_submit
-from apps.pool.flows.unstake import store_withdrawal
-from apps.pool.flows.withdrawal_claim import book_claim
+from apps.pool.flows.unstake import store_withdrawals
+from apps.pool.flows.withdrawal_claim import book_claims
 from apps.pool.models import Walk
 from apps.pool.walk.booking import Item, WalkHalted, accrue, post_effects, shares_of, wei_of
 from apps.pool.walk.passing import pass_item, shares_mismatch
@@ -18,6 +20,8 @@ from apps.pool.walk.reward_source import reward_of
 from apps.pool.walk.rewards import book_reward_events
 
 ItemStep = Callable[[PoolContext, Walk, Item], None]
+GroupStep = Callable[[PoolContext, Walk, Sequence[Item]], None]
+Place = tuple[object, ...]
 
 
 def accrue_rebase(context: PoolContext, walk: Walk, item: Item) -> None:
@@ -81,20 +85,31 @@ def book_donations(context: PoolContext, walk: Walk, items: Sequence[Item]) -> N
         )
 
 
-def book_donation(context: PoolContext, walk: Walk, item: Item) -> None:
-    book_donations(context, walk, [item])
-
-
 def halt_on_foreign_out(context: PoolContext, walk: Walk, item: Item) -> None:
     """stETH left the operator in a transaction of no batch: the key may be in other hands."""
     raise WalkHalted("foreign_out", f"{item.shares} shares left the operator in {item.tx_hash}.")
 
 
-ITEM_STEPS: dict[str, ItemStep] = {
-    "submit": book_submit,
-    "request": store_withdrawal,
-    "claim": book_claim,
-    "rebase": accrue_rebase,
-    "foreign_in": book_donation,
-    "foreign_out": halt_on_foreign_out,
+def together(item: Item) -> Place:
+    """Items next to each other are booked together where this is equal: the elements of one request, the claims of one
+    block, and gifts. All others are alone."""
+    alone = item.block_number, item.log_index
+    return item.kind, *{"request": (item.tx_hash,), "claim": alone[:1], "foreign_in": ()}.get(item.kind, alone)
+
+
+def _alone(step: ItemStep) -> GroupStep:
+    def book(context: PoolContext, walk: Walk, items: Sequence[Item]) -> None:
+        (item,) = items
+        step(context, walk, item)
+
+    return book
+
+
+ITEM_STEPS: dict[str, GroupStep] = {
+    "submit": _alone(book_submit),
+    "request": store_withdrawals,
+    "claim": book_claims,
+    "rebase": _alone(accrue_rebase),
+    "foreign_in": book_donations,
+    "foreign_out": _alone(halt_on_foreign_out),
 }

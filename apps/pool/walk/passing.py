@@ -1,10 +1,12 @@
 """What every booking of the walk ends with: the cursor moves, a batch ends; and what it reads before, the item's receipt."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from apps.clients.shapes.history import HistoryItem
 from apps.clients.shapes.protocols import LidoReceipt, ReceiptClaim, ReceiptRequest
 from apps.common.database import transaction
 from apps.flow.lease import flow_event
@@ -98,22 +100,36 @@ def batch_of(context: PoolContext, walk: Walk, item: Item, kind: BatchKind) -> B
     raise WalkHalted(f"unknown_{item.kind}", f"No batch of this pool sent {item.tx_hash}.")
 
 
-def request_log(context: PoolContext, item: Item) -> tuple[ReceiptRequest, int, int]:
-    """The WithdrawalRequested of a share transfer to the queue, its place among its transaction's, and their number."""
-    logs = sorted(_receipt(context, item).withdrawal_requests, key=lambda log: log.log_index)
-    # Each element's share transfer stands before its WithdrawalRequested in the receipt.
-    for position, log in enumerate(logs):
-        if log.log_index > item.log_index:
-            return log, position, len(logs)
-    raise WalkHalted("request_mismatch", f"The receipt of {item.tx_hash} shows no withdrawal for its shares.")
+def request_logs(context: PoolContext, items: Sequence[Item]) -> tuple[list[tuple[ReceiptRequest, int]], int]:
+    """Of share transfers to the queue in one transaction: the WithdrawalRequested of each with its place among the
+    transaction's, and how many of those there are."""
+    logs = sorted(_receipt(context, items[0]).withdrawal_requests, key=lambda log: log.log_index)
+    found = []
+    for item in items:
+        # Each element's share transfer stands before its WithdrawalRequested in the receipt.
+        place = next((place for place, log in enumerate(logs) if log.log_index > item.log_index), None)
+        if place is None:
+            detail = f"The receipt of {item.tx_hash} shows no withdrawal for its shares."
+            raise WalkHalted("request_mismatch", detail)
+        found.append((logs[place], place))
+    return found, len(logs)
 
 
-def claim_log(context: PoolContext, item: Item) -> ReceiptClaim:
+def claim_logs(context: PoolContext, items: Sequence[HistoryItem]) -> list[ReceiptClaim]:
+    """The WithdrawalClaimed of each claim item, in the order of the items; each transaction's receipt is read once."""
+    claims = {}
+    for item in {item.tx_hash: item for item in items}.values():
+        claims.update({(item.tx_hash, log.log_index): log for log in _receipt(context, item).withdrawal_claims})
+    missing = next((item for item in items if (item.tx_hash, item.log_index) not in claims), None)
+    if missing is not None:
+        detail = f"The receipt of {missing.tx_hash} does not show the claim that was walked."
+        raise WalkHalted("receipt_missing", detail)
+    return [claims[item.tx_hash, item.log_index] for item in items]
+
+
+def claim_log(context: PoolContext, item: HistoryItem) -> ReceiptClaim:
     """The WithdrawalClaimed of a claim item."""
-    for log in _receipt(context, item).withdrawal_claims:
-        if log.log_index == item.log_index:
-            return log
-    raise WalkHalted("receipt_missing", f"The receipt of {item.tx_hash} does not show the claim that was walked.")
+    return claim_logs(context, [item])[0]
 
 
 def shares_mismatch(walk: Walk, found: int, pooled_wei: int, total_shares: int) -> WalkHalted:
@@ -127,7 +143,7 @@ def shares_mismatch(walk: Walk, found: int, pooled_wei: int, total_shares: int) 
     )
 
 
-def _receipt(context: PoolContext, item: Item) -> LidoReceipt:
+def _receipt(context: PoolContext, item: HistoryItem) -> LidoReceipt:
     receipt = context.protocols.receipt(item.tx_hash)
     if receipt is None:
         raise WalkHalted("receipt_missing", f"The chain has no receipt of {item.tx_hash}, whose log was walked.")

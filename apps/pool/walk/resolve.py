@@ -17,12 +17,12 @@ from apps.flow.row import reason
 from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.flows.members import park_members
-from apps.pool.flows.withdrawal_claim import pay_request
+from apps.pool.flows.withdrawal_claim import Payment, book_claims, is_usual, pay
 from apps.pool.models import Batch, BatchTransaction, CompanyWithdrawal, Resolution, Walk, Withdrawal
 from apps.pool.states import BATCH_TERMINAL, BatchStatus, ResolutionStatus
 from apps.pool.walk.booked import is_booked
 from apps.pool.walk.booking import Item, WalkHalted, item_of, post_effects, shares_of, wei_of, write_walk
-from apps.pool.walk.passing import claim_log, pass_item, request_log
+from apps.pool.walk.passing import claim_log, pass_item, request_logs
 
 DECIDED = (ResolutionStatus.APPROVED, ResolutionStatus.APPLIED)
 LOSS_KINDS = {"@fees": "fees_lost", "@losses": "steth_lost"}
@@ -56,7 +56,10 @@ def decided_about_block(context: PoolContext, pool_id: str, action: str, code: s
 
 
 def apply_to_item(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
-    """Book an item as ops decided."""
+    """Book an item as ops decided. A decision is about a transaction: a claim in it that pays a user as it should does so."""
+    if item.kind == "claim" and is_usual(context, item):
+        book_claims(context, walk, [item])
+        return
     _STEPS[(decided.action, item.kind)](context, walk, item, decided)
 
 
@@ -171,7 +174,7 @@ def _adopt_submit(context: PoolContext, walk: Walk, item: Item, decided: Resolut
 
 def _adopt_request(context: PoolContext, walk: Walk, item: Item, decided: Resolution) -> None:
     """The company's stETH waits in the queue; what it pays is met later, as `company_claim`."""
-    log = request_log(context, item)[0]
+    ((log, _place_in_call),), _count = request_logs(context, [item])
     post_effects(context, walk, _gas(walk, item, decided))
     with transaction(context.sessions) as session:
         session.add(
@@ -244,7 +247,7 @@ def _write_off_claim(context: PoolContext, walk: Walk, item: Item, decided: Reso
         rows.append(movement(effects.claim_lost(number), kind, walk.id, None, companys.amount_wei, item.tx_hash))
     post_effects(context, walk, [*_positive(rows), *_gas(walk, item, decided)])
     if users is not None:
-        pay_request(context, walk, item, log, users)
+        pay(context, walk, [Payment(item, log, users)])
         with transaction(context.sessions) as session:
             mark_applied(session, decided)
         return

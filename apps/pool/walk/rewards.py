@@ -21,21 +21,33 @@ from apps.pool.states import BatchStatus, RequestKind, RequestStatus, Resolution
 from apps.pool.walk.booking import WalkHalted, post_effects, write_walk
 
 EVENTS_PER_PAGE = 200
+EVENTS_TOGETHER = 2_000
 
 
 def book_reward_events(context: PoolContext, walk: Walk, *, held: frozenset[str] = frozenset()) -> None:
     """Book every settled reward after the walk's event cursor. The caller holds the lane, and the users in `held`."""
     while True:
-        items = context.rewards.events(walk.id, walk.reward_event_id, EVENTS_PER_PAGE).items
-        if not items:
+        settled, seen = _settled(context, walk)
+        if seen == walk.reward_event_id:
             return
-        settled = [item for item in items if item.kind in {"claim", "settle"} and item.claimed_wei != 0]
         users = {item.user_id for item in settled if item.user_id is not None} - held
         with user_lanes(context, walk.id, users):
             rows = [row for item in settled for row in _movements_of(context, walk.id, item)]
             post_effects(context, walk, rows)
             with transaction(context.sessions) as session:
-                write_walk(context, session, walk, reward_event_id=items[-1].id)
+                write_walk(context, session, walk, reward_event_id=seen)
+
+
+def _settled(context: PoolContext, walk: Walk) -> tuple[list[Event], int]:
+    """What was settled after the walk's event cursor, as much as is booked together, and the cursor behind it."""
+    found: list[Event] = []
+    after = walk.reward_event_id
+    while True:
+        page = context.rewards.settled(walk.id, after, EVENTS_PER_PAGE)
+        found += page.items
+        after = page.next
+        if len(page.items) < EVENTS_PER_PAGE or len(found) >= EVENTS_TOGETHER:
+            return found, after
 
 
 def _movements_of(context: PoolContext, pool_id: str, event: Event) -> list[NewMovement]:

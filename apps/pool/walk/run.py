@@ -4,7 +4,8 @@ Distribution walks the history from its cursor to the money horizon in (block, l
 booked yet stops the walk, it is never skipped; a fault that waiting cannot heal halts it with an alarm.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 import structlog
 from sqlalchemy import func, select, update
@@ -22,7 +23,7 @@ from apps.pool.states import WalkStatus
 from apps.pool.walk.booking import Item, WalkHalted, item_of
 from apps.pool.walk.closing import close_block, finish_closing
 from apps.pool.walk.gas import book_gas, gas_target
-from apps.pool.walk.items import ITEM_STEPS, book_donations
+from apps.pool.walk.items import ITEM_STEPS, Place, together
 from apps.pool.walk.lane import acquire_walk
 from apps.pool.walk.models import HaltRecord
 from apps.pool.walk.resolve import accept_shares, apply_to_item, book_missed, decisions_about, repin
@@ -86,6 +87,17 @@ def walk_pool(context: PoolContext, pool_id: str) -> int:
     return flow.booked
 
 
+def groups(items: Sequence[Item], decided: Mapping[tuple[str, str], Resolution]) -> Iterator[list[Item]]:
+    """Items in order, in the groups that are booked together; one that ops have decided about is alone."""
+
+    def place(item: Item) -> Place:
+        if (item.tx_hash, item.kind) in decided:
+            return item.block_number, item.log_index
+        return together(item)
+
+    return (list(group) for _, group in groupby(items, place))
+
+
 def _reconciliation_wanted(context: PoolContext, pool_id: str) -> bool:
     """Asked for by a rebase that was just walked, or by the schedule while this lane was taken."""
     with transaction(context.sessions) as session:
@@ -138,7 +150,7 @@ def _to_horizon(context: PoolContext, walk: Walk) -> int:
     booked = 0
     finish_closing(context, walk)
     _check_canonical(context, walk)
-    book_missed(context, walk, lambda item, decided: _book(context, walk, [item], decided))
+    book_missed(context, walk, lambda item, decided: _book_group(context, walk, [item], decided))
     while True:
         page = context.protocols.history(f"{walk.cursor_block}:{walk.cursor_log_index}", ITEMS_PER_PAGE)
         horizon = page.horizon.block_number
@@ -146,8 +158,8 @@ def _to_horizon(context: PoolContext, walk: Walk) -> int:
         book_gas(context, walk, target)
         reachable = [item_of(item) for item in page.items if item.block_number <= target]
         decided = decisions_about(context, walk.id, [item.tx_hash for item in reachable])
-        for group in _groups(reachable):
-            _book(context, walk, group, decided.get((group[0].tx_hash, group[0].kind)))
+        for group in groups(reachable, decided):
+            _book_group(context, walk, group, decided.get((group[0].tx_hash, group[0].kind)))
             booked += len(group)
         if len(reachable) < len(page.items) or page.next is None:
             break
@@ -157,33 +169,29 @@ def _to_horizon(context: PoolContext, walk: Walk) -> int:
     return booked
 
 
-def _groups(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """Items in order, each alone, but gifts that stand next to each other together."""
-    gifts: list[Item] = []
-    for item in items:
-        if item.kind == "foreign_in":
-            gifts.append(item)
-            continue
-        if gifts:
-            yield gifts
-            gifts = []
-        yield [item]
-    if gifts:
-        yield gifts
+def _book_group(context: PoolContext, walk: Walk, group: list[Item], decided: Resolution | None) -> None:
+    """Book items together. Where that is refused, nothing of them is booked; then each is booked alone, in order, so that
+    what stands before the one that cannot be booked is, and a halt is about that very item."""
+    if len(group) > 1:
+        try:
+            ITEM_STEPS[group[0].kind](context, walk, group)
+        except (WalkHalted, CallRefused, LaneBusy) as error:
+            log.info("group_booked_one_by_one", items=len(group), why=str(error) or type(error).__name__)
+        else:
+            return
+    for item in group:
+        _book(context, walk, item, decided)
 
 
-def _book(context: PoolContext, walk: Walk, group: list[Item], decided: Resolution | None) -> None:
-    """Book one item, or gifts together, as it is usual or as ops decided; a halt carries the item it is about."""
-    item = group[0]
+def _book(context: PoolContext, walk: Walk, item: Item, decided: Resolution | None) -> None:
+    """Book one item, as it is usual or as ops decided; a halt carries the item it is about."""
     try:
         if decided is not None:
             apply_to_item(context, walk, item, decided)
-        elif item.kind == "foreign_in":
-            book_donations(context, walk, group)
         else:
             if item.rebase is not None:
                 accept_shares(context, walk, item.rebase.operator_shares)
-            ITEM_STEPS[item.kind](context, walk, item)
+            ITEM_STEPS[item.kind](context, walk, [item])
     except WalkHalted as halt:
         raise halt.at(item) from None
 

@@ -66,7 +66,8 @@ def test_write__backend_killed_at_every_statement__repeated_once_it_is_as_if_und
             break
         assert (broken.status_code, broken.get_json()["code"]) == (503, "database_unavailable"), number
         repeated = house.post(path, body)
-        assert repeated.status_code == FIRST_STATUS.get(name, 201), number
+        # Killed after its commit, before it has seen that all is settled, a loss is told of again.
+        assert repeated.status_code in {FIRST_STATUS.get(name, 201), 200 if "loss" in name else None}, number
         assert state(house, pool) == wanted, number
         again = house.post(path, body)
         assert again.status_code == (409 if name == "refused release" else 200), number

@@ -121,3 +121,16 @@ def test_cursor__that_nobody_gave__is_422(ledger: LedgerHouse, path: str) -> Non
 def test_movement__of_a_name_that_cannot_be__is_404(ledger: LedgerHouse) -> None:
     assert ledger.get("/v1/movements/a%00b").status_code == 404
     assert ledger.get("/v1/movements/nothing").get_json()["code"] == "not_found"
+
+
+def test_batch__names_that_an_array_would_take_for_something_else__are_themselves(ledger: LedgerHouse) -> None:
+    names = ["NULL", "null", "a|b+c=d", "a:b@c", "a-b"]
+    rows = [
+        ledger.body("deposit", 7, name, message_id=f"of:{number}", reference=name) for number, name in enumerate(names)
+    ]
+    answer = ledger.batch(rows)
+    assert answer.status_code == 201, answer.get_json()
+    found = [(row["message_id"], row["user_id"], row["reference"]) for row in ledger.pages()]
+    assert found == [(f"of:{number}", name, name) for number, name in enumerate(names)]
+    assert ledger.batch(rows).get_json()["replayed"] == len(names)
+    ledger.assert_books_agree()

@@ -2,17 +2,22 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text, update
 
+from apps.clients.protocols import ProtocolsClient
 from apps.clients.shapes.protocols import Custody, LidoState, Operator, StakeLimit, Switches
-from apps.common.database import transaction
+from apps.common.database import one_of, transaction
 from apps.common.wei import ETHER
-from apps.pool.flows.batching import open_batches
-from apps.pool.models import Batch, Request, Walk
+from apps.flow.row import reason
+from apps.pool.feed import change_requests
+from apps.pool.flows.batching import open_batches, open_due_batches
+from apps.pool.look import Look
+from apps.pool.models import Batch, FeedCounter, Request, RequestEvent, Walk
 from tests.support.pool import PoolHouse
 from tests.support.protocols import POOL
 
@@ -128,7 +133,7 @@ def test_open__switch_off__stakes_wait_with_the_reason_in_the_timeline(
     house.queue_stakes([20 * ETHER])
     opened = [open_batches(house.context, POOL, state(**{switch: True})) for _ in range(3)]
     with transaction(house.context.sessions) as session:
-        noted = session.scalars(text("SELECT reason ->> 'code' FROM request_events WHERE reason IS NOT NULL")).all()
+        noted = session.scalars(text("SELECT reason ->> 'code' FROM unnumbered_events WHERE reason IS NOT NULL")).all()
     if code is None:  # the withdrawal queue's pause is no matter of stakes
         assert (opened, noted) == ([1, 0, 0], [])
     else:
@@ -166,3 +171,44 @@ def test_open__cancel_asked_for__the_request_is_left_out(house: PoolHouse) -> No
     assert open_batches(house.context, POOL, state()) == 0
     with transaction(house.context.sessions) as session:
         assert session.scalar(select(func.count()).select_from(Batch)) == 0
+
+
+class CountedProtocols(ProtocolsClient):
+    """Lido as it is always, and how often it was asked for."""
+
+    asked = 0
+
+    def state(self, block: int | None = None) -> LidoState:
+        self.asked += 1
+        return state()
+
+
+def test_open_due__looked_again_and_again__asks_lido_once_until_a_batch_is_due(house: PoolHouse) -> None:
+    protocols = CountedProtocols("http://127.0.0.1:1", "")
+    context = replace(house.context, protocols=protocols, look=Look(3600.0))
+    assert (open_due_batches(context), protocols.asked) == (0, 0)
+    house.queue_stakes([ETHER] * 9)
+    assert [open_due_batches(context) for _ in range(5)] == [0] * 5
+    assert protocols.asked == 1
+    house.queue_stakes([ETHER])
+    assert (open_due_batches(context), protocols.asked) == (1, 2)
+
+
+def test_change_requests__some_and_none__one_event_each_without_a_gap(house: PoolHouse) -> None:
+    ids = house.queue_stakes([ETHER] * 5)
+    with transaction(house.context.sessions) as session:
+        before = session.scalar(select(FeedCounter.last_sequence)) or 0
+        why = reason("staking_paused", "Paused.")
+        assert change_requests(session, one_of(Request.id, ids[:3]), reason=why) == 3
+        assert change_requests(session, one_of(Request.id, []), reason=None) == 0
+        assert change_requests(session, one_of(Request.id, ids[2:]), status="batched", reason=None) == 3
+        events = session.execute(
+            select(RequestEvent.sequence, RequestEvent.request_id, RequestEvent.status, RequestEvent.reason)
+            .where(RequestEvent.sequence > before)
+            .order_by(RequestEvent.sequence)
+        ).all()
+        last = session.scalar(select(FeedCounter.last_sequence))
+    assert [row.sequence for row in events] == list(range(before + 1, before + 7))
+    assert last == before + 6
+    told = [(row.request_id, row.status, row.reason) for row in events]
+    assert told == [(row, "queued", why) for row in ids[:3]] + [(row, "batched", None) for row in ids[2:]]

@@ -254,3 +254,18 @@ def test_caller__key_set__needed_from_everywhere(database_url: str, node: Node) 
     house = make_house(database_url, node, api_keys=("secret",))
     assert house.client.get("/v1/transactions").status_code == 401
     assert house.client.get("/v1/transactions", headers={HEADER: "secret"}).status_code == 200
+
+
+def test_list__by_message_ids__those_that_are_known(house: House) -> None:
+    for name in ("m:1", "m:2", "m:3"):
+        house.post(name)
+    client = house.client
+
+    def listed(names: str) -> list[str]:
+        answer = client.get("/v1/transactions", query_string={"message_ids": names})
+        return [item["message_id"] for item in answer.get_json()["items"]]
+
+    assert listed("m:3,m:1,m:none") == ["m:1", "m:3"]
+    for wrong in ("", "m:1,,m:2", "a b", ",".join(["m:1"] * 101)):
+        answer = client.get("/v1/transactions", query_string={"message_ids": wrong})
+        assert (answer.status_code, answer.get_json()["code"]) == (422, "invalid_input"), wrong

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from apps.common.database import transaction
-from apps.rewards import index_math, store
+from apps.rewards import index_math, standings, store
 from apps.rewards.models import RewardPosition
 from tests.support.rewards import POOL, House, accrual, deltas, make_house, release
 
@@ -149,7 +149,7 @@ def test_loss__empties_a_position__its_fraction_of_a_wei_returns_to_the_pool(hou
     assert house.differences() == []
 
 
-def test_bearable_fall__positions_of_every_kind__the_statement_is_the_arithmetic(house: House) -> None:
+def test_lowest_standing__positions_of_every_kind__the_statement_is_the_arithmetic(house: House) -> None:
     """After every step, so that each kind is the poorest once: exiting, with pending of either sign, without weight."""
     steps = (
         lambda: house.stake("s:1", "ben", 3, 4),
@@ -166,10 +166,15 @@ def test_bearable_fall__positions_of_every_kind__the_statement_is_the_arithmetic
     for step in steps:
         step()
         with transaction(house.client.application.extensions["sessions"]) as session:
-            index = store.lock_pool(session, POOL).index
+            pool = store.lock_pool(session, POOL)
             held = [store.position_state(row) for row in session.scalars(select(RewardPosition))]
-            falls = [(index_math.bearable_fall(held, each), each) for each in (index, index - P, index + P // 3)]
-            assert [(store.bearable_fall(session, POOL, each), each) for _, each in falls] == falls
+            lowest = standings.lowest_standing(session, POOL)
+            assert lowest is not None
+            assert lowest == index_math.lowest_standing(held)
+            assert pool.lowest is None or pool.lowest <= lowest
+        index = pool.state.index
+        falls = [(index_math.bearable_fall(held, each), each) for each in (index, index - P, index + P // 3)]
+        assert falls == [(index_math.fall_at(lowest, each), each) for _, each in falls]
         seen.add(falls[0][0])
     assert len(seen) >= 5
 

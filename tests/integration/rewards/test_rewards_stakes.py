@@ -138,6 +138,24 @@ def test_events__filtered__only_those(house: House) -> None:
     ]  # fmt: skip
 
 
+def test_events__settled__only_what_moved_wei_and_the_cursor_passes_all_others(house: House) -> None:
+    house.done("/v1/stake-deltas", deltas(*[(f"s:{number}", f"user-{number}", 10, 0) for number in range(3)]))
+    house.accrue("a:1", 30)
+    for number in range(3):
+        house.claim(f"c:{number}", f"user-{number}")
+    house.claim("c:none", "user-0")
+    last = house.events()[-1]["id"]
+    first = house.get("/v1/events", settled="true", limit=2)
+    assert [event["message_id"] for event in first["items"]] == ["c:0", "c:1"]
+    assert first["next"] == first["items"][-1]["id"]
+    rest = house.get("/v1/events", settled="true", limit=2, after=first["next"])
+    assert ([event["message_id"] for event in rest["items"]], rest["next"]) == (["c:2"], last)
+    assert house.get("/v1/events", settled="true", after=last) == {"items": [], "next": last}
+    house.stake("s:9", "user-0", 1)
+    after = house.get("/v1/events", settled="true", after=last)
+    assert (after["items"], after["next"] > last) == ([], True)
+
+
 def test_positions__paged__all_in_user_order(house: House) -> None:
     users = ["Zoe", "ann", "b|1", "b+2", "x"]
     house.done("/v1/stake-deltas", deltas(*[(f"s:{number}", user, 1, 0) for number, user in enumerate(users)]))

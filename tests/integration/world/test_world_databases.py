@@ -142,6 +142,13 @@ def test_database__every_session_killed__at_most_one_503_and_no_other_status(ser
     assert service.read().status_code == 200
 
 
+def test_database__sessions_killed_while_idle__no_caller_notices(service: Service) -> None:
+    for call in (service.read, service.write):
+        call()  # its connection is in the pool, and was used just now
+        service.database.kill_sessions()
+        assert call().status_code in {200, 201, 202}
+
+
 def test_database__taken_back_after_new_sessions_were_read_only__no_connection_stays_so(service: Service) -> None:
     """Whoever connected meanwhile would keep "read-only" as its session's own setting for ever."""
     with newcomers_only(service.database):

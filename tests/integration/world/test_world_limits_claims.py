@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from apps.clients.shapes.protocols import UnsignedTransaction
 from apps.common.database import transaction
 from apps.common.wei import ETHER
+from apps.pool.feed import number_events
 from apps.pool.flows.withdrawal_claim import poll_open
 from apps.pool.models import Batch, RequestEvent, Withdrawal
 from tests.support.flows import Flows, running_flows
@@ -125,5 +126,6 @@ def test_claim__one_of_many_makes_it_revert_and_nobody_knows_which__found_in_hal
 
 
 def events(flows: Flows) -> int:
+    number_events(flows.context.sessions)
     with transaction(flows.context.sessions) as session:
         return session.scalar(select(func.count()).select_from(RequestEvent)) or 0

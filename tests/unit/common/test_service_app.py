@@ -1,11 +1,13 @@
 """What every service does with a request before and after its own code: keys, bodies, errors, ids, secrets in logs."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from apps.common.api import Blueprint
 from apps.common.auth import HEADER
 from apps.common.database import make_engine, make_sessions
 from apps.common.errors import Unavailable
@@ -37,7 +39,9 @@ def client(**options: Any) -> FlaskClient:
         raise Unavailable
 
     sessions = make_sessions(make_engine("postgresql+psycopg2://nobody:hush@127.0.0.1:1/none"))
-    app = build_app("sample", blueprints=[], sessions=sessions, accepted_keys=("one", "two"), **options)
+    documented = Blueprint("documented", "sample")
+    documented.route("/v1/documented")(documented.response(204)(boom))
+    app = build_app("sample", blueprints=[documented], sessions=sessions, accepted_keys=("one", "two"), **options)
     app.add_url_rule("/v1/echo", "echo", echo, methods=["POST"])
     app.add_url_rule("/v1/boom", "boom", boom)
     app.add_url_rule("/v1/database/<state>", "database", database)
@@ -62,6 +66,17 @@ def test_open_pages__without_key__served_and_tell_no_secret(path: str) -> None:
     answer = client().get(path)
     assert answer.status_code in {200, 503}
     assert "hush" not in answer.text
+
+
+def test_document__first_asked_for_by_several_at_once__whole_for_each() -> None:
+    """It is made when it is first read."""
+    caller = client()
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: caller.application.test_client().get("/openapi.json"), range(4)))
+    for answer in answers:
+        document = answer.get_json()
+        assert set(document["paths"]["/v1/documented"]["get"]["responses"]) == {"204", "default"}
+        assert "DEFAULT_ERROR" in document["components"]["responses"]
 
 
 def test_open_pages__a_path_that_only_begins_alike__needs_the_key() -> None:

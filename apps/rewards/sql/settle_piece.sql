@@ -1,9 +1,10 @@
--- `index_math.claim` for every position of `pool_id` at once, at `index`, each with a `settle` event that is named `prefix`
--- and a number; `p` is the scale 10^36. Numeric div() cuts towards zero, so a negative rest takes one more.
+-- `index_math.claim` for the next `most` positions of `pool_id` after the user `after`, at `index`, each with a `settle` event
+-- that is named `prefix` and a number above `events`; `p` is the scale 10^36. Numeric div() cuts towards zero, so a negative
+-- rest takes one more. `seen` are the positions looked at, `last` the user of the last one.
 WITH due AS (
     SELECT user_id, staked_wei AS staked, exiting_wei AS exiting,
            pending_scaled + (staked_wei + exiting_wei) * (CAST(:index AS numeric) - index_snapshot) AS owed
-    FROM reward_positions WHERE pool_id = :pool_id ORDER BY user_id FOR UPDATE
+    FROM reward_positions WHERE pool_id = :pool_id AND user_id > :after ORDER BY user_id LIMIT :most FOR UPDATE
 ), floored AS (
     SELECT *, div(owed, :p) - CASE WHEN mod(owed, :p) < 0 THEN 1 ELSE 0 END AS whole FROM due
 ), moved AS (
@@ -22,10 +23,11 @@ WITH due AS (
 ), logged AS (
     INSERT INTO reward_events
         (pool_id, kind, message_id, user_id, staked_delta_wei, exiting_delta_wei, claimed_wei, acc_reward_per_share)
-    SELECT :pool_id, 'settle', :prefix || row_number() OVER (ORDER BY user_id), user_id,
+    SELECT :pool_id, 'settle', :prefix || (:events + row_number() OVER (ORDER BY user_id)), user_id,
            staked_delta, whole - staked_delta, whole, :index
     FROM moved ORDER BY user_id
 )
-SELECT count(*) AS positions, coalesce(sum(whole), 0) AS claimed,
-       coalesce(sum(fraction) FILTER (WHERE emptied), 0) AS returned_scaled
+SELECT count(*) AS events, coalesce(sum(whole), 0) AS claimed,
+       coalesce(sum(fraction) FILTER (WHERE emptied), 0) AS returned_scaled,
+       (SELECT count(*) FROM due) AS seen, (SELECT max(user_id) FROM due) AS last
 FROM moved

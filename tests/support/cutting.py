@@ -134,5 +134,7 @@ def _warm() -> None:
     _pool_app().test_client().get("/v1/requests", headers={HEADER: KEY})
     doorbell_of.cache_clear()
     collaborators, _, _ = relayer.tasks._collaborators()
-    for context in (tasks.entry.worker_context(), _pool_app().extensions["service"].context, collaborators):
+    for context in (tasks.entry.worker_context(), _pool_app().extensions["service"].context):
         context.sessions.kw["bind"].dispose()
+        context.writer.dispose()
+    collaborators.sessions.kw["bind"].dispose()

@@ -89,12 +89,12 @@ def test_stake__killed_at_every_boundary__staked_once_and_the_cancelled_one_give
 def test_stake_batch__comes_to_nothing_and_killed_at_every_boundary__given_back_once(house: Cutting) -> None:
     flows = house.flows
     for number in range(3):
-        flows.deposit("ann", ETHER)
+        flows.deposit("ann", ETHER + number)
         flows.ask("stake", "ann", ETHER + number)
     come_to_nothing(house, "submit")
     house.settle()
     assert house.cuts.total() > 60
-    assert flows.balance("ann")["available_wei"] == str(3 * ETHER)
+    assert flows.balance("ann")["available_wei"] == str(3 * ETHER + 3)
     house.watch.assert_right(failed=3)
 
 

@@ -45,7 +45,6 @@ class Cutting:
         if ends == {-signal.SIGKILL}:
             where = told.rsplit("killed at ", 1)[1].strip()
             self.cuts[where] += 1
-            print("CUT", time.time(), where, work, point, flush=True)
             return where
         assert ends == {0}, told
         return None

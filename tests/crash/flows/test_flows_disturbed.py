@@ -12,7 +12,7 @@ import pytest
 from apps.clients.base import CallFailed
 from apps.common.wei import ETHER
 from apps.pool.flows import batches, batching, requests, withdrawal_claim
-from tests.support.cutting import cutting, run_task
+from tests.support.cutting import cutting, post, run_task
 from tests.support.flows import Flows
 from tests.support.gate import Gate, gated
 from tests.support.ratchet import BATCHES, BATCHING, CLAIMS, PUMP, REQUESTS, TURN, WALK, Watch, ratchet, watching
@@ -71,7 +71,7 @@ def stake(watch: Watch, act: Act, run: Callable[[str], object]) -> None:
     flows.deposit("bob", 20 * ETHER)
     for user in ("ann", "bob"):
         act(partial(flows.ask, "stake", user, ETHER))
-    cancel(watch, act, "stake")
+    cancel(watch, act, run, "stake")
     watch.settle(run)
 
 
@@ -84,18 +84,17 @@ def live(watch: Watch, act: Act, run: Callable[[str], object]) -> None:
     act(partial(flows.ask, "reward_claim", "bob"))
     for _ in range(2):
         act(partial(flows.ask, "unstake", "bob", ETHER // 10))
-    cancel(watch, act, "unstake")
+    cancel(watch, act, run, "unstake")
     watch.settle(run)
     flows.desk.oracle.finalize()
     run(CLAIMS)
     watch.settle(run)
 
 
-def cancel(watch: Watch, act: Act, kind: str) -> None:
+def cancel(watch: Watch, act: Act, run: Callable[[str], object], kind: str) -> None:
     """Once all are queued, take the oldest back."""
     while watch.due(REQUESTS):
-        watch.time_passes()
-        requests.advance(watch.flows.context)
+        run(REQUESTS)
     ((found,),) = watch.ask("SELECT id FROM requests WHERE kind = %s AND status = 'queued' ORDER BY id LIMIT 1", kind)
     act(partial(watch.flows.service.cancel, found))
 
@@ -133,6 +132,9 @@ def test_life__each_task_delivered_twice_at_once__each_effect_once(flows: Flows,
             delivered[task] += 1
             house.run(partial(run_task, task), times=2)
 
+        flows.deposit("ann", ETHER)
+        body = {"message_id": "cut", "user_id": "ann", "amount_wei": str(ETHER)}
+        house.run(partial(post, "/v1/stakes", body), "call.sending")  # its first step is a worker's
         live(house.watch, lambda call: call(), run)
         assert delivered.keys() == {*TURN, CLAIMS}
         assert_all_ended(house.watch, cancelled=2)

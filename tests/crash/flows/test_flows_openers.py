@@ -13,6 +13,7 @@ from apps.clients.shapes.protocols import Custody, LidoState, Operator, StakeLim
 from apps.common.database import transaction
 from apps.common.wei import ETHER
 from apps.pool.context import PoolContext, make_context
+from apps.pool.feed import number_events
 from apps.pool.flows.batching import open_batches
 from apps.pool.flows.limits import Limits
 from apps.pool.models import Request
@@ -115,6 +116,7 @@ def test_open__many_openers_and_users_who_take_back__each_in_one_batch_and_none_
     )
     assert {tuple(row) for row in left} == {("batched", None, False, rows - taken), *(
         {("queued", "cancel", True, taken)} if taken else set())}  # fmt: skip
+    number_events(first.sessions)
     told = ask(first, "SELECT count(*)::int, count(DISTINCT request_id)::int, max(sequence)::int FROM request_events")
     assert set(told[0]) == {rows - taken}, "each is told of once, and the feed has no gap"
     assert sorted(str(row_id) for _, row_id in hints) == sorted(batch_id for batch_id, _, _ in batches)

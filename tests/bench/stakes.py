@@ -152,12 +152,18 @@ _PLACE = text(
 )
 _PLACE_EVENTS = text(
     """
-    WITH counter AS (
-        UPDATE feed_counter SET last_sequence = last_sequence + cardinality(CAST(:ids AS text[])) RETURNING last_sequence
-    )
-    INSERT INTO request_events (sequence, request_id, status, amount_wei)
-    SELECT last_sequence + 1 - r.place, r.id, 'queued', :amount
-    FROM counter, unnest(CAST(:ids AS text[])) WITH ORDINALITY AS r(id, place)
+    INSERT INTO unnumbered_events (request_id, status, amount_wei)
+    SELECT id, 'queued', :amount FROM unnest(CAST(:ids AS text[])) AS r(id)
+    """
+)
+# An event gets its number some time after its commit.
+_ENDS = text(
+    """
+    SELECT status, extract(epoch FROM max(created_at)) AS at
+    FROM (
+        SELECT status, created_at FROM request_events UNION ALL SELECT status, created_at FROM unnumbered_events
+    ) AS events
+    GROUP BY status
     """
 )
 
@@ -184,8 +190,7 @@ def _completed(pool: Engine) -> int:
 def _times(stack: Stack, pool: Engine) -> list[float]:
     """When all were queued, and when each of `PHASES` ended, in seconds since 1970, by the services' own clocks."""
     with pool.connect() as connection:
-        last = text("SELECT status, extract(epoch FROM max(created_at)) AS at FROM request_events GROUP BY status")
-        ends = {row.status: float(row.at) for row in connection.execute(last)}
+        ends = {row.status: float(row.at) for row in connection.execute(_ENDS)}
         (tx_hash, message_id) = connection.execute(
             text("SELECT tx_hash, message_id FROM batch_transactions WHERE purpose = 'submit'")
         ).one()

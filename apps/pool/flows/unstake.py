@@ -166,7 +166,6 @@ def leave_index(context: PoolContext, batch: Batch) -> Outcome:
         reason=None if kept else reason("lost_to_slashing", "Nothing was left to request."),
         run_in_sec=0.0 if kept else None,
         write=lambda session: _write_left(session, batch, small),
-        wake=(("tasks.batches.advance", batch.id),),
     )
 
 
@@ -302,7 +301,7 @@ def _build_request(context: PoolContext, batch: Batch) -> Outcome:
                 )
             )
 
-    return Advance(BatchStatus.REQUESTING, write=write, wake=(("tasks.batches.advance", batch.id),))
+    return Advance(BatchStatus.REQUESTING, write=write)
 
 
 def _items(found: list[Member], short_wei: int) -> list[WithdrawalItem]:

@@ -84,7 +84,7 @@ def build(context: PoolContext, batch: Batch) -> Outcome:
         store(session, batch, "claim", unsigned)
         _start(session, batch)
 
-    return Advance(BatchStatus.CLAIMING, write=write, wake=(("tasks.batches.advance", batch.id),))
+    return Advance(BatchStatus.CLAIMING, write=write)
 
 
 def claim(context: PoolContext, batch: Batch) -> Outcome:

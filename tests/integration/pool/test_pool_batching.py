@@ -14,7 +14,7 @@ from apps.clients.shapes.protocols import Custody, LidoState, Operator, StakeLim
 from apps.common.database import one_of, transaction
 from apps.common.wei import ETHER
 from apps.flow.row import reason
-from apps.pool.feed import change_requests
+from apps.pool.feed import change_requests, number_events
 from apps.pool.flows.batching import open_batches, open_due_batches
 from apps.pool.look import Look
 from apps.pool.models import Batch, FeedCounter, Request, RequestEvent, Walk
@@ -196,12 +196,15 @@ def test_open_due__looked_again_and_again__asks_lido_once_until_a_batch_is_due(h
 
 def test_change_requests__some_and_none__one_event_each_without_a_gap(house: PoolHouse) -> None:
     ids = house.queue_stakes([ETHER] * 5)
+    number_events(house.context.sessions)
+    why = reason("staking_paused", "Paused.")
     with transaction(house.context.sessions) as session:
         before = session.scalar(select(FeedCounter.last_sequence)) or 0
-        why = reason("staking_paused", "Paused.")
         assert change_requests(session, one_of(Request.id, ids[:3]), reason=why) == 3
         assert change_requests(session, one_of(Request.id, []), reason=None) == 0
         assert change_requests(session, one_of(Request.id, ids[2:]), status="batched", reason=None) == 3
+    number_events(house.context.sessions)
+    with transaction(house.context.sessions) as session:
         events = session.execute(
             select(RequestEvent.sequence, RequestEvent.request_id, RequestEvent.status, RequestEvent.reason)
             .where(RequestEvent.sequence > before)

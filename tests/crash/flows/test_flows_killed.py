@@ -72,6 +72,7 @@ def test_reward_claim__killed_at_every_boundary__claimed_once_and_booked_once(ho
 
 
 @pytest.mark.prove
+@pytest.mark.timeout(1800)
 def test_stake__killed_at_every_boundary__staked_once_and_the_cancelled_one_given_back(house: Cutting) -> None:
     house.flows.deposit("ann", 100 * ETHER)
     made = ask(house, "/v1/stakes", "ann", amount_wei=str(ETHER))
@@ -86,6 +87,7 @@ def test_stake__killed_at_every_boundary__staked_once_and_the_cancelled_one_give
 
 
 @pytest.mark.prove
+@pytest.mark.timeout(1800)
 def test_stake_batch__comes_to_nothing_and_killed_at_every_boundary__given_back_once(house: Cutting) -> None:
     flows = house.flows
     for number in range(3):
@@ -99,6 +101,7 @@ def test_stake_batch__comes_to_nothing_and_killed_at_every_boundary__given_back_
 
 
 @pytest.mark.prove
+@pytest.mark.timeout(1800)
 def test_unstake__killed_at_every_boundary__paid_once_what_the_chain_paid(house: Cutting) -> None:
     flows = house.flows
     flows.stake("ann", 30 * ETHER)
@@ -119,6 +122,7 @@ def test_unstake__killed_at_every_boundary__paid_once_what_the_chain_paid(house:
 
 
 @pytest.mark.prove
+@pytest.mark.timeout(1800)
 def test_unstake_batch__comes_to_nothing_and_killed_at_every_boundary__weight_restored_once_and_paid(
     house: Cutting,
 ) -> None:

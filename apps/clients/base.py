@@ -18,6 +18,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as NotInTime
 
 from apps.common.auth import HEADER
+from apps.common.crashpoint import crashpoint
 from apps.common.errors import Unavailable
 from apps.common.shapes import load
 
@@ -133,7 +134,11 @@ class ServiceClient:
         if body is not None:
             headers["Content-Type"] = "application/json"
         try:
+            if method != "GET":
+                crashpoint("call.sending")
             response = self._send(method, path, headers, body, timeout or self._timeout)
+            if method != "GET":
+                crashpoint("call.answered")
             answer = json.loads(response.data)
         except (HTTPError, ValueError) as error:
             log.warning("call_failed", callee=self.service, path=path.partition("?")[0], kind=type(error).__name__)

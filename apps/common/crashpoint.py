@@ -3,6 +3,9 @@
 import os
 import signal
 from collections import Counter
+from functools import cache
+
+ANY = "*"
 
 _hits: Counter[str] = Counter()
 
@@ -10,14 +13,29 @@ _hits: Counter[str] = Counter()
 def crashpoint(name: str) -> None:
     """SIGKILL this process when ``STAKING_CRASHPOINT`` is ``name``, or ``name:n`` at the n-th hit; else do nothing.
 
+    ``*`` stands for every name: ``*:7`` is the seventh point that the process comes to, whatever it is called.
+
     SIGKILL and not an exception: no `finally`, no rollback, no flush may run, exactly as when the machine loses power.
     """
-    wanted = os.environ.get("STAKING_CRASHPOINT")
-    if not wanted:
+    wanted, number = _wanted()
+    if not wanted or wanted not in {name, ANY}:
         return
-    wanted_name, _, number = wanted.partition(":")
-    if wanted_name != name:
-        return
-    _hits[name] += 1
-    if _hits[name] >= int(number or 1):
+    _hits[wanted] += 1
+    if _hits[wanted] >= number:
+        os.write(2, f"killed at {name}\n".encode())
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@cache
+def _wanted() -> tuple[str, int]:
+    """Read once in a process: every transaction and every call passes here."""
+    name, _, number = os.environ.get("STAKING_CRASHPOINT", "").partition(":")
+    return name, int(number or 1)
+
+
+def _begin_anew() -> None:
+    _hits.clear()
+    _wanted.cache_clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -15,6 +15,8 @@ from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from apps.common.crashpoint import crashpoint
+
 # Their order matters: waiting for a lock ends before the statement does, and both before a client gives up. A
 # transaction idle for 10 s holds row locks over a network call, which is a defect: better ended.
 LOCK_TIMEOUT_MS = 5_000
@@ -92,6 +94,8 @@ def transaction(sessions: Sessions) -> Iterator[Session]:
     """Open the one transaction of a service call: commit at the end of the block, roll back on any exception."""
     with sessions() as session, session.begin():
         yield session
+        crashpoint("transaction.committing")
+    crashpoint("transaction.committed")
 
 
 def one_of(
@@ -157,7 +161,9 @@ def _run_statement(engine: Engine, sql: str, values: Sequence[Any] | Mapping[str
         raise _named(engine, sql, error, lost=False) from error
     try:
         cursor = connection.cursor()
+        crashpoint("statement.committing")
         cursor.execute(sql, values)
+        crashpoint("statement.committed")
         row: tuple[Any, ...] | None = cursor.fetchone() if cursor.description else None
         return row
     except psycopg2.Error as error:

@@ -1,15 +1,19 @@
 """A whole stack for tests: real databases, broker, chain, services and workers."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from apps.local.home import Home
 from apps.local.ports import STANDARD
+from apps.local.programs import ROOT, Programs
 from apps.local.stack import Stack
 from tests.support import tally
 from tests.support.ports import free_port
 from tests.support.scratch import scratch
+from tests.support.shifted_clock import ShiftedClock
 
 RHYTHM = {"RECONCILIATION_INTERVAL_SEC": "2", "STAKE_BATCH_THRESHOLD_WEI": str(10**18), "STAKE_BATCH_MAX_WAIT_SEC": "3"}
 
@@ -27,6 +31,22 @@ def running_stack(settings: dict[str, str] | None = None, *, separate_custody: b
             yield stack
         finally:
             stack.erase()
+
+
+@contextmanager
+def beside(stack: Stack, name: str, directory: Path, clock: ShiftedClock) -> Iterator["subprocess.Popen[bytes]"]:
+    """One more process of a program of the stack, whose clock is another, until the block ends."""
+    (program,) = [found for found in Programs(stack.home, stack.home.load()).services() if found.name == name]
+    command = [part.replace("@%h", f"-{directory.name}@%h") for part in program.command()]
+    with (directory / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=clock.environment(program.environment()), cwd=ROOT, stdout=log, stderr=log
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
 
 
 @contextmanager

@@ -4,14 +4,18 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from tests.support.relayer import CHAIN_ID, CUSTODY, CUSTODY_KEY, OPERATOR, OPERATOR_KEY
 
 _forkserver = multiprocessing.get_context("forkserver")
-_forkserver.set_forkserver_preload(["relayer", "relayer.tasks", "tests.support.naive"])
+_forkserver.set_forkserver_preload(["relayer", "relayer.tasks", "tests.support.naive", "apps.pool", "tasks.entry"])
 
 PAUSE_SEC = 0.02
 # The server keeps the environment of the test that started it: what that test had set must not reach others' workers.
@@ -74,6 +78,63 @@ def pump_once() -> None:
     from relayer.tasks import pump
 
     pump()
+
+
+class Mother:
+    """A process that has done `warm` once, and forks: its children begin in milliseconds, and die as any process does."""
+
+    def __init__(self, warm: Callable[[], None], environment: dict[str, str], log_path: str) -> None:
+        self._orders, theirs = _forkserver.Pipe()
+        serve = partial(_serve, warm, theirs)
+        self._process: ForkServerProcess = _forkserver.Process(
+            target=_run, args=(serve, {**_OUTSIDE, **environment}, log_path), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def start(self, work: Callable[[], None], point: str = "") -> int:
+        """Fork a child that does `work` and dies at `point`; returns its process id."""
+        self._orders.send((work, point))
+        return int(self._orders.recv())
+
+    def ended(self) -> dict[int, int]:
+        """Wait for all children that were started; returns how each ended, negative for a signal."""
+        self._orders.send(None)
+        found: dict[int, int] = self._orders.recv()
+        return found
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join(30)
+        self._orders.close()
+
+
+def _serve(warm: Callable[[], None], orders: "Connection[object, object]") -> None:
+    warm()
+    children: list[int] = []
+    while True:
+        order: Any = orders.recv()
+        if order is None:
+            orders.send({child: os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children})
+            children.clear()
+            continue
+        child = os.fork()
+        if child == 0:
+            _child(*order)
+        children.append(child)
+        orders.send(child)
+
+
+def _child(work: Callable[[], None], point: str) -> NoReturn:
+    os.environ["STAKING_CRASHPOINT"] = point
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException:  # noqa: BLE001  # the child ends here, whatever it was
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def _run(work: Callable[[], None], environment: dict[str, str], log_path: str) -> None:

@@ -10,7 +10,8 @@ PROGRAM = "from apps.common.crashpoint import crashpoint\nfor _ in range(3):\n  
 
 
 @pytest.mark.parametrize(
-    ("wanted", "code", "lines"), [("", 0, 3), ("there", 0, 3), ("here", -9, 0), ("here:3", -9, 2), ("here:4", 0, 3)]
+    ("wanted", "code", "lines"),
+    [("", 0, 3), ("there", 0, 3), ("here", -9, 0), ("here:3", -9, 2), ("here:4", 0, 3), ("*:2", -9, 1)],
 )
 def test_crashpoint__setting__killed_or_not(wanted: str, code: int, lines: int) -> None:
     environment = {**os.environ, "STAKING_CRASHPOINT": wanted, "PYTHONUNBUFFERED": "1"}
@@ -18,3 +19,4 @@ def test_crashpoint__setting__killed_or_not(wanted: str, code: int, lines: int) 
         [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=30, check=False
     )
     assert (finished.returncode, finished.stdout.count("alive")) == (code, lines)
+    assert finished.stderr == ("killed at here\n" if code else "")

@@ -146,7 +146,9 @@ def _explain_outage(context: PoolContext, pools: Sequence[str]) -> None:
 
 
 def _queued_of(pool_id: str, kind: str) -> tuple[ColumnElement[bool], ...]:
-    return Request.pool_id == pool_id, Request.kind == kind, Request.status == RequestStatus.QUEUED
+    """Those that this release knows the steps of; what a later one queued is left to its workers."""
+    known = Request.flow_version <= Request.current_version
+    return Request.pool_id == pool_id, Request.kind == kind, Request.status == RequestStatus.QUEUED, known
 
 
 def _explain(session: Session, which: Sequence[ColumnElement[bool]], why: Reason | None) -> None:

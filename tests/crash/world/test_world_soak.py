@@ -21,7 +21,6 @@ from apps.devnet.deployment import Deployment
 from apps.devnet.oracle import Oracle
 from apps.local.bff import Bff
 from apps.local.checks import check_books
-from apps.local.programs import ROOT, Programs
 from apps.local.stack import Stack
 from apps.local.supervision import Supervisor
 from tests.support.anvil import start_anvil
@@ -31,7 +30,7 @@ from tests.support.rude_database import RudeDatabase
 from tests.support.rude_node import RudeNode, rude_node
 from tests.support.shifted_clock import ShiftedClock
 from tests.support.slow_client import besieged
-from tests.support.stack import running_stack
+from tests.support.stack import beside, running_stack
 from tests.support.stranger import Stranger
 
 USERS = 5
@@ -77,22 +76,13 @@ def rude_at_random(node: RudeNode, seed: int) -> Iterator[set[str]]:
 
 
 @contextmanager
-def beat_with(clock: ShiftedClock, stack: Stack, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+def beat_with(clock: ShiftedClock, stack: Stack, directory: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """The stack's beat is stopped, and one whose clock is wrong takes its place until the block ends."""
-    state = stack.home.load()
-    supervisor = Supervisor(stack.home, state)
+    supervisor = Supervisor(stack.home, stack.home.load())
     supervisor.stop_program("beat")
-    (program,) = [found for found in Programs(stack.home, state).services() if found.name == "beat"]
-    with (directory / "beat.log").open("wb") as log:
-        process = subprocess.Popen(
-            program.command(), env=clock.environment(program.environment()), cwd=ROOT, stdout=log, stderr=log
-        )
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-            supervisor.launch("beat")
+    with beside(stack, "beat", directory, clock) as process:
+        yield process
+    supervisor.launch("beat")
 
 
 def ask_the_impossible(bff: Bff, steth: str) -> tuple[dict[str, Any], list[str]]:

@@ -99,10 +99,10 @@ def test_hint__its_row_comes_while_a_worker_begins__is_never_lost(
     doorbell = doorbell_of(str(keeper.task.app.conf.broker_url))
     take_away = doorbell.answer
 
-    def answer(task: str, row_id: str | None) -> None:
+    def answer(task: str, row_id: str | None, rest_ms: int) -> None:
         if when == "before_the_mark_is_gone":
             now()
-        take_away(task, row_id)
+        take_away(task, row_id, rest_ms)
         if when == "between_mark_and_look":
             now()
 
@@ -129,6 +129,19 @@ def test_burst__a_thousand_rows__a_few_messages_and_one_more_for_each_hundred_th
     keeper.work()
     assert keeper.shipped() == len(MANY)
     assert keeper.taken <= rung + len(MANY) // keeper.shop.flow.rows_per_message
+
+
+def test_task_that_rests__hints_after_its_start__are_left_out_until_the_rest_is_over(keeper: Shopkeeper) -> None:
+    keeper.task.rest_ms = 60_000
+    keeper.place("o1")
+    keeper.work()
+    keeper.place("o2")
+    assert keeper.waiting() == 0
+    assert MARK_SEC * 1_000 < int(keeper.client.pttl(MARK)) <= 60_000
+    keeper.client.delete(MARK)  # the rest is over
+    keeper.publish(TASK, None)
+    keeper.work()
+    assert keeper.shipped() == 2
 
 
 def test_broker__flushed__the_next_hint_goes_out_and_nothing_is_lost(keeper: Shopkeeper) -> None:

@@ -203,10 +203,11 @@ def test_events__eight_writers__gap_free_in_commit_order(full: FullHouse) -> Non
     for user in users:
         full.deposit(user, ETHER)
 
+    clients = [full.pool.client() for _ in range(8)]  # made one by one: Python's compiler is not safe in threads
+
     def write(number: int) -> None:
-        client = full.pool.client()
         for user in users[number::8]:
-            client.post("/v1/stakes", json=stake(f"s:{user}", user), headers={HEADER: KEY})
+            clients[number].post("/v1/stakes", json=stake(f"s:{user}", user), headers={HEADER: KEY})
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(write, range(8)))

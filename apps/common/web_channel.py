@@ -83,6 +83,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         self._window: tuple[float, int] | None = None
         self._taken = 0
         self._refused_at: float | None = None
+        self._sending = False  # a worker's thread is in `write_soon`
         super().__init__(*args, **options)
 
     def idle(self) -> bool:
@@ -171,7 +172,23 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         return self._refused_at is not None or bool(super().readable())
 
     def writable(self) -> bool:
-        return self._refused_at is None and bool(super().writable())
+        """Whether the event loop has something to send. Not while a worker's thread sends it itself: the loop could not get
+        the lock, would be told at once that the line can take more, and would go round and round, the interpreter's lock in
+        its hands, until the worker had done. Above the high-water mark the worker waits for the loop."""
+        if self._refused_at is not None:
+            return False
+        if self._sending and not self.will_close and self.total_outbufs_len <= self.adj.outbuf_high_watermark:
+            return False
+        return bool(super().writable())
+
+    def write_soon(self, data: Any) -> int:
+        self._sending = True
+        try:
+            return int(super().write_soon(data))
+        finally:
+            self._sending = False
+            if self.total_outbufs_len:  # the line took only a part: the rest is the event loop's to send
+                self.server.pull_trigger()
 
     def handle_read(self) -> None:
         try:

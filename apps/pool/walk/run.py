@@ -17,9 +17,9 @@ from apps.flow.outcome import Advance, Outcome, Wait
 from apps.flow.row import Reason, reason
 from apps.flow.runner import Flow, fault_text, run
 from apps.pool.context import PoolContext
-from apps.pool.models import Resolution, Walk
+from apps.pool.models import Batch, Resolution, Walk
 from apps.pool.reconcile.run import reconcile
-from apps.pool.states import WalkStatus
+from apps.pool.states import BatchKind, BatchStatus, WalkStatus
 from apps.pool.walk.booking import Item, WalkHalted, item_of
 from apps.pool.walk.closing import close_block, finish_closing
 from apps.pool.walk.gas import book_gas, gas_target
@@ -82,6 +82,7 @@ def walk_pool(context: PoolContext, pool_id: str) -> int:
         return 0
     flow = WalkFlow(context)
     run(flow, walk)
+    _wake_who_waits_for_the_lane(context, pool_id)
     if _reconciliation_wanted(context, pool_id):
         reconcile(context, pool_id)
     return flow.booked
@@ -96,6 +97,16 @@ def groups(items: Sequence[Item], decided: Mapping[tuple[str, str], Resolution])
         return together(item)
 
     return (list(group) for _, group in groupby(items, place))
+
+
+def _wake_who_waits_for_the_lane(context: PoolContext, pool_id: str) -> None:
+    """An unstake batch leaves the index in this lane. The sweep that looks after it and the schedule that walks come from one
+    beat: where both are due each second, the batch would find the lane taken every time."""
+    waits = Batch.kind == BatchKind.UNSTAKE, Batch.status == BatchStatus.BATCHED, Batch.pool_id == pool_id
+    with transaction(context.sessions) as session:
+        due = session.scalar(select(Batch.id).where(*waits, Batch.next_run_at <= func.now()).limit(1))
+    if due is not None:
+        context.publish("tasks.batches.advance", due)
 
 
 def _reconciliation_wanted(context: PoolContext, pool_id: str) -> bool:

@@ -41,10 +41,6 @@ class Page(Protocol[Item_co]):
     def next(self) -> str | None: ...
 
 
-# An audit replays a whole history. A reconciliation holds its lane for a hundred seconds and asks for no more than this.
-AUDIT_TIMEOUT_SEC = 40.0
-
-
 def segment(text: str) -> str:
     """An id as one segment of a path, whatever it holds. Nothing makes one of ``.`` and ``..``: no id may be that."""
     return quote(text, safe="")

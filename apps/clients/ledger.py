@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient, segment
-from apps.clients.shapes.common import Audit, AuditPage
+from apps.clients.audits import AuditedClient
+from apps.clients.base import segment
 from apps.clients.shapes.ledger import (
     Balance,
     BalancePage,
@@ -17,7 +17,7 @@ from apps.clients.shapes.ledger import (
 from apps.common.shapes import dump
 
 
-class LedgerClient(ServiceClient):
+class LedgerClient(AuditedClient):
     service = "ledger"
 
     def post_movement(
@@ -53,14 +53,6 @@ class LedgerClient(ServiceClient):
 
     def totals(self, pool_id: str) -> Totals:
         return self.read(Totals, "/v1/totals", pool_id=pool_id)
-
-    def audit(self, pool_id: str, *, full: bool = True) -> Audit:
-        """Recompute every balance of a pool; a full one looks at its whole history, else at what is new."""
-        return self.write(Audit, "/v1/audits", {"pool_id": pool_id, "full": full}, timeout=AUDIT_TIMEOUT_SEC)
-
-    def latest_audit(self) -> Audit | None:
-        found = self.read(AuditPage, "/v1/audits", limit=1).items
-        return found[0] if found else None
 
 
 def movement(

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient, segment
+from apps.clients.audits import AUDIT_TIMEOUT_SEC
+from apps.clients.base import ServiceClient, segment
 from apps.clients.shapes.history import Apr, History
 from apps.clients.shapes.protocols import (
     BuildAmount,

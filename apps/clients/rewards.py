@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from apps.clients.base import AUDIT_TIMEOUT_SEC, ServiceClient, segment
-from apps.clients.shapes.common import Audit, AuditPage
+from apps.clients.audits import AuditedClient
+from apps.clients.base import segment
 from apps.clients.shapes.rewards import (
     Accrual,
     BatchedClaim,
@@ -24,7 +24,7 @@ from apps.clients.shapes.rewards import (
 from apps.common.shapes import dump
 
 
-class RewardsClient(ServiceClient):
+class RewardsClient(AuditedClient):
     service = "rewards"
 
     def accrue(self, message_id: str, pool_id: str, new_rewards_wei: int, source: str) -> Accrual:
@@ -67,14 +67,6 @@ class RewardsClient(ServiceClient):
     def settle(self, pool_id: str) -> Settlement:
         """Go on with a loss that is being settled."""
         return self.write(Settlement, "/v1/settlements", {"pool_id": pool_id})
-
-    def audit(self, pool_id: str, *, full: bool = True) -> Audit:
-        """Replay a pool's log and compare; a full one looks at its whole history, else at what is new."""
-        return self.write(Audit, "/v1/audits", {"pool_id": pool_id, "full": full}, timeout=AUDIT_TIMEOUT_SEC)
-
-    def latest_audit(self) -> Audit | None:
-        found = self.read(AuditPage, "/v1/audits", limit=1).items
-        return found[0] if found else None
 
 
 def stake_delta(message_id: str, user_id: str, staked_delta_wei: int = 0, exiting_delta_wei: int = 0) -> StakeDelta:

@@ -10,7 +10,7 @@ import structlog
 from celery import Celery
 from kombu import Connection
 
-from apps.common.doorbell import Doorbell
+from apps.common.doorbell import doorbell_of
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +77,6 @@ class HintPublisher:
 
     def __init__(self, broker_url: str) -> None:
         self._broker_url = broker_url
-        self._doorbell = Doorbell(broker_url)
         self._app: Celery | None = None
         self._lock = threading.Lock()
         self.failures = 0
@@ -88,7 +87,7 @@ class HintPublisher:
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         headers = {REQUEST_ID_HEADER: request_id} if request_id else None
         try:
-            if not self._doorbell.ring(task, row_id):
+            if not doorbell_of(self._broker_url).ring(task, row_id):
                 return
             self._celery().send_task(
                 task, args=[row_id] if row_id else [], queue=queue, headers=headers, retry=False, ignore_result=True

@@ -20,7 +20,7 @@ class PlainSchema(ma.Schema):
 
     def load(self, data: Any, *, many: bool | None = None, partial: Any = None, unknown: Any = None) -> Any:
         if self._plain and type(data) is dict and not many and not partial:
-            values = self._read(data, self.unknown if unknown is None else unknown)
+            values = self.read_fields(data, self.unknown if unknown is None else unknown)
             if values is not None:
                 return values
         return super().load(data, many=many, partial=partial, unknown=unknown)
@@ -30,8 +30,8 @@ class PlainSchema(ma.Schema):
             return super().dump(obj, many=many)
         return {key: write(getattr(obj, name), name, obj) for key, name, write in self._writers}
 
-    def _read(self, data: dict[str, Any], unknown: str) -> dict[str, Any] | None:
-        """The values of all fields; None where something is wrong."""
+    def read_fields(self, data: dict[str, Any], unknown: str = ma.RAISE) -> dict[str, Any] | None:
+        """The values of all fields, by attribute; None where something is wrong."""
         values, known = {}, 0
         try:
             for key, name, read in self._readers:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Text, func, select, text
+from sqlalchemy import BigInteger, ColumnElement, Text, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -28,6 +28,15 @@ class StretchMixin:
     through_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     from_id: Mapped[int] = mapped_column(BigInteger)
     digest: Mapped[str] = mapped_column(Text)
+
+
+def old_is_trusted(session: Session, audits: Any, of_pool: ColumnElement[bool]) -> bool:
+    """Whether an audit may start where the last clean one of a pool ended: unless one since the newest clean full one found
+    something. `audits` is the service's model of them (``ok``, ``complete``, ``created_at``)."""
+    newest = select(func.max(audits.created_at)).where(of_pool)
+    last_full = session.scalar(newest.where(audits.ok, audits.complete))
+    last_dirty = session.scalar(newest.where(~audits.ok))
+    return last_full is not None and (last_dirty is None or last_dirty <= last_full)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ discarded. All clocks are the database's.
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import CursorResult, Text, cast, func, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, Text, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from apps.common.database import Sessions, transaction
@@ -36,10 +36,7 @@ def acquire(
     `early` takes the named row before its time, for work that a hint made possible sooner. Rows that a later release began
     with other steps are left to its workers.
     """
-    due = func.coalesce(model.next_run_at <= func.now(), False)
-    free = or_(model.lease_until.is_(None), model.lease_until < func.now())
-    known = model.flow_version <= model.current_version
-    chosen = select(model.id).where(free, known, model.next_run_at.is_not(None) if early else due)
+    chosen = select(model.id).where(_is_free(model), model.next_run_at.is_not(None)) if early else select_due(model)
     if row_id is not None:
         chosen = chosen.where(model.id == row_id)
     chosen = chosen.order_by(model.next_run_at).limit(limit).with_for_update(skip_locked=True)
@@ -55,6 +52,11 @@ def acquire(
             .returning(model)
         )
         return list(session.scalars(statement, execution_options={"synchronize_session": False}))
+
+
+def select_due(model: type[FlowMixin]) -> Select[str]:
+    """The ids of rows whose time has come, which no worker holds, and whose steps this release knows."""
+    return select(model.id).where(_is_free(model), model.next_run_at <= func.now())
 
 
 def held_from_the_start(lease_sec: float) -> dict[str, Any]:  # values and SQL expressions, by column
@@ -84,20 +86,8 @@ def extend(sessions: Sessions, row: FlowMixin, lease_sec: float) -> None:
         write_fenced(session, row, {"lease_until": func.now() + seconds(lease_sec)})
 
 
-def release(sessions: Sessions, row: FlowMixin) -> None:
-    """Give a lease back, its attempt with it; nothing where it is gone already."""
-    model = type(row)
-    with transaction(sessions) as session:
-        session.execute(
-            update(model)
-            .where(model.id == row.id, model.lease_token == row.lease_token)
-            .values(lease_token=None, lease_until=None, attempts=0),
-            execution_options={"synchronize_session": False},
-        )
-
-
 def give_back(sessions: Sessions, rows: Sequence[FlowMixin]) -> None:
-    """Give the leases of rows back whose steps were not begun, and their attempts with them; they stay due."""
+    """Give the leases of rows of one model back, each with its attempt; nothing where one is gone already."""
     model = type(rows[0])
     tokens = [row.lease_token for row in rows]
     with transaction(sessions) as session:
@@ -127,3 +117,8 @@ def flow_event(row: FlowMixin, kind: str, status: str, detail: Mapping[str, Any]
     event.type, event.status, event.attempt = kind, status, row.attempts
     event.detail = None if detail is None else dict(detail)
     return event
+
+
+def _is_free(model: type[FlowMixin]) -> ColumnElement[bool]:
+    free = or_(model.lease_until.is_(None), model.lease_until < func.now())
+    return and_(free, model.flow_version <= model.current_version)

@@ -3,11 +3,12 @@ fast; a row that a dead worker left leased is due again when its lease has run o
 
 from collections.abc import Callable, Mapping
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from apps.common.database import Sessions, transaction
 from apps.flow.hints import Publish
+from apps.flow.lease import select_due
 from apps.flow.row import FlowMixin
 
 MAX_HINTS = 200
@@ -30,16 +31,11 @@ def wake(
         if before is not None:
             before(session)
         for model, task in flows.items():
-            if session.scalar(select(select(model.id).where(_due(model)).exists())):
+            if session.scalar(select(select_due(model).exists())):
                 hints.append((task, None))
         for model, task in (by_id or {}).items():
-            due = select(model.id).where(_due(model)).order_by(model.next_run_at).limit(MAX_HINTS)
+            due = select_due(model).order_by(model.next_run_at).limit(MAX_HINTS)
             hints.extend((task, row_id) for row_id in session.scalars(due))
     for task, row_id in hints:
         publish(task, row_id)
     return len(hints)
-
-
-def _due(model: type[FlowMixin]) -> ColumnElement[bool]:
-    free = or_(model.lease_until.is_(None), model.lease_until < func.now())
-    return and_(model.next_run_at <= func.now(), free, model.flow_version <= model.current_version)

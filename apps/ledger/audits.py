@@ -20,7 +20,7 @@ from apps.clients.shapes.common import Audit as AuditShape
 from apps.clients.shapes.common import Difference
 from apps.common.crashpoint import crashpoint
 from apps.common.database import Sessions, transaction
-from apps.common.stretches import Stretch, Stretches
+from apps.common.stretches import Stretch, Stretches, old_is_trusted
 from apps.common.wei import exact_int
 from apps.common.wire import new_id
 from apps.ledger.kinds import BUCKETS, KINDS
@@ -211,12 +211,8 @@ def run_audit(sessions: Sessions, pool_id: str, *, full: bool) -> AuditShape:
 
 
 def _start(session: Session, pool_id: str) -> int | None:
-    """The id up to which the books are known to be right: where the newest clean audit ended, unless one since the newest
-    clean full one found something. None where only a full audit can tell."""
-    of_pool = select(func.max(Audit.created_at)).where(Audit.pool_id == pool_id)
-    last_full = session.scalar(of_pool.where(Audit.ok, Audit.complete))
-    last_dirty = session.scalar(of_pool.where(~Audit.ok))
-    if last_full is None or (last_dirty is not None and last_dirty > last_full):
+    """The id up to which the books are known to be right; None where only a full audit can tell."""
+    if not old_is_trusted(session, Audit, Audit.pool_id == pool_id):
         return None
     return session.scalar(select(func.max(Audit.through_id)).where(Audit.pool_id == pool_id, Audit.ok))
 

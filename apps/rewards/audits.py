@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from apps.clients.shapes.common import Audit, Difference
 from apps.common.crashpoint import crashpoint
 from apps.common.database import Sessions, transaction
-from apps.common.stretches import Stretch, Stretches
+from apps.common.stretches import Stretch, Stretches, old_is_trusted
 from apps.common.wire import new_id
 from apps.rewards.index_math import PoolState
 from apps.rewards.models import (
@@ -87,13 +87,9 @@ def audit_shape(row: RewardAudit) -> Audit:
 
 
 def _start(session: Session, pool_id: str) -> AuditCheckpoint | None:
-    """Where the newest clean audit of a pool ended, unless one since the newest clean full one found something."""
-    of_pool = select(func.max(RewardAudit.created_at)).where(
-        or_(RewardAudit.pool_id == pool_id, RewardAudit.pool_id.is_(None))
-    )
-    last_full = session.scalar(of_pool.where(RewardAudit.ok, RewardAudit.complete))
-    last_dirty = session.scalar(of_pool.where(~RewardAudit.ok))
-    if last_full is None or (last_dirty is not None and last_dirty > last_full):
+    """Where the newest clean audit of a pool ended; None where only a full one can tell."""
+    of_pool = or_(RewardAudit.pool_id == pool_id, RewardAudit.pool_id.is_(None))
+    if not old_is_trusted(session, RewardAudit, of_pool):
         return None
     newest = select(AuditCheckpoint).where(AuditCheckpoint.pool_id == pool_id)
     return session.scalars(newest.order_by(AuditCheckpoint.through_id.desc()).limit(1)).one_or_none()

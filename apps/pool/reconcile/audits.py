@@ -3,9 +3,8 @@
 import structlog
 from sqlalchemy import update
 
+from apps.clients.audits import AuditedClient
 from apps.clients.base import CallFailed
-from apps.clients.ledger import LedgerClient
-from apps.clients.rewards import RewardsClient
 from apps.common.database import transaction
 from apps.flow.row import reason
 from apps.pool.context import PoolContext
@@ -41,7 +40,7 @@ def pause_batches(context: PoolContext, pool_id: str, lines: list[str]) -> None:
         session.execute(update(Walk).where(Walk.id == pool_id).values(batches_paused=why))
 
 
-def _verdict(client: LedgerClient | RewardsClient, pool_id: str, *, full: bool) -> bool | None:
+def _verdict(client: AuditedClient, pool_id: str, *, full: bool) -> bool | None:
     try:
         return client.audit(pool_id, full=full).ok
     except CallFailed as error:

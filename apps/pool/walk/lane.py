@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from apps.common.database import transaction
 from apps.flow.lanes import LaneBusy
-from apps.flow.lease import acquire, release
+from apps.flow.lease import acquire, give_back
 from apps.pool.context import PoolContext
 from apps.pool.models import Walk
 from apps.pool.states import WalkStatus
@@ -23,7 +23,7 @@ def walk_lane(context: PoolContext, pool_id: str) -> Iterator[Walk]:
     try:
         yield walk
     finally:
-        release(context.sessions, walk)
+        give_back(context.sessions, [walk])
 
 
 def acquire_walk(context: PoolContext, pool_id: str) -> Walk | None:

@@ -1,6 +1,6 @@
 """Ends a database backend at a chosen statement of a service, as a crash of the database would."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,3 +42,20 @@ class BackendKiller:
         with self._admin.connect() as admin:
             # Waits up to 10 s until it is gone, and says whether it is.
             assert admin.scalar(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
+
+
+def killed_everywhere(killer: BackendKiller, call: Callable[[], Any], left: Callable[[], object]) -> Any:
+    """Make a call again and again, its backend ended before its first statement, its second, and so on: each is answered 503
+    and leaves nothing. Returns the answer of the one that was not disturbed."""
+    number = 0
+    while True:
+        number += 1
+        before = left()
+        with killer.at(number):
+            answer = call()
+        if not killer.killed:
+            break
+        assert answer.status_code == 503, number
+        assert left() == before, number
+    assert number > 5
+    return answer

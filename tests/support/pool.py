@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from flask.testing import FlaskClient
@@ -10,6 +11,7 @@ from sqlalchemy import func
 
 from apps.clients.ledger import LedgerClient
 from apps.clients.rewards import RewardsClient
+from apps.clients.shapes.protocols import Custody, LidoState, Operator, StakeLimit, Switches
 from apps.common.auth import HEADER
 from apps.common.database import transaction
 from apps.common.service_app import build_app
@@ -93,6 +95,26 @@ def pool_house(database_url: str, **changes: Any) -> PoolHouse:
     hints: list[tuple[str, str | None]] = []
     settings = pool_settings(database_url, **changes)
     return PoolHouse(make_context(settings, lambda task, row_id: hints.append((task, row_id))), hints)
+
+
+OPEN: dict[str, Any] = {"staking_paused": False, "queue_paused": False, "stopped": False, "bunker": False}
+
+
+def lido_state(current_wei: int | None = None, **switches: bool) -> LidoState:
+    """What protocols says of Lido, as far as batching looks."""
+    return LidoState(
+        chain_id=1,
+        block_number=1,
+        block_hash="0x00",
+        block_time=datetime.now(UTC),
+        total_pooled_ether_wei=0,
+        total_shares=0,
+        share_rate=0,
+        operator=Operator("0x00", 0, 0, 0, 0),
+        custody=Custody("0x00", 0),
+        stake_limit=StakeLimit(current_wei, current_wei),
+        switches=Switches(**{**OPEN, **switches}),
+    )
 
 
 @dataclass(frozen=True)

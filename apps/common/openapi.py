@@ -1,0 +1,318 @@
+"""What a service's OpenAPI document says beyond paths and schemas: the key, what each operation refuses, the headers of both
+ways, and real answers as examples (`examples.json` beside the routes)."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from flask import Flask
+from marshmallow.validate import Regexp
+from werkzeug.routing import Rule
+
+from apps.common.api import Scope
+from apps.common.auth import HEADER
+from apps.common.errors import ServiceError, problem
+from apps.common.idempotency import REPLAY_HEADER
+from apps.common.refusals import ANYWHERE, Refusals, names_effect, refusals, takes_key_header
+from apps.common.wire import MESSAGE_ID, POOL_ID, USER_ID, Matches, OpenApi, published
+
+PROBLEM_TYPE = "application/problem+json"
+EXAMPLES = "examples.json"
+# The id of every example's request.
+REQUEST_ID = "01997c5a-8f00-7000-8000-00000000c0de"
+# Path parameters that have a pattern wherever they stand; a view checks them.
+_PATH_PATTERNS = {"message_id": MESSAGE_ID, "user_id": USER_ID, "pool_id": POOL_ID}
+_OPS_TAG = {"name": "ops", "description": "For the people who run the system."}
+_HEALTH_TAG = {"name": "health", "description": "Open pages: whether the service can serve, and its metrics."}
+
+_CONVENTIONS = """
+**Key.** Every call carries `X-Internal-Key`; the pages under *health* are open.
+
+**Amounts** are wei as decimal strings below 2^256; times are RFC 3339 in UTC with `Z`.
+
+**Once.** A write with an effect carries a `message_id` that its caller chooses and keeps: the same call sent again has no
+second effect. The first answer is 201 (202 where the work goes on), a replay 200 with `Idempotent-Replay: true`. The same
+id with another body is refused with `message_id_reused`.
+
+**Problems** are `application/problem+json` (RFC 9457) with a stable `code`; `errors` names each field. After a 409
+`in_progress`, a 429 or a 503 the same call may be sent again, after `Retry-After` seconds where that is given. Bodies are
+strict: unknown fields and query parameters are refused.
+
+**Lists** take `limit` and `after`; pass `next` as `after` for the next page.
+"""
+
+
+# As `apps.common.errors.problem` makes it.
+_PROBLEM: OpenApi = {
+    "type": "object",
+    "description": "Why a call was refused or could not be answered (RFC 9457).",
+    "properties": {
+        "type": {"type": "string", "description": "`urn:staking:error:` and the code."},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "description": "The HTTP status."},
+        "detail": {"type": "string", "description": "For people; its words may change."},
+        "code": {"type": "string", "description": "Stable; see docs/errors.md."},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "object",
+            "description": "What is wrong with each field.",
+            "additionalProperties": {"type": "array", "items": {"type": "string"}},
+        },
+        "pool_request_id": {"type": "string", "description": "Of the request that was kept as rejected."},
+    },
+    "required": ["type", "title", "status", "detail", "code", "request_id"],
+}
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """An operation of the document, its rule and its view."""
+
+    rule: Rule
+    method: str
+    view: Any
+    content: OpenApi
+
+
+def document_field(_converter: Any, field: Any, **_kwargs: Any) -> OpenApi:
+    """What OpenAPI says of a field: its own words where it has some, and the pattern that it is held against."""
+    found: OpenApi = dict(getattr(field, "openapi", {}))
+    for validator in field.validators:
+        if isinstance(validator, Matches | Regexp):
+            found["pattern"] = published(cast(re.Pattern[str], validator.regex))
+        if isinstance(validator, Matches) and "description" not in field.metadata:
+            found["description"] = validator.message
+    return found
+
+
+def complete(app: Flask, document: OpenApi) -> OpenApi:
+    """The whole document, made of what flask-smorest found in the views."""
+    examples = _read_examples(app)
+    found = list(_operations(app, document))
+    _add_components(document, examples, {cls for one in found for cls in refusals(app, one.rule, one.method)})
+    for operation in found:
+        _complete_operation(app, document, operation, examples.get(operation.content["operationId"], {}))
+    _add_open_pages(app, document, examples)
+    document["info"]["description"] = _CONVENTIONS.strip()
+    document["servers"] = [{"url": "/", "description": "This service."}]
+    document["security"] = [{"internal_key": []}]
+    tags = {tag for path in document["paths"].values() for one in path.values() for tag in one["tags"]}
+    document["tags"] += [tag for tag in (_OPS_TAG, _HEALTH_TAG) if tag["name"] in tags]
+    return document
+
+
+def _read_examples(app: Flask) -> Mapping[str, Any]:
+    found: dict[str, Any] = {}
+    for blueprint in app.blueprints.values():
+        path = Path(blueprint.root_path) / EXAMPLES
+        if path.is_file():
+            found.update(json.loads(path.read_text()))
+    return found
+
+
+def _operations(app: Flask, document: OpenApi) -> Iterator[_Operation]:
+    """Every operation that flask-smorest documented, with parameters of its path made its own, and its name."""
+    for item in document["paths"].values():
+        shared = item.pop("parameters", [])
+        for content in item.values():
+            content["parameters"] = [*map(dict, shared), *content.get("parameters", [])]
+    for rule in app.url_map.iter_rules():
+        item = document["paths"].get(re.sub(r"<(?:[^:>]+:)?([^>]+)>", r"{\1}", rule.rule), {})
+        view = app.view_functions[rule.endpoint]
+        for method in [name for name in item if name.upper() in (rule.methods or ())]:
+            item[method] = {"operationId": view.__name__, **item[method]}
+            yield _Operation(rule, method.upper(), view, item[method])
+
+
+def _complete_operation(app: Flask, document: OpenApi, operation: _Operation, example: Mapping[str, Any]) -> None:
+    content, view = operation.content, operation.view
+    scope: Scope = view.scope
+    content["tags"] = [_OPS_TAG["name"]] if scope is Scope.OPS else content["tags"]
+    content["security"] = [{"internal_key": [scope.value]}]
+    asked = example.get("request", {})
+    for parameter in content["parameters"]:
+        _plain_parameter(parameter, asked.get(parameter["in"], {}))
+    content["parameters"].append({"$ref": "#/components/parameters/RequestId"})
+    if takes_key_header(view):
+        content["parameters"].append({"$ref": "#/components/parameters/IdempotencyKey"})
+    if "body" in asked and "requestBody" in content:
+        content["requestBody"]["content"]["application/json"]["example"] = asked["body"]
+    answers = content["responses"]
+    for status, answer in answers.items():
+        if status.startswith("2"):
+            headers = answer.setdefault("headers", {})
+            headers["X-Request-Id"] = {"$ref": "#/components/headers/RequestId"}
+            if status == "200" and len([one for one in answers if one.startswith("2")]) > 1 and names_effect(view):
+                headers[REPLAY_HEADER] = {"$ref": "#/components/headers/IdempotentReplay"}
+            for media in answer.get("content", {}).values():
+                if status in example.get("answers", {}):
+                    media["example"] = example["answers"][status]
+    kept = {status: answer for status, answer in answers.items() if status.startswith("2")}
+    problems = {
+        str(status): _refused(document, classes)
+        for status, classes in _by_status(refusals(app, operation.rule, operation.method)).items()
+    }
+    content["responses"] = {**kept, **problems, "default": {"$ref": "#/components/responses/Default"}}
+
+
+def _plain_parameter(parameter: OpenApi, examples: Mapping[str, Any]) -> None:
+    """A parameter is given or left out: it is never null."""
+    schema = parameter["schema"]
+    if isinstance(schema.get("type"), list):
+        schema["type"] = next(kind for kind in schema["type"] if kind != "null")
+    if "enum" in schema:
+        schema["enum"] = [value for value in schema["enum"] if value is not None]
+    if schema.get("default", ...) is None:
+        del schema["default"]
+    if parameter["in"] == "path" and parameter["name"] in _PATH_PATTERNS:
+        schema["pattern"] = published(_PATH_PATTERNS[parameter["name"]])
+    if parameter["name"] in examples:
+        parameter["example"] = examples[parameter["name"]]
+
+
+def _by_status(classes: Refusals) -> dict[int, list[type[ServiceError]]]:
+    found: dict[int, list[type[ServiceError]]] = {}
+    for cls in sorted(classes, key=lambda cls: (cls.status, cls.code)):
+        found.setdefault(cls.status, []).append(cls)
+    return found
+
+
+def _refused(document: OpenApi, classes: list[type[ServiceError]]) -> OpenApi:
+    """The answer of a status. One that many operations have alike is written once."""
+    shared = document["components"]["responses"]
+    name = "Or".join(cls.__name__ for cls in classes)
+    if len(classes) > 2 and name not in shared:
+        return _problem_answer(classes)
+    shared.setdefault(name, _problem_answer(classes))
+    return {"$ref": f"#/components/responses/{name}"}
+
+
+def _problem_answer(classes: list[type[ServiceError]]) -> OpenApi:
+    headers = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+    if any(cls.status in {429, 503} or cls.code == "in_progress" for cls in classes):
+        headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
+    if any(cls.status == 401 for cls in classes):
+        headers["WWW-Authenticate"] = {"$ref": "#/components/headers/WWWAuthenticate"}
+    return {
+        "description": "\n".join(f"- `{cls.code}`: {_meaning(cls)}" for cls in classes),
+        "headers": headers,
+        "content": {
+            PROBLEM_TYPE: {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": {cls.code: {"$ref": f"#/components/examples/{cls.code}"} for cls in classes},
+            }
+        },
+        "x-problem-codes": [cls.code for cls in classes],
+    }
+
+
+def _meaning(cls: type[ServiceError]) -> str:
+    return " ".join((cls.__doc__ or "").split())
+
+
+def _add_components(document: OpenApi, examples: Mapping[str, Any], refused: set[type[ServiceError]]) -> None:
+    components = document["components"]
+    used = json.dumps([document["paths"], components["schemas"]])
+    components["schemas"] = {
+        name: _answer_schema(schema)
+        for name, schema in sorted(components["schemas"].items())
+        if f'"#/components/schemas/{name}"' in used
+    } | {"Problem": _PROBLEM}
+    anywhere = sorted(ANYWHERE, key=lambda cls: cls.status)
+    everything = sorted({*refused, *anywhere}, key=lambda cls: cls.code)
+    seen = examples.get("problems", {})
+    components["examples"] = {
+        cls.code: {"summary": cls().title, "value": seen.get(cls.code, {**problem(cls()), "request_id": REQUEST_ID})}
+        for cls in everything
+    }
+    components["responses"] = {"Default": _problem_answer(anywhere)}
+    components["parameters"] = {
+        "RequestId": _header_parameter("X-Request-Id", "Returned, logged and passed on; made where it is missing."),
+        "IdempotencyKey": _header_parameter(
+            "Idempotency-Key",
+            "The message_id, where the body has none; given in both places, they must be alike.",
+            pattern=published(MESSAGE_ID),
+        ),
+    }
+    components["headers"] = {
+        "RequestId": _header("The request's id: the one given, or a new one; it finds the request in the logs."),
+        "IdempotentReplay": _header("`true`: this message_id was known, and nothing happened again.", enum=["true"]),
+        "RetryAfter": _header("Seconds to wait before the same call is sent again.", type="integer", minimum=0),
+        "WWWAuthenticate": _header("Which header carries the key."),
+    }
+    components["securitySchemes"] = {
+        "internal_key": {"type": "apiKey", "in": "header", "name": HEADER, "description": "The key of the caller."}
+    }
+
+
+def _answer_schema(schema: OpenApi) -> OpenApi:
+    """Of an answer every field is always there, null where it says so. Bodies are those that refuse unknown fields."""
+    if "properties" not in schema or "additionalProperties" in schema:
+        return schema
+    for field in schema["properties"].values():
+        field.pop("default", None)
+    return {**schema, "required": list(schema["properties"])}
+
+
+def _header(description: str, **schema: Any) -> OpenApi:
+    return {"description": description, "schema": {"type": "string", **schema}}
+
+
+def _header_parameter(name: str, description: str, **schema: Any) -> OpenApi:
+    return {"name": name, "in": "header", "required": False, **_header(description, **schema)}
+
+
+def _add_open_pages(app: Flask, document: OpenApi, examples: Mapping[str, Any]) -> None:
+    """The pages that need no key: status and metrics."""
+    document["components"]["schemas"]["Status"] = {
+        "type": "object",
+        "properties": {
+            "service": {"type": "string"},
+            "status": {"type": "string", "enum": ["ok", "unavailable"]},
+            "checks": {
+                "type": "object",
+                "description": "Each part that the next call needs: `ok`, and what was found or what is wrong.",
+                "additionalProperties": {
+                    "type": "object",
+                    "properties": {"ok": {"type": "boolean"}},
+                    "required": ["ok"],
+                },
+            },
+        },
+        "required": ["service", "status", "checks"],
+    }
+    status: OpenApi = {"schema": {"$ref": "#/components/schemas/Status"}}
+    answers = examples.get("get_status", {}).get("answers", {})
+    healthy = {**status, "example": answers["200"]} if "200" in answers else status
+    busy = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    pages = {
+        "status": {
+            "operationId": "get_status",
+            "summary": "Whether the next call can succeed, part by part.",
+            "responses": {
+                "200": _open_answer("Every part answers.", {"application/json": healthy}),
+                "503": _open_answer("A part is down.", {"application/json": status, PROBLEM_TYPE: busy}),
+            },
+        },
+        "metrics": {
+            "operationId": "get_metrics",
+            "summary": "Metrics for Prometheus.",
+            "responses": {"200": _open_answer("Its text format.", {"text/plain": {"schema": {"type": "string"}}})},
+        },
+    }
+    for endpoint, page in pages.items():
+        rule = next(app.url_map.iter_rules(endpoint))
+        request_id = {"$ref": "#/components/parameters/RequestId"}
+        described = {**page, "tags": [_HEALTH_TAG["name"]], "security": [], "parameters": [request_id]}
+        document["paths"][rule.rule] = {"get": described}
+
+
+def _open_answer(description: str, content: OpenApi) -> OpenApi:
+    return {
+        "description": description,
+        "headers": {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}},
+        "content": content,
+    }

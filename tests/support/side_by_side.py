@@ -3,7 +3,7 @@
 import pytest
 
 # Folders whose modules share the servers that a fixture of the folder starts.
-TOGETHER = ("tests/integration/life/", "tests/integration/world/web/")
+TOGETHER = ("tests/integration/life/", "tests/integration/openapi/", "tests/integration/world/web/")
 
 
 def house_of(nodeid: str) -> str:

@@ -237,7 +237,11 @@ def register_error_handlers(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def handle_http_exception(error: HTTPException) -> Response:
-        return problem_response(_from_http(error))
+        response = problem_response(_from_http(error))
+        allowed = getattr(error, "valid_methods", None)  # of a 405
+        if allowed:
+            response.headers["Allow"] = ", ".join(sorted(allowed))
+        return response
 
     @app.errorhandler(DBAPIError)
     @app.errorhandler(NoFreeConnection)

@@ -17,14 +17,20 @@ from apps.common.auth import HEADER
 from apps.common.errors import ServiceError, problem
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.refusals import ANYWHERE, Refusals, names_effect, refusals, takes_key_header
-from apps.common.wire import MESSAGE_ID, POOL_ID, USER_ID, Matches, OpenApi, published
+from apps.common.wire import BLOCK_NUMBER, MESSAGE_ID, POOL_ID, TX_HASH, USER_ID, Matches, OpenApi, published
 
 PROBLEM_TYPE = "application/problem+json"
 EXAMPLES = "examples.json"
 # The id of every example's request.
 REQUEST_ID = "01997c5a-8f00-7000-8000-00000000c0de"
 # Path parameters that have a pattern wherever they stand; a view checks them.
-_PATH_PATTERNS = {"message_id": MESSAGE_ID, "user_id": USER_ID, "pool_id": POOL_ID}
+_PATH_PATTERNS = {
+    "message_id": MESSAGE_ID,
+    "user_id": USER_ID,
+    "pool_id": POOL_ID,
+    "number": BLOCK_NUMBER,
+    "tx_hash": TX_HASH,
+}
 _OPS_TAG = {"name": "ops", "description": "For the people who run the system."}
 _HEALTH_TAG = {"name": "health", "description": "Open pages: whether the service can serve, and its metrics."}
 
@@ -138,8 +144,12 @@ def _complete_operation(app: Flask, document: OpenApi, operation: _Operation, ex
     content["parameters"].append({"$ref": "#/components/parameters/RequestId"})
     if takes_key_header(view):
         content["parameters"].append({"$ref": "#/components/parameters/IdempotencyKey"})
-    if "body" in asked and "requestBody" in content:
-        content["requestBody"]["content"]["application/json"]["example"] = asked["body"]
+    if "requestBody" in content:
+        media = content["requestBody"]["content"]["application/json"]
+        schema = document["components"]["schemas"][media["schema"]["$ref"].rpartition("/")[2]]
+        content["requestBody"]["required"] = bool(schema.get("required"))
+        if "body" in asked:
+            media["example"] = asked["body"]
     answers = content["responses"]
     for status, answer in answers.items():
         if status.startswith("2"):

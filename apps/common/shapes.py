@@ -52,6 +52,15 @@ class StrictInteger(ma.fields.Integer):
         super().__init__(**{"strict": True, **kwargs})
 
 
+class StrictBoolean(ma.fields.Boolean):
+    """JSON's true or false; no 1 or 0, which Python takes for them."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
 class ShapeListField(ma.fields.List[Any]):
     """A list of one shape, thousands as a rule: each item is read by its fields alone, and where one of them is not plainly
     right, the list is read again by marshmallow, which says what is wrong. That is two thirds of the time of a schema's whole

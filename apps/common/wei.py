@@ -98,7 +98,9 @@ class SignedWeiField(WeiField):
         super().__init__(minimum=minimum, **kwargs)
 
     def _digits(self) -> str:
-        return "(?:0|-?[1-9][0-9]{0,77})"
+        some = "-?[1-9][0-9]{0,77}"
+        no_zero = any(isinstance(check, ma.validate.NoneOf) and 0 in check.iterable for check in self.validators)
+        return some if no_zero else f"(?:0|{some})"
 
     def _parse(self, value: Any) -> int:
         return parse_signed_wei(value)

@@ -1,7 +1,5 @@
 """HTTP face of protocols: parse and answer, nothing else."""
 
-import re
-
 from flask import Response, current_app, request
 
 from apps.clients.base import CallFailed
@@ -39,7 +37,7 @@ from apps.clients.shapes.reconciliation import (
 from apps.common.api import Blueprint
 from apps.common.errors import InProgress, InvalidInput, NotConfigured, NotFound
 from apps.common.shapes import schema_of
-from apps.common.wire import BodySchema, QuerySchema
+from apps.common.wire import BLOCK_NUMBER, TX_HASH, BodySchema, QuerySchema
 from apps.ethereum.endpoints import ChainUnavailable, NodeLacks, NodeRateLimited
 from apps.protocols.addresses import AddressCheck
 from apps.protocols.builders import Builders
@@ -141,7 +139,7 @@ def get_lido_state(query: StateQuery) -> LidoState:
 @blueprint.response(200, schema_of(LidoBlock))
 def get_lido_block(number: str) -> LidoBlock:
     """A block's hash and time, from its header alone: a node tells them of any block, however little state it keeps."""
-    if not re.fullmatch(r"[0-9]{1,15}", number, re.ASCII):
+    if not BLOCK_NUMBER.fullmatch(number):
         raise InvalidInput(errors={"number": ["Must be the number of a block."]})
     return _reads().block(int(number))
 
@@ -168,7 +166,7 @@ def rescan_history(body: NewRescan) -> Response:
 
 @blueprint.post("/lido/share-differences")
 @blueprint.ops
-@blueprint.refuses(*HISTORY, InProgress, DifferenceUnproved)
+@blueprint.refuses(*HISTORY, DifferenceUnproved, InProgress, NotFound)
 @blueprint.arguments(schema_of(NewShareDifference, BodySchema))
 @blueprint.response(201, schema_of(ShareDifference))
 @blueprint.alt_response(200, schema=schema_of(ShareDifference), description="A replay.")
@@ -200,7 +198,7 @@ def list_rebases(query: RebasesQuery) -> RebasePage:
 @blueprint.response(200, schema_of(LidoReceipt))
 def get_lido_receipt(tx_hash: str) -> LidoReceipt:
     """What Lido's logs in one transaction say."""
-    if not re.fullmatch(r"0x[0-9a-fA-F]{64}", tx_hash):
+    if not TX_HASH.fullmatch(tx_hash):
         raise InvalidInput(errors={"tx_hash": ["Must be 0x and 64 hex digits."]})
     return _reads().receipt(tx_hash.lower())
 

@@ -27,9 +27,9 @@ Prepare = Callable[["World", str], Call]
 class Operation:
     """A line of a table.
 
-    `again`: codes that the same call may be refused with once it was done, for those that take no message_id. `each`: the
-    tables to which every call adds a row of its own, such as an audit's; a call has no other effect then. `otherwise`:
-    states in which it answers with another status.
+    `again`: codes that the same call may be refused with once it was done, for those that take no message_id. `each`:
+    tables that grow with every call, whether it has an effect or not, such as an audit's. `otherwise`: states in which it
+    answers with another status.
     """
 
     prepare: Prepare

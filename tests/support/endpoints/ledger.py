@@ -5,9 +5,8 @@ from dataclasses import replace
 from tests.support.endpoints.call import Table, body, reads
 from tests.support.endpoints.world import ANN, LIFE_DEPOSIT
 
-AUDIT = replace(
-    body(pool_id="eth_native", full=True), each=frozenset({"audits", "audit_stretches", "system_checkpoints"})
-)
+AUDITS = frozenset({"ledger.audits", "ledger.audit_stretches", "ledger.system_checkpoints"})
+AUDIT = replace(body(pool_id="eth_native", full=True), each=AUDITS)
 
 LEDGER: Table = {
     "create_movement": body(

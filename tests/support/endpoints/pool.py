@@ -95,8 +95,9 @@ def _staked(world: World, name: str) -> str:
 
 def _parked(world: World, name: str) -> tuple[str, str]:
     """A stake whose batch is parked before anything was sent: its id, and the batch's."""
-    request = _staked(world, name)
     flows = world.flows
+    flows.batching()  # what others have queued
+    request = _staked(world, name)
     flows.batching()
     with transaction(flows.context.sessions) as session:
         session.execute(update(Batch).where(Batch.status == "batched").values(next_run_at=text("now()")))

@@ -1,10 +1,13 @@
 """Protocols' operations."""
 
+from dataclasses import replace
+
 from eth_abi.abi import encode
 from web3 import Web3
 
 from apps.common.wei import ETHER
 from tests.support.endpoints.call import Call, Table, body, found, reads, writes
+from tests.support.endpoints.ledger import AUDITS
 from tests.support.endpoints.world import World
 
 SHARES_SLOT = 7  # of the desk's Lido
@@ -71,7 +74,8 @@ PROTOCOLS: Table = {
     "get_lido_receipt": found(submitted),
     "list_withdrawal_statuses": body(ids=[1]),
     "get_apr": reads(),
-    "create_reconciliation": body(message_id="{name}"),
+    # It reads on and asks the ledger for an audit before it is known whether it is the first.
+    "create_reconciliation": replace(body(message_id="{name}"), each=AUDITS | {"protocols.scanned_blocks"}),
     "list_reconciliations": reads(limit="1"),
     # The last: what it takes away is missed by all that follows.
     "accept_share_difference": writes(lose_shares),

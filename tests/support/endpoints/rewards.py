@@ -52,6 +52,9 @@ REWARDS: Table = {
     "get_position": reads({"user_id": ANN}),
     "list_positions": reads(limit="2"),
     "list_reward_events": reads(limit="2"),
-    "create_audit": replace(body(full=True), each=frozenset({"audits", "audit_marks"})),
+    "create_audit": replace(
+        body(full=True),
+        each=frozenset({"rewards.reward_audits", "rewards.audit_stretches", "rewards.audit_checkpoints"}),
+    ),
     "list_audits": reads(limit="2"),
 }

@@ -34,8 +34,10 @@ WRITES = [
     if one.writes
 ]
 # What goes on after it was asked for: a replay shows it as it stands by then.
-LIVE = {"status", "amount_wei", "settled_wei", "reason", "next", "timeline", "updated_at", "batch_id", "transactions", "applied_at", "decided_at",
-        "balance_wei", "observed_block"}  # fmt: skip
+LIVE = {
+    *("status", "reason", "next", "timeline", "updated_at", "batch_id", "transactions"),
+    *("amount_wei", "settled_wei", "applied_at", "decided_at", "balance_wei", "observed_block"),
+}
 
 
 @pytest.mark.parametrize(("service", "name"), WRITES)
@@ -79,7 +81,7 @@ def test_write__of_nonsense__4xx_with_a_known_code_and_no_effect(
                 content = broken_text(good.body or {"a": 1}, draw)
             else:
                 body = mutated(good.body or {}, draw)
-                if not valid.is_valid(json.loads(json.dumps(body))):
+                if not well_formed(valid, body):
                     content = json.dumps(body).encode()
             query = {"unknown": "1"} if turn % 8 == 1 or content is None else dict(good.query)
             path = operation.path.format(**good.path)
@@ -114,11 +116,8 @@ def grown(world: World, operation: Operation, act: Callable[[], Any]) -> dict[st
     before = all_rows(world)
     act()
     after = all_rows(world)
-    return {
-        table: after[table] - before[table]
-        for table in after
-        if after[table] != before[table] and table not in operation.each
-    }
+    changed = {table: after[table] - before[table] for table in after if table not in operation.each}
+    return {table: rows for table, rows in changed.items() if rows}
 
 
 def all_rows(world: World) -> dict[str, int]:
@@ -145,6 +144,13 @@ def answers_of(service: str, name: str) -> list[Json]:
         shared[answer["$ref"].rpartition("/")[2]] if "$ref" in answer else answer
         for answer in operation_of(service, name)["responses"].values()
     ]
+
+
+def well_formed(valid: Draft202012Validator, body: Json) -> bool:
+    try:
+        return valid.is_valid(body)
+    except UnicodeEncodeError:  # half of a pair of surrogates, which JSON can say and no text can hold
+        return False
 
 
 def validator(service: str, name: str) -> Draft202012Validator:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from tests.support.endpoints.call import Call, Table, body, reads, writes
 from tests.support.endpoints.world import ANN, World
 
+AUDITS = frozenset({"rewards.reward_audits", "rewards.audit_stretches", "rewards.audit_checkpoints"})
 GAIN = "1000000000000000000"
 
 
@@ -54,7 +55,7 @@ REWARDS: Table = {
     "list_reward_events": reads(limit="2"),
     "create_audit": replace(
         body(full=True),
-        each=frozenset({"rewards.reward_audits", "rewards.audit_stretches", "rewards.audit_checkpoints"}),
+        each=AUDITS,
     ),
     "list_audits": reads(limit="2"),
 }

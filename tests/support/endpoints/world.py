@@ -106,16 +106,23 @@ def documented(document: Json) -> Iterator[Documented]:
 
 
 @contextmanager
-def living_world(desk: Desk, make_database: Callable[[str], str]) -> Iterator[World]:
-    """A house where Ann has stakes, rewards and withdrawals of every age."""
+def new_world(desk: Desk, make_database: Callable[[str], str]) -> Iterator[World]:
+    """A house in which nobody has lived yet."""
     relayer = {"api_keys": (KEY,)}
     with running_flows(desk, make_database, relayer=relayer, relayer_api_key=KEY, ops_four_eyes=True) as flows:
         world = World(flows, _apps(flows))
-        _live(flows)
         yield world
         for name, engine in world.seen.items():
             if name.endswith(" engine"):
                 engine.dispose()
+
+
+@contextmanager
+def living_world(desk: Desk, make_database: Callable[[str], str]) -> Iterator[World]:
+    """A house where Ann has stakes, rewards and a withdrawal that was paid."""
+    with new_world(desk, make_database) as world:
+        _live(world.flows)
+        yield world
 
 
 def _apps(flows: Flows) -> dict[str, Flask]:

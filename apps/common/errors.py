@@ -238,9 +238,7 @@ def register_error_handlers(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def handle_http_exception(error: HTTPException) -> Response:
         response = problem_response(_from_http(error))
-        allowed = getattr(error, "valid_methods", None)  # of a 405
-        if allowed:
-            response.headers["Allow"] = ", ".join(sorted(allowed))
+        response.allow.update(getattr(error, "valid_methods", None) or ())  # of a 405
         return response
 
     @app.errorhandler(DBAPIError)

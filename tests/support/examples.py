@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from apps.common.openapi import EXAMPLES, REQUEST_ID
+from apps.common.openapi import EXAMPLES
+from apps.common.openapi_components import REQUEST_ID
 from apps.local import generated
 from migrations import runner
 from tests.support.endpoints.call import Call, Json, Operation

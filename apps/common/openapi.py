@@ -32,6 +32,14 @@ _OPS_TAG = {"name": "ops", "description": "For the people who run the system."}
 _HEALTH_TAG = {"name": "health", "description": "Open pages: whether the service can serve, and its metrics."}
 
 
+# As a person reads them.
+_ORDER = ("openapi", "info", "servers", "security", "tags", "paths", "components")
+_OPERATION_ORDER = (
+    *("operationId", "summary", "description", "tags", "security"),
+    *("parameters", "requestBody", "responses"),
+)
+
+
 @dataclass(frozen=True)
 class _Operation:
     """An operation of the document, its rule and its view."""
@@ -66,7 +74,13 @@ def complete(app: Flask, document: OpenApi) -> OpenApi:
     document["security"] = [{"internal_key": []}]
     tags = {tag for path in document["paths"].values() for one in path.values() for tag in one["tags"]}
     document["tags"] += [tag for tag in (_OPS_TAG, _HEALTH_TAG) if tag["name"] in tags]
-    return document
+    for item in document["paths"].values():
+        item.update({method: _in_order(content, _OPERATION_ORDER) for method, content in item.items()})
+    return _in_order(document, _ORDER)
+
+
+def _in_order(content: OpenApi, order: tuple[str, ...]) -> OpenApi:
+    return {name: content[name] for name in order if name in content} | content
 
 
 def _read_examples(app: Flask) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ id with another body is refused with `message_id_reused`.
 
 **Problems** are `application/problem+json` (RFC 9457) with a stable `code`; `errors` names each field. After a 409
 `in_progress`, a 429 or a 503 the same call may be sent again, after `Retry-After` seconds where that is given. Bodies are
-strict: unknown fields and query parameters are refused.
+strict and of 8 MiB at most: unknown fields and query parameters are refused.
 
 **Lists** take `limit` and `after`; pass `next` as `after` for the next page.
 """

@@ -17,6 +17,7 @@ from apps.pool.models import ScheduleFire
 from apps.pool.reconcile.audits import audit_books
 from apps.pool.reconcile.run import reconcile
 from apps.pool.settings import load_settings
+from apps.pool.users import auto_claims
 from apps.pool.walk.run import walk_pool
 from tasks import celery
 
@@ -98,6 +99,13 @@ def audit_what_is_new(schedule: str | None = None) -> bool | None:
 def audit_everything(schedule: str | None = None) -> bool | None:
     """Audit the default pool's books from their beginning; returns whether all is right."""
     return _audit(schedule, full=True)
+
+
+@celery.task(name="tasks.auto_claims.run")
+def claim_rewards_for_users(schedule: str | None = None) -> int:
+    """Claim the rewards of users who prefer that it is done for them; returns how many requests were made."""
+    context = worker_context()
+    return auto_claims.claim_due(context) if fires(context, schedule) else 0
 
 
 def _audit(schedule: str | None, *, full: bool) -> bool | None:

@@ -48,8 +48,10 @@ class LedgerClient(AuditedClient):
     def balance(self, pool_id: str, user_id: str) -> Balance:
         return self.read(Balance, f"/v1/balances/{segment(user_id)}", pool_id=pool_id)
 
-    def balances(self, pool_id: str, after: str | None = None, limit: int = 200) -> BalancePage:
-        return self.read(BalancePage, "/v1/balances", pool_id=pool_id, after=after, limit=limit)
+    def balances(
+        self, pool_id: str, after: str | None = None, limit: int = 200, prefix: str | None = None
+    ) -> BalancePage:
+        return self.read(BalancePage, "/v1/balances", pool_id=pool_id, after=after, limit=limit, prefix=prefix)
 
     def totals(self, pool_id: str) -> Totals:
         return self.read(Totals, "/v1/totals", pool_id=pool_id)

@@ -110,7 +110,8 @@ class LedgerReads:
     def balances(self, query: BalancesQuery) -> BalancePage:
         """Every user's balance, ordered by user_id."""
         with transaction(self._sessions) as session:
-            items = balances.by_user(session, self._pool(query.pool_id), query.after or "", query.limit + 1)
+            pool_id, after = self._pool(query.pool_id), query.after or ""
+            items = balances.by_user(session, pool_id, after, query.limit + 1, query.prefix)
         return BalancePage(*cut(items, query.limit, lambda item: item.user_id))
 
     def totals(self, pool_id: str | None) -> Totals:

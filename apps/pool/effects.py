@@ -44,6 +44,12 @@ def stake_confirm(request_id: str) -> str:
 
 
 @_effect
+def auto_claim(user_preference_id: str, number: int) -> str:
+    """pool: a reward claim that the user's preference asks for, numbered."""
+    return f"auto-claim:{user_preference_id}:{number}"
+
+
+@_effect
 def unstake_settle(request_id: str, reservation: int) -> str:
     """rewards: what is pending becomes principal before the reservation with this number."""
     return f"unstake:{request_id}:settle:{reservation}"

@@ -29,6 +29,7 @@ from apps.common.wei import SignedWeiColumn, WeiColumn
 from apps.flow.row import FlowMixin, LaneMixin, Reason, ScheduleFireMixin
 from apps.pool.base import JSON_OR_NULL, TIME, Base, FlowEvent
 from apps.pool.states import BATCH_TERMINAL, RequestStatus
+from apps.pool.users.models import UserHold, UserHoldRelease, UserPreference
 from apps.pool.walk.models import WHOLE_BLOCK, CompanyWithdrawal, ProtocolMetric, Resolution, RewardCut, Walk
 
 __all__ = [
@@ -48,7 +49,10 @@ __all__ = [
     "ScheduleFire",
     "UnnumberedEvent",
     "UnsignedTransaction",
+    "UserHold",
+    "UserHoldRelease",
     "UserLane",
+    "UserPreference",
     "Walk",
     "Withdrawal",
     "parked_batches_of",

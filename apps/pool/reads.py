@@ -86,9 +86,20 @@ class PoolReads:
         """Limits now, and the expected time with its reason. The protocol's state is read fresh."""
         state = self.context.protocols.state()
         if query.kind == RequestKind.UNSTAKE:
-            return _quote_unstake(query.amount_wei, state)
+            return _quote_unstake(query.amount_wei, state, self.least_wei(RequestKind.UNSTAKE))
         cap = relayer_limits(self.context.relayer).with_state(state).of_a_stake()
-        return _quote_stake(query.amount_wei, state, cap, int(self.context.settings.stake_batch_max_wait_sec))
+        return _quote_stake(
+            query.amount_wei,
+            state,
+            cap,
+            least_wei=self.least_wei(RequestKind.STAKE),
+            batch_wait_sec=int(self.context.settings.stake_batch_max_wait_sec),
+        )
+
+    def least_wei(self, kind: RequestKind) -> int:
+        """The least amount that a request of a kind may name."""
+        settings = self.context.settings
+        return {RequestKind.STAKE: settings.min_stake_wei, RequestKind.UNSTAKE: settings.min_unstake_wei}.get(kind, 1)
 
     def stake_cap(self) -> Cap | None:
         """The most that one stake can be, by what protocols and the relayer say now; None where neither limits it."""
@@ -167,7 +178,9 @@ class PoolReads:
         return shown_request(row, timeline, self.context.settings.stake_batch_max_wait_sec)
 
 
-def _quote_stake(amount_wei: int, state: LidoState, cap: Cap | None, batch_wait_sec: int) -> shapes.Quote:
+def _quote_stake(
+    amount_wei: int, state: LidoState, cap: Cap | None, *, least_wei: int, batch_wait_sec: int
+) -> shapes.Quote:
     limit = state.stake_limit.current_wei
     paused = state.switches.staking_paused or state.switches.stopped
     why = Reason("batching", "Waits for its batch, then for the chain to confirm it.")
@@ -180,7 +193,7 @@ def _quote_stake(amount_wei: int, state: LidoState, cap: Cap | None, batch_wait_
     return shapes.Quote(
         kind=RequestKind.STAKE,
         amount_wei=amount_wei,
-        minimum_wei=1,
+        minimum_wei=least_wei,
         maximum_wei=None if cap is None else cap.wei,
         current_limit_wei=limit,
         expected_sec=None if paused else batch_wait_sec,
@@ -188,7 +201,7 @@ def _quote_stake(amount_wei: int, state: LidoState, cap: Cap | None, batch_wait_
     )
 
 
-def _quote_unstake(amount_wei: int, state: LidoState) -> shapes.Quote:
+def _quote_unstake(amount_wei: int, state: LidoState, least_wei: int) -> shapes.Quote:
     why = Reason("withdrawal_queue", "The protocol pays in its own order, usually within days.")
     if state.switches.queue_paused or state.switches.stopped:
         why = Reason("queue_paused", "The withdrawal queue is paused; the request would wait.")
@@ -197,7 +210,7 @@ def _quote_unstake(amount_wei: int, state: LidoState) -> shapes.Quote:
     return shapes.Quote(
         kind=RequestKind.UNSTAKE,
         amount_wei=amount_wei,
-        minimum_wei=shapes.MIN_UNSTAKE_WEI,
+        minimum_wei=least_wei,
         maximum_wei=MAX_UNSTAKE_WEI,
         current_limit_wei=None,
         expected_sec=None,

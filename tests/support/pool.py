@@ -16,12 +16,11 @@ from apps.common.auth import HEADER
 from apps.common.database import transaction
 from apps.common.service_app import build_app
 from apps.common.settings import normalise_database_url
-from apps.common.wei import ETHER
+from apps.common.wei import ETHER, GWEI
 from apps.common.wire import new_id
+from apps.pool import BLUEPRINTS, serve
 from apps.pool.context import PoolContext, make_context
 from apps.pool.models import Request
-from apps.pool.routes import blueprint
-from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings
 from apps.rewards import create_app as create_rewards
 from tests.support.protocols import KEY, NOBODY, POOL, running_ledger, serving
@@ -53,6 +52,10 @@ def pool_settings(database_url: str, **changes: Any) -> PoolSettings:
         "reward_source": "share_rate",
         "pause_on_drift": False,
         "ops_four_eyes": False,
+        "min_stake_wei": 1,
+        "min_unstake_wei": 100,
+        "auto_claim_interval_sec": 86_400.0,
+        "auto_claim_min_wei": GWEI,
     }
     return PoolSettings(**{**values, **changes})
 
@@ -65,8 +68,8 @@ class PoolHouse:
     hints: list[tuple[str, str | None]] = field(default_factory=list)
 
     def client(self) -> FlaskClient:
-        app = build_app("pool", blueprints=[blueprint], sessions=self.context.sessions, accepted_keys=(KEY,), checks={})
-        app.extensions["service"] = PoolService(self.context)
+        app = build_app("pool", blueprints=BLUEPRINTS, sessions=self.context.sessions, accepted_keys=(KEY,), checks={})
+        serve(app, self.context)
         return app.test_client()
 
     def queue_stakes(self, amounts: list[int], **values: Any) -> list[str]:

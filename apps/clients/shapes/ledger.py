@@ -178,6 +178,7 @@ class BalanceQuery(PoolQuery):
 
 @dataclass(frozen=True, kw_only=True)
 class BalancesQuery(UserPageQuery):
-    """Whose balances to list."""
+    """Whose balances to list: of the users whose id begins with a text, or of all."""
 
+    prefix: str | None = given(wire.user_id_field, load_default=None)
     pool_id: str | None = given(wire.pool_id_field, load_default=None)

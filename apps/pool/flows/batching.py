@@ -42,6 +42,7 @@ from apps.pool.states import (
     RequestStatus,
     TransactionStatus,
 )
+from apps.pool.users.holds import held_users
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +52,7 @@ PATIENCE_SEC = 900.0
 # Reasons that batching writes itself and takes back where they hold no more.
 OWN_REASONS = (
     "batches_paused", "protocol_stopped", "staking_paused", "queue_paused", "protocols_unavailable",
-    "stake_above_limit", "stake_above_cap", "unstake_above_limit",
+    "stake_above_limit", "stake_above_cap", "unstake_above_limit", "user_on_hold",
 )  # fmt: skip
 
 
@@ -113,12 +114,15 @@ def _open(context: PoolContext, pool_id: str, kind: str, state: LidoState, limit
             _explain(session, waiting, why)
             return None
         cap = limits.of_a_stake() if kind == "stake" else _UNSTAKE_CAP
-        _tell_impossible(session, waiting, cap)
+        held = held_users(pool_id, kind)
+        _explain(session, [*waiting, Request.user_id.in_(held)], _ON_HOLD)
+        _tell_impossible(session, [*waiting, Request.user_id.not_in(held)], cap)
         due = _due_stakes if kind == "stake" else _due_unstakes
         rows = due(context, session, pool_id, limits, None if cap is None else cap.wei)
         return _insert_batch(session, pool_id, kind, rows) if rows else None
 
 
+_ON_HOLD = reason("user_on_hold", "This user is on hold; the request waits until the hold is released.")
 _UNSTAKE_CAP = Cap(MAX_UNSTAKE_WEI, "unstake_above_limit", f"{TOO_MUCH_TO_UNSTAKE} Cancel this one.")
 
 
@@ -277,7 +281,8 @@ def _waited_sec() -> ColumnElement[Any]:
 
 def _eligible(pool_id: str, kind: str, most_wei: int | None) -> list[ColumnElement[bool]]:
     """Which requests may go into a batch now, apart from the limits that they share."""
-    found = [*_queued_of(pool_id, kind), Request.intent.is_(None), Request.eligible_at <= func.now()]
+    free = Request.user_id.not_in(held_users(pool_id, kind))
+    found = [*_queued_of(pool_id, kind), free, Request.intent.is_(None), Request.eligible_at <= func.now()]
     return found if most_wei is None else [*found, Request.amount_wei <= most_wei]
 
 

@@ -6,6 +6,7 @@ from apps.common.celery_settings import broker_answers
 from apps.common.service_app import build_app
 from apps.flow.hints import publisher
 from apps.pool.context import PoolContext, make_context
+from apps.pool.reports.routes import blueprint as reports
 from apps.pool.routes import blueprint
 from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings, load_settings
@@ -13,7 +14,7 @@ from apps.pool.users.holds import Holds
 from apps.pool.users.preferences import Users
 from apps.pool.users.routes import blueprint as users
 
-BLUEPRINTS = [blueprint, users]
+BLUEPRINTS = [blueprint, users, reports]
 
 
 def create_app(settings: PoolSettings | None = None) -> Flask:
@@ -32,6 +33,7 @@ def create_app(settings: PoolSettings | None = None) -> Flask:
 
 def serve(app: Flask, context: PoolContext) -> None:
     """Give the app what its routes ask."""
+    app.extensions["context"] = context
     app.extensions["service"] = PoolService(context)
     app.extensions["holds"] = Holds(context.sessions, context.settings.pool_id)
     app.extensions["users"] = Users(context)

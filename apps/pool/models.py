@@ -176,7 +176,8 @@ class FeedCounter(Base):
 
 
 class BatchTransaction(Base):
-    """A transaction that a batch gave to the relayer, by its message_id."""
+    """A transaction that a batch gave to the relayer, by its message_id. `block_number`: where the walk has met it; also null
+    where a release before this column did."""
 
     __tablename__ = "batch_transactions"
     __table_args__ = (Index("ix_batch_transactions_batch", "batch_id"), Index("ix_batch_transactions_hash", "tx_hash"))
@@ -186,6 +187,7 @@ class BatchTransaction(Base):
     purpose: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(Text)
     tx_hash: Mapped[str | None] = mapped_column(Text)
+    block_number: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
 
 

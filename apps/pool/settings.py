@@ -26,10 +26,10 @@ class PoolSettings(BaseSettings):
     reward_source: str
     pause_on_drift: bool
     ops_four_eyes: bool
-    min_stake_wei: int
-    min_unstake_wei: int
-    auto_claim_interval_sec: float
-    auto_claim_min_wei: int
+    min_stake_wei: int = 1
+    min_unstake_wei: int = MIN_UNSTAKE_WEI
+    auto_claim_interval_sec: float = 86_400.0
+    auto_claim_min_wei: int = GWEI
 
     @property
     def lease_sec(self) -> float:

@@ -2,11 +2,12 @@
 
 from flask import Response, current_app
 
-from apps.clients.shapes.common import Audit, AuditPage, IdPageQuery, PoolQuery
+from apps.clients.shapes.common import Audit, AuditPage, IdPageQuery, PoolQuery, SpanQuery
 from apps.clients.shapes.rewards import (
     Accrual,
     Claim,
     ClaimsAnswer,
+    Earnings,
     Events,
     EventsQuery,
     NewAccrual,
@@ -95,6 +96,14 @@ def get_pool(pool_id: str) -> RewardPool:
 def get_position(query: PoolQuery, user_id: str) -> Position:
     """A user's position with the pending reward as of now; zeros for an unknown user."""
     return _reads().position(query.pool_id, check_user_id(user_id))
+
+
+@blueprint.get("/positions/<user_id>/earnings")
+@blueprint.arguments(schema_of(SpanQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(Earnings))
+def get_earnings(query: SpanQuery, user_id: str) -> Earnings:
+    """What a user earned over a span, day by day, and at which yearly rate."""
+    return _reads().earnings(query, check_user_id(user_id))
 
 
 @blueprint.get("/positions")

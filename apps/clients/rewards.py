@@ -11,6 +11,7 @@ from apps.clients.shapes.rewards import (
     ClaimsAnswer,
     Earnings,
     Events,
+    Fee,
     NewAccrual,
     NewClaim,
     NewClaimBatch,
@@ -54,6 +55,10 @@ class RewardsClient(AuditedClient):
 
     def pool(self, pool_id: str) -> RewardPool:
         return self.read(RewardPool, f"/v1/pools/{segment(pool_id)}")
+
+    def fee(self) -> Fee:
+        """The company's part of gains."""
+        return self.read(Fee, "/v1/fee")
 
     def position(self, pool_id: str, user_id: str) -> Position:
         return self.read(Position, f"/v1/positions/{segment(user_id)}", pool_id=pool_id)

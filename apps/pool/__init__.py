@@ -6,6 +6,8 @@ from apps.common.celery_settings import broker_answers
 from apps.common.service_app import build_app
 from apps.flow.hints import publisher
 from apps.pool.context import PoolContext, make_context
+from apps.pool.quotes.routes import blueprint as quotes
+from apps.pool.quotes.service import Quotes
 from apps.pool.reports.routes import blueprint as reports
 from apps.pool.routes import blueprint
 from apps.pool.service import PoolService
@@ -14,7 +16,7 @@ from apps.pool.users.holds import Holds
 from apps.pool.users.preferences import Users
 from apps.pool.users.routes import blueprint as users
 
-BLUEPRINTS = [blueprint, users, reports]
+BLUEPRINTS = [blueprint, users, reports, quotes]
 
 
 def create_app(settings: PoolSettings | None = None) -> Flask:
@@ -36,4 +38,5 @@ def serve(app: Flask, context: PoolContext) -> None:
     app.extensions["context"] = context
     app.extensions["service"] = PoolService(context)
     app.extensions["holds"] = Holds(context.sessions, context.settings.pool_id)
+    app.extensions["quotes"] = Quotes(context)
     app.extensions["users"] = Users(context)

@@ -28,6 +28,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from apps.common.wei import SignedWeiColumn, WeiColumn
 from apps.flow.row import FlowMixin, LaneMixin, Reason, ScheduleFireMixin
 from apps.pool.base import JSON_OR_NULL, TIME, Base, FlowEvent
+from apps.pool.quotes.models import RequestEstimate
 from apps.pool.states import BATCH_TERMINAL, RequestStatus
 from apps.pool.users.models import UserHold, UserHoldRelease, UserPreference
 from apps.pool.walk.models import WHOLE_BLOCK, CompanyWithdrawal, ProtocolMetric, Resolution, RewardCut, Walk
@@ -43,6 +44,7 @@ __all__ = [
     "FlowEvent",
     "ProtocolMetric",
     "Request",
+    "RequestEstimate",
     "RequestEvent",
     "Resolution",
     "RewardCut",

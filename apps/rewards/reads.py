@@ -23,9 +23,14 @@ from apps.rewards.store import pool_state, position_state, settling_of
 class RewardReads:
     """What the routes ask. Where a question names no pool, it is about `default_pool_id`."""
 
-    def __init__(self, sessions: Sessions, default_pool_id: str) -> None:
+    def __init__(self, sessions: Sessions, default_pool_id: str, fee_bps: int) -> None:
         self._sessions = sessions
+        self._fee_bps = fee_bps
         self._default_pool_id = default_pool_id
+
+    def fee(self) -> shapes.Fee:
+        """The company's part of gains."""
+        return shapes.Fee(self._fee_bps)
 
     def pool(self, pool_id: str) -> shapes.RewardPool:
         """A pool's index and sums; zeros where nothing ever happened."""

@@ -10,6 +10,7 @@ from apps.clients.shapes.rewards import (
     Earnings,
     Events,
     EventsQuery,
+    Fee,
     NewAccrual,
     NewAudit,
     NewClaim,
@@ -88,6 +89,13 @@ def post_claims(body: NewClaimBatch) -> ClaimsAnswer | tuple[ClaimsAnswer, int, 
 def get_pool(pool_id: str) -> RewardPool:
     """A pool's index and sums; zeros for one that was never used."""
     return _reads().pool(check_pool_id(pool_id))
+
+
+@blueprint.get("/fee")
+@blueprint.response(200, schema_of(Fee))
+def get_fee() -> Fee:
+    """The company's part of gains, as this service was started with."""
+    return _reads().fee()
 
 
 @blueprint.get("/positions/<user_id>")

@@ -165,6 +165,13 @@ class RewardPool:
     settling: bool = described("Whether a loss is being settled into the positions.", default=False)
 
 
+@dataclass(frozen=True)
+class Fee:
+    """The company's part of gains, in ten-thousandths, once they have repaid a pool's deficit."""
+
+    reward_fee_bps: Whole
+
+
 @dataclass(frozen=True, kw_only=True)
 class Position:
     """``pending_wei = ((staked_wei + exiting_wei) * acc_reward_per_share - reward_debt) // 10^36``, floored."""

@@ -13,6 +13,7 @@ from tests.support import tally
 from tests.support.compiled import share_compiled_statements
 from tests.support.postgres import Server, start_postgres
 from tests.support.side_by_side import make_scheduler
+from tests.support.stack import SharedStack
 
 TIERS = ("unit", "property", "integration", "crash", "browser")
 ROOT = Path(__file__).parent
@@ -67,6 +68,16 @@ def pytest_testnodedown(node: object) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     started = ", ".join(f"{number} {what}" for what, number in sorted(tally.STARTED.items()))
     terminalreporter.write_line(f"Started: {started or 'nothing'}.")
+
+
+# ---- a stack ----
+
+
+@pytest.fixture(scope="session")
+def shared_stack() -> Iterator[SharedStack]:
+    shared = SharedStack()
+    yield shared
+    shared.stop()
 
 
 # ---- databases ----

@@ -128,7 +128,10 @@ class Oracle:
 
     def _share_rate(self) -> int:
         """Wei of ether for 10^27 shares, as a report passes it to the queue."""
-        ether, shares = self._read(self.lido.functions.getTotalPooledEther()), self._read(self.lido.functions.getTotalShares())
+        ether, shares = (
+            self._read(self.lido.functions.getTotalPooledEther()),
+            self._read(self.lido.functions.getTotalShares()),
+        )
         return int(ether) * RAY // int(shares)
 
     def _needed_for(self, last: int, reward_wei: int) -> int:

@@ -2,13 +2,18 @@
 
 import pytest
 
-# Folders whose modules share the servers that a fixture of the folder starts.
-TOGETHER = ("tests/integration/life/", "tests/integration/world/web/")
+# Folders whose modules share the servers that a fixture starts, and what the sharing is called.
+TOGETHER = {
+    "tests/browser/": "stack",
+    "tests/integration/life/": "stack",
+    "tests/integration/world/web/": "services",
+}
 
 
 def house_of(nodeid: str) -> str:
-    """What the tests that share servers have in common: their module, or their folder."""
-    return next((folder for folder in TOGETHER if nodeid.startswith(folder)), nodeid.split("::", maxsplit=1)[0])
+    """What the tests that share servers have in common: their module, or what their folder shares."""
+    shared = (name for folder, name in TOGETHER.items() if nodeid.startswith(folder))
+    return next(shared, nodeid.split("::", maxsplit=1)[0])
 
 
 def make_scheduler(config: pytest.Config, log: object) -> object:

@@ -18,10 +18,19 @@ def test_port__just_given__is_not_the_next_one() -> None:
         assert len({block.next() for _ in range(20)}) == 20
 
 
-def test_tests__of_a_module__stay_together_and_of_a_folder_with_one_stack_too() -> None:
+def test_tests__of_a_module__stay_together_and_of_folders_with_one_stack_too() -> None:
     assert (
         house_of("tests/unit/a.py::test_x[1::2]")
         == house_of("tests/unit/a.py::test_y")
         != house_of("tests/unit/b.py::t")
     )
-    assert house_of("tests/integration/life/a.py::test_x") == house_of("tests/integration/life/b.py::test_x")
+    stack = [
+        house_of(f"tests/{place}::test_x")
+        for place in ("browser/a.py", "integration/life/a.py", "integration/life/b.py")
+    ]
+    assert stack == [stack[0]] * 3
+    assert (
+        house_of("tests/integration/world/web/a.py::test_x")
+        == house_of("tests/integration/world/web/b.py::t")
+        != stack[0]
+    )

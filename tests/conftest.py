@@ -11,6 +11,7 @@ import structlog
 from migrations import runner
 from tests.support import tally
 from tests.support.compiled import share_compiled_statements
+from tests.support.loopback import ask_for_no_proxy
 from tests.support.postgres import Server, start_postgres
 from tests.support.side_by_side import make_scheduler
 from tests.support.stack import SharedStack
@@ -26,6 +27,7 @@ def pytest_configure() -> None:
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, plain])
     share_compiled_statements()
+    ask_for_no_proxy()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

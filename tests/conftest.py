@@ -13,13 +13,11 @@ from tests.support import tally
 from tests.support.compiled import share_compiled_statements
 from tests.support.loopback import ask_for_no_proxy
 from tests.support.postgres import Server, start_postgres
-from tests.support.side_by_side import make_scheduler
+from tests.support.side_by_side import make_scheduler, place_in_line
 from tests.support.stack import SharedStack
 
 TIERS = ("unit", "property", "integration", "crash", "browser")
 ROOT = Path(__file__).parent
-# What mostly waits, or takes long, is begun first: the short ones then fill the gaps, and no process ends late.
-FIRST = ("tests/browser", "tests/integration/life", "tests/integration/world/web", "tests/integration/flows")
 
 
 def pytest_configure() -> None:
@@ -36,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         tier = item.path.relative_to(ROOT).parts[0]
         assert tier in TIERS, f"{item.path} lies in no tier"
         item.add_marker(getattr(pytest.mark, tier))
-    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+    items.sort(key=lambda item: place_in_line(item.nodeid))
 
 
 def pytest_collection_finish() -> None:

@@ -1,6 +1,6 @@
 """Every server of a test is on this machine, to which no proxy leads."""
 
-from typing import Any
+from collections.abc import Iterable
 
 import requests.sessions
 
@@ -10,5 +10,5 @@ def ask_for_no_proxy() -> None:
     requests.sessions.get_environ_proxies = _none
 
 
-def _none(_url: str, no_proxy: Any = None) -> dict[str, str]:
+def _none(_url: str | bytes, no_proxy: Iterable[str] | None = None) -> dict[str, str]:
     return {}

@@ -65,6 +65,11 @@ def contract_at(web3: Web3, name: str, address: str) -> Contract:
     return web3.eth.contract(address=Web3.to_checksum_address(address), abi=artifact(name)["abi"])
 
 
+def balance(web3: Web3, address: str) -> int:
+    """Wei that an address holds as of the latest block."""
+    return int(web3.provider.make_request(RPCEndpoint("eth_getBalance"), [address, "latest"])["result"], 16)
+
+
 def set_balance(web3: Web3, address: str, wei: int) -> None:
     """Give an address exactly this much ETH; development nodes only."""
     web3.provider.make_request(RPCEndpoint("anvil_setBalance"), [address, hex(wei)])

@@ -8,7 +8,7 @@ from web3.logs import DISCARD
 from web3.types import RPCEndpoint
 
 from apps.common.wei import ETHER
-from apps.devnet.deployment import Deployment, connect, contract_at, read, send, set_balance, transact
+from apps.devnet.deployment import Deployment, balance, connect, contract_at, read, send, set_balance, transact
 from apps.ethereum.constants import RAY, ZERO_ADDRESS
 
 
@@ -118,7 +118,7 @@ class Oracle:
     def fund(self, address: str, wei: int) -> str:
         """Send real ETH to an address, as a user's deposit would arrive; returns the transaction's hash."""
         owner = self.deployment.owner
-        if self.web3.eth.get_balance(Web3.to_checksum_address(owner)) < wei + 10 * ETHER:
+        if balance(self.web3, owner) < wei + 10 * ETHER:
             set_balance(self.web3, owner, wei + 1_000_000 * ETHER)
         receipt = send(self.web3, {"from": owner, "to": address, "value": hex(wei)})
         return Web3.to_hex(receipt["transactionHash"])
@@ -145,7 +145,7 @@ class Oracle:
         beacon = int(self._read(self.lido.functions.getTotalPooledEther())) - buffered + reward_wei
         needed = max(0, min(asked - buffered, beacon))
         owner = self.deployment.owner
-        if needed and self.web3.eth.get_balance(Web3.to_checksum_address(owner)) < needed + 10 * ETHER:
+        if needed and balance(self.web3, owner) < needed + 10 * ETHER:
             set_balance(self.web3, owner, needed + 1_000_000 * ETHER)
         return needed
 

@@ -12,7 +12,7 @@ from web3.logs import DISCARD
 from web3.types import RPCEndpoint
 
 from apps.common.wei import ETHER, GWEI
-from apps.devnet.deployment import Deployment, artifact, connect, deploy, read, send, set_balance, transact
+from apps.devnet.deployment import Deployment, artifact, balance, connect, deploy, read, send, set_balance, transact
 from apps.devnet.oracle import Oracle
 from tests.support.anvil import start_anvil
 
@@ -52,7 +52,7 @@ class Desk:
         return int(self.web3.eth.block_number)
 
     def balance(self, address: str) -> int:
-        return int(self.web3.eth.get_balance(Web3.to_checksum_address(address)))
+        return balance(self.web3, address)
 
     def steth(self, address: str) -> int:
         return int(read(self.web3, self.lido.balanceOf(address)))

@@ -10,5 +10,5 @@ def ask_for_no_proxy() -> None:
     requests.sessions.get_environ_proxies = _none
 
 
-def _none(_url: str | bytes, no_proxy: Iterable[str] | None = None) -> dict[str, str]:
+def _none(url: str | bytes, no_proxy: Iterable[str] | None = None) -> dict[str, str]:
     return {}

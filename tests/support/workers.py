@@ -15,7 +15,9 @@ from urllib.parse import unquote, urlsplit
 from tests.support.relayer import CHAIN_ID, CUSTODY, CUSTODY_KEY, OPERATOR, OPERATOR_KEY
 
 _forkserver = multiprocessing.get_context("forkserver")
-_forkserver.set_forkserver_preload(["relayer", "relayer.tasks", "tests.support.naive", "apps.pool", "tasks.entry"])
+_forkserver.set_forkserver_preload(
+    ["relayer", "relayer.tasks", "tests.support.naive", "tests.support.pool", "tasks.entry"]
+)
 
 PAUSE_SEC = 0.02
 # The server keeps the environment of the test that started it: what that test had set must not reach others' workers.

@@ -39,6 +39,13 @@ class NotRetryable(Conflict):
     code = "not_retryable"
 
 
+class LaterRelease(Conflict):
+    """A later release made this request, with steps that this one does not know; send the same call again until a service
+    of that release takes it."""
+
+    code = "later_release"
+
+
 class NotHalted(Conflict):
     """The walk is not halted, so there is nothing to resolve; see GET /v1/walk."""
 

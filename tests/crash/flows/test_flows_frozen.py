@@ -48,8 +48,8 @@ def test_life__workers_frozen_at_every_boundary_past_their_leases__what_they_wri
         }
         lost = house.watch.ask("SELECT DISTINCT subject FROM flow_events WHERE type = 'lease_lost'")
         assert {subject for (subject,) in lost} == {"request", "batch", "walk"}
-        twice = """SELECT subject, status, count(*) FROM flow_events WHERE type IN ('checkpoint', 'completed')
-            AND subject <> 'walk' GROUP BY subject, subject_id, status HAVING count(*) > 1"""
-        # The batch leaves the index, its approval is stored, its request is stored.
-        assert house.watch.ask(twice) == [("batch", "requesting", 3)], "no outcome is written a second time"
+        # A batch comes to `requesting` by several steps: it leaves the index, is approved, comes off by a wei.
+        twice = """SELECT subject, subject_id, status FROM flow_events WHERE type IN ('checkpoint', 'completed')
+            AND subject <> 'walk' AND status <> 'requesting' GROUP BY 1, 2, 3 HAVING count(*) > 1"""
+        assert house.watch.ask(twice) == [], "no outcome is written a second time"
         house.watch.assert_right(completed=4)

@@ -106,25 +106,26 @@ def assert_all_ended(watch: Watch, *, cancelled: int) -> None:
     watch.assert_right(completed=made - cancelled, cancelled=cancelled)
 
 
-# What is there to be seen by others once a hint is sent.
-POINTS_AT = {
-    BATCHING: "SELECT count(*) FROM requests WHERE status = 'queued' AND %s::text IS NULL",
-    BATCHES: "SELECT count(*) FROM batches WHERE id = %s",
-}
-
-
 @dataclass
 class Disturbed:
-    """A house whose calls fail one after the other, and what it hinted at: those in `early` pointed at nothing yet."""
+    """A house whose calls fail one after the other, and what it hinted at. Those in `early` pointed at nothing that others
+    can see: no such batch, or no request in the queue that was not there at the last hint."""
 
     failing: Failing
     hints: list[str] = field(default_factory=list)
     early: list[str] = field(default_factory=list)
+    queued: set[str] = field(default_factory=set)
 
     def publish(self, task: str, row_id: str | None) -> None:
         self.hints.append(task)
-        if task in POINTS_AT and not self.failing.watch.ask(POINTS_AT[task], row_id)[0][0]:
+        ask = self.failing.watch.ask
+        if task == BATCHES and not ask("SELECT 1 FROM batches WHERE id = %s", row_id):
             self.early.append(f"{task} {row_id}")
+        if task == BATCHING:
+            queued = {request_id for (request_id,) in ask("SELECT id FROM requests WHERE status = 'queued'")}
+            if queued <= self.queued:
+                self.early.append(task)
+            self.queued |= queued
 
     def assert_right(self, *, cancelled: int) -> None:
         assert self.early == []

@@ -39,6 +39,7 @@ class Cutting:
     mother: Mother
     ratchet: Ratchet
     cuts: Counter[str] = field(default_factory=Counter)
+    frozen: Counter[str] = field(default_factory=Counter)
 
     def run(self, work: Callable[[], None], point: str = "", *, times: int = 1) -> str | None:
         """Run it to its end, or to its death, so often side by side; returns what it said where it was killed."""
@@ -64,15 +65,16 @@ class Cutting:
 
         return self.ratchet.work(name, attempt)
 
-    def freeze(self, name: str, work: Callable[[], None]) -> int:
-        """Run it again and again, each time frozen at the next boundary at which it holds no lock of the database, past its
-        lease, while another process does the same to its end; then it goes on with what it was at."""
+    def freeze(self, name: str, work: Callable[[], None], at: frozenset[str]) -> int:
+        """Run it again and again, each time frozen past its lease at the next boundary of those `at` which it may be, while
+        another process does the same to its end; then it goes on with what it was at. None of those may be within a
+        transaction, which the database would end."""
 
         def attempt(known: frozenset[str]) -> str | None:
             self._bury()
             self.watch.time_passes()
             self.log.write_text("")
-            frozen = self.mother.start(partial(stop_at_first_new, known, work))
+            frozen = self.mother.start(partial(stop_at_first_new, known, work, at))
             ended = self.mother.halted(frozen)
             if ended is None:
                 self.watch.time_passes()
@@ -84,7 +86,7 @@ class Cutting:
             if NEW not in told:
                 return None
             point = _new_in(told)
-            self.cuts[point.split()[0]] += 1
+            self.frozen[point.split()[0]] += 1
             return point
 
         return self.ratchet.work(name, attempt)
@@ -118,20 +120,19 @@ def die_at_first_new(known: frozenset[str], work: Callable[[], None]) -> None:
     work()
 
 
-def stop_at_first_new(known: frozenset[str], work: Callable[[], None]) -> None:
-    """Do the work, and stop once, as a frozen process does: at its first boundary that is not among those known and is not
-    in the middle of a transaction, which the database would end."""
+def stop_at_first_new(known: frozenset[str], work: Callable[[], None], at: frozenset[str]) -> None:
+    """Do the work, and stop once, as a frozen process does, at the first boundary of those `at` which it may be."""
 
     def stop() -> bool:
         os.kill(os.getpid(), signal.SIGSTOP)
         pytest.MonkeyPatch().setattr(crashpoint, "is_here", lambda _: False)
         return False
 
-    _at_first_new(known, stop, but=".committing")
+    _at_first_new(known, stop, at)
     work()
 
 
-def _at_first_new(known: frozenset[str], act: Callable[[], bool], but: str = "?") -> None:
+def _at_first_new(known: frozenset[str], act: Callable[[], bool], at: frozenset[str] | None = None) -> None:
     """From now on `act` at the first boundary that is not among those known, and die there if it says so. One is known by
     its name, by the lines of ours that lead there, and by how often they have led there in this process."""
     times: Counter[str] = Counter()
@@ -140,7 +141,7 @@ def _at_first_new(known: frozenset[str], act: Callable[[], bool], but: str = "?"
         place = f"{name} {_way_here()}"
         times[place] += 1
         point = f"{place} {times[place]}"
-        if point in known or name.endswith(but):
+        if point in known or (at is not None and name not in at):
             return False
         os.write(2, f"{NEW}{point}\n".encode())
         return act()

@@ -161,6 +161,17 @@ def test_broker__flushed_and_nothing_more_comes__the_sweep_rings(keeper: Shopkee
     assert keeper.shipped() == 1
 
 
+def test_broker__refuses_the_message_after_the_mark_was_set__the_next_hint_goes_out_at_once(keeper: Shopkeeper) -> None:
+    keeper.client.set("pool", "no list, so that nothing can be put on it")
+    keeper.place("o1")
+    assert keeper.client.exists(MARK) == 0
+    keeper.client.delete("pool")
+    keeper.publish(TASK, None)
+    assert keeper.waiting() == 1
+    keeper.work()
+    assert keeper.shipped() == 1
+
+
 def test_worker__dies_with_the_message__its_mark_runs_out_and_the_sweep_rings_again(keeper: Shopkeeper) -> None:
     keeper.place("o1")
     keeper.lose_message()

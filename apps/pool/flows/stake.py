@@ -71,7 +71,7 @@ def cancel(context: PoolContext, request: Request) -> Outcome:
     context.ledger.post_movement(
         effects.stake_cancel(request.id), "stake_release", request.pool_id, request.user_id, _wei(request)
     )
-    return Advance(RequestStatus.CANCELLED, run_in_sec=None)
+    return Advance(RequestStatus.CANCELLED, {"eligible_at": None}, run_in_sec=None)
 
 
 def build(context: PoolContext, batch: Batch) -> Outcome:

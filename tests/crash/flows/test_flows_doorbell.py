@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
-from sqlalchemy import event
 
 from apps.common.database import transaction
 from apps.common.doorbell import MARK_SEC, doorbell_of
 from apps.common.hint_task import HintTask
+from apps.flow import runner
 from apps.flow.hints import publisher
 from apps.flow.runner import advance
 from apps.flow.sweep import wake
@@ -106,12 +106,16 @@ def test_hint__its_row_comes_while_a_worker_begins__is_never_lost(
         if when == "between_mark_and_look":
             now()
 
-    def after_look(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if when == "after_the_look" and statement.startswith("UPDATE orders SET"):
+    look = runner.acquire
+
+    def acquire(*given: Any, **more: Any) -> Any:
+        found = look(*given, **more)
+        if when == "after_the_look":
             now()
+        return found
 
     monkeypatch.setattr(doorbell, "answer", answer)
-    event.listen(keeper.shop.engine, "after_cursor_execute", after_look)
+    monkeypatch.setattr(runner, "acquire", acquire)
     keeper.work()
     assert keeper.shipped() == 2
     # Only what came before the mark was gone was left out: the look that followed saw its row.

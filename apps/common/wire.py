@@ -125,6 +125,13 @@ def check_pool_id(value: str) -> str:
     return value
 
 
+def check_tx_hash(value: str) -> str:
+    """Validate a transaction hash that stands in a path; lower case, as nodes write it."""
+    if not TX_HASH.fullmatch(value):
+        raise InvalidInput(errors={"tx_hash": ["Must be 0x and 64 hex digits."]})
+    return value.lower()
+
+
 class WholeField(ma.fields.Integer):
     """A whole number in a query: digits, where Python would also read ``1_0``, `` 10 `` and other scripts' digits."""
 

@@ -30,11 +30,13 @@ from apps.pool.errors import (
     HaltDiffers,
     InsufficientBalance,
     ItemBooked,
+    LaterRelease,
     NotCancellable,
     NotHalted,
     NotRetryable,
     RequestRejected,
     SecondPersonNeeded,
+    UserOnHold,
 )
 from apps.pool.service import PoolService, Wanted
 from apps.pool.states import RequestKind
@@ -44,11 +46,13 @@ Said = tuple[Resolution, int, dict[str, str]]
 
 blueprint = Blueprint("pool", __name__, url_prefix="/v1", description="Stakes, unstakes, reward claims and their life.")
 
+# What every new request may meet.
+NEW = (LaterRelease, RequestRejected, UserOnHold)
 LOCATION = {"Location": {"description": "Where the request is read.", "schema": {"type": "string"}}}
 
 
 @blueprint.post("/stakes")
-@blueprint.refuses(InsufficientBalance, RequestRejected)
+@blueprint.refuses(*NEW, InsufficientBalance)
 @blueprint.arguments(schema_of(shapes.NewStake, BodySchema))
 @blueprint.response(201, schema_of(shapes.Request), headers=LOCATION)
 @blueprint.alt_response(200, schema=schema_of(shapes.Request), description="A replay.", headers=LOCATION)
@@ -58,7 +62,7 @@ def create_stake(body: shapes.NewStake) -> Created:
 
 
 @blueprint.post("/unstakes")
-@blueprint.refuses(AmountTooLarge, AmountTooSmall, InsufficientBalance, RequestRejected)
+@blueprint.refuses(*NEW, AmountTooLarge, AmountTooSmall, InsufficientBalance)
 @blueprint.arguments(schema_of(shapes.NewUnstake, BodySchema))
 @blueprint.response(201, schema_of(shapes.Request), headers=LOCATION)
 @blueprint.alt_response(200, schema=schema_of(shapes.Request), description="A replay.", headers=LOCATION)
@@ -68,7 +72,7 @@ def create_unstake(body: shapes.NewUnstake) -> Created:
 
 
 @blueprint.post("/reward-claims")
-@blueprint.refuses(InsufficientBalance, RequestRejected)
+@blueprint.refuses(*NEW, InsufficientBalance)
 @blueprint.arguments(schema_of(shapes.NewRewardClaim, BodySchema))
 @blueprint.response(201, schema_of(shapes.Request), headers=LOCATION)
 @blueprint.alt_response(200, schema=schema_of(shapes.Request), description="A replay.", headers=LOCATION)
@@ -131,15 +135,6 @@ def get_batch(batch_id: str) -> shapes.Batch:
 def get_portfolio(query: PoolQuery, user_id: str) -> shapes.Portfolio:
     """A user's balance, reward position and latest requests; an unknown user has zeros."""
     return _service().reads.portfolio(query, check_user_id(user_id))
-
-
-@blueprint.get("/quotes")
-@blueprint.refuses(CallFailed)
-@blueprint.arguments(schema_of(shapes.QuoteQuery, QuerySchema), location="query")
-@blueprint.response(200, schema_of(shapes.Quote))
-def get_quote(query: shapes.QuoteQuery) -> shapes.Quote:
-    """Limits and expected time of a stake or unstake, with the reason."""
-    return _service().reads.quote(query)
 
 
 @blueprint.get("/events")

@@ -37,7 +37,7 @@ from apps.clients.shapes.reconciliation import (
 from apps.common.api import Blueprint
 from apps.common.errors import InProgress, InvalidInput, NotConfigured, NotFound
 from apps.common.shapes import schema_of
-from apps.common.wire import BLOCK_NUMBER, TX_HASH, BodySchema, QuerySchema
+from apps.common.wire import BLOCK_NUMBER, BodySchema, QuerySchema, check_tx_hash
 from apps.ethereum.endpoints import ChainUnavailable, NodeLacks, NodeRateLimited
 from apps.protocols.addresses import AddressCheck
 from apps.protocols.builders import Builders
@@ -198,9 +198,7 @@ def list_rebases(query: RebasesQuery) -> RebasePage:
 @blueprint.response(200, schema_of(LidoReceipt))
 def get_lido_receipt(tx_hash: str) -> LidoReceipt:
     """What Lido's logs in one transaction say."""
-    if not TX_HASH.fullmatch(tx_hash):
-        raise InvalidInput(errors={"tx_hash": ["Must be 0x and 64 hex digits."]})
-    return _reads().receipt(tx_hash.lower())
+    return _reads().receipt(check_tx_hash(tx_hash))
 
 
 @blueprint.post("/lido/withdrawals/status")

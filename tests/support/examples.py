@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 NAMES = {"pool": "user-", "rewards": "pool-"}
 MADE, LATER = "2026-01-31T12:00:00.000000Z", "2026-01-31T12:00:12.000000Z"
 # Lido reports once a day; the node of a run reports when it is told to.
-PACE: Json = {"time_elapsed_sec": 86_400, "elapsed_sec": 604_800, "apr": "0.031415"}
+PACE: Json = {"time_elapsed_sec": 86_400, "elapsed_sec": 604_800, "apr": "0.031415", "date": "2026-01-31"}
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 _HASH = re.compile(r"\b(0x)?[0-9a-f]{64}\b")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")

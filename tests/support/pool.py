@@ -18,10 +18,9 @@ from apps.common.service_app import build_app
 from apps.common.settings import normalise_database_url
 from apps.common.wei import ETHER
 from apps.common.wire import new_id
+from apps.pool import BLUEPRINTS, serve
 from apps.pool.context import PoolContext, make_context
 from apps.pool.models import Request
-from apps.pool.routes import blueprint
-from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings
 from apps.rewards import create_app as create_rewards
 from tests.support.protocols import KEY, NOBODY, POOL, running_ledger, serving
@@ -65,8 +64,8 @@ class PoolHouse:
     hints: list[tuple[str, str | None]] = field(default_factory=list)
 
     def client(self) -> FlaskClient:
-        app = build_app("pool", blueprints=[blueprint], sessions=self.context.sessions, accepted_keys=(KEY,), checks={})
-        app.extensions["service"] = PoolService(self.context)
+        app = build_app("pool", blueprints=BLUEPRINTS, sessions=self.context.sessions, accepted_keys=(KEY,), checks={})
+        serve(app, self.context)
         return app.test_client()
 
     def queue_stakes(self, amounts: list[int], **values: Any) -> list[str]:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from apps.common.wire import format_time
+
 if TYPE_CHECKING:
     from tests.support.endpoints.world import World
 
@@ -59,6 +61,11 @@ def writes(prepare: Prepare, *again: str) -> Operation:
 def found(prepare: Prepare) -> Operation:
     """A read of something that is looked up first."""
     return Operation(prepare)
+
+
+def span(**path: str) -> Operation:
+    """A read of what happened since the house was built."""
+    return Operation(lambda world, _name: Call(path=path, query={"from": format_time(world.began)}))
 
 
 def body(**fields: Any) -> Operation:

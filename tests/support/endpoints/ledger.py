@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tests.support.endpoints.call import Table, body, reads
+from tests.support.endpoints.call import Table, body, reads, span
 from tests.support.endpoints.world import ANN, LIFE_DEPOSIT
 
 AUDITS = frozenset({"ledger.audits", "ledger.audit_stretches", "ledger.system_checkpoints"})
@@ -23,6 +23,7 @@ LEDGER: Table = {
     "export_movements": reads(user_id=ANN, kind="deposit"),
     "list_balances": reads(limit="2"),
     "get_balance": reads({"user_id": ANN}),
+    "get_statement": span(user_id=ANN),
     "get_totals": reads(),
     "create_audit": AUDIT,
     "list_audits": reads(limit="2"),

@@ -14,7 +14,8 @@ from apps.flow.row import reason
 from apps.flow.runner import write
 from apps.pool.flows.batches import BatchFlow
 from apps.pool.models import Batch, Walk
-from tests.support.endpoints.call import Call, Prepare, Table, found, reads, writes
+from tests.support.endpoints.call import Call, Prepare, Table, found, reads, span, writes
+from tests.support.endpoints.protocols import submitted
 from tests.support.endpoints.world import ANN, World
 
 HALT: dict[str, Any] = {
@@ -79,6 +80,20 @@ def decision(by: str) -> Prepare:
     return prepare
 
 
+def preference(_world: World, name: str) -> Call:
+    return Call(path={"user_id": name}, body={"auto_claim_rewards": True})
+
+
+def hold(_world: World, name: str) -> Call:
+    said = {"actions": ["unstake"], "by": "olga", "why": "Asked by compliance."}
+    return Call(path={"user_id": name}, body={"message_id": f"{name}:hold", **said})
+
+
+def held(world: World, name: str) -> Call:
+    made = world.done("pool", "place_hold", hold(world, name))
+    return Call(path={"hold_id": made["id"]}, body={"by": "paul", "why": "Compliance has answered."})
+
+
 def of_a_list(operation: str, parameter: str, **query: str) -> Callable[[World, str], Call]:
     """The newest of a list."""
 
@@ -117,7 +132,17 @@ POOL: Table = {
     "list_batches": reads(limit="2", status="completed"),
     "get_batch": found(of_a_list("list_batches", "batch_id", kind="unstake", status="completed")),
     "get_portfolio": reads({"user_id": ANN}),
+    "list_users": reads(limit="2"),
+    "get_preferences": reads({"user_id": ANN}),
+    "put_preferences": writes(preference),
+    "place_hold": writes(hold),
+    "list_holds": reads(limit="2"),
+    "release_hold": writes(held),
+    "get_statement": span(user_id=ANN),
+    "get_lineage": found(of_a_list("list_requests", "request_id", user_id=ANN, kind="unstake", status="completed")),
+    "list_requests_of_transaction": found(submitted),
     "get_quote": reads(kind="stake", amount_wei="32000000000000000000"),
+    "get_quote_accuracy": reads(),
     "list_events": reads(limit="2"),
     "get_walk": reads(),
     "resolve_walk": writes(halted),

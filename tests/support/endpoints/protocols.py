@@ -56,8 +56,8 @@ def latest(world: World, _name: str) -> Call:
 
 
 def submitted(world: World, _name: str) -> Call:
-    sent = world.done("pool", "list_batches", Call(query={"kind": "stake"}))["items"][0]["transactions"]
-    return Call(path={"tx_hash": sent[0]["tx_hash"]})
+    batches = world.done("pool", "list_batches", Call(query={"kind": "stake", "status": "completed"}))["items"]
+    return Call(path={"tx_hash": batches[0]["transactions"][0]["tx_hash"]})
 
 
 PROTOCOLS: Table = {

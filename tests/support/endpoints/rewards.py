@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tests.support.endpoints.call import Call, Table, body, reads, writes
+from tests.support.endpoints.call import Call, Table, body, reads, span, writes
 from tests.support.endpoints.world import ANN, World
 
 AUDITS = frozenset({"rewards.reward_audits", "rewards.audit_stretches", "rewards.audit_checkpoints"})
@@ -51,6 +51,8 @@ REWARDS: Table = {
     "continue_settlement": body(pool_id="eth_native"),
     "get_reward_pool": reads({"pool_id": "eth_native"}),
     "get_position": reads({"user_id": ANN}),
+    "get_earnings": span(user_id=ANN),
+    "get_fee": reads(),
     "list_positions": reads(limit="2"),
     "list_reward_events": reads(limit="2"),
     "create_audit": replace(

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Flask
@@ -16,7 +17,7 @@ from apps.common.wei import ETHER
 from apps.ledger import create_app as create_ledger
 from apps.ledger.settings import LedgerSettings
 from apps.pool import create_app as create_pool
-from apps.pool.service import PoolService
+from apps.pool import serve as serve_pool
 from apps.protocols import create_app as create_protocols
 from apps.rewards import create_app as create_rewards
 from relayer import create_app as create_relayer
@@ -51,6 +52,7 @@ class World:
 
     flows: Flows
     apps: Mapping[str, Flask]
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
     seen: dict[str, Any] = field(default_factory=dict)
 
     def operations(self, service: str) -> dict[str, Documented]:
@@ -149,7 +151,7 @@ def _apps(flows: Flows) -> dict[str, Flask]:
         "relayer": create_relayer(flows.relayer.settings),
         "pool": create_pool(settings),
     }
-    apps["pool"].extensions["service"] = PoolService(flows.context)  # its hints go nowhere
+    serve_pool(apps["pool"], flows.context)  # its hints go nowhere
     apps["relayer"].extensions["service"]._wake = lambda: None
     return apps
 

@@ -79,6 +79,7 @@ def cancel_request(request_id: str) -> shapes.Request:
 
 
 @blueprint.post("/requests/<request_id>/retry")
+@blueprint.ops
 @blueprint.response(200, schema_of(shapes.Request))
 def retry_request(request_id: str) -> shapes.Request:
     """Ops: put a request that needs attention back to the step where it stopped."""
@@ -133,6 +134,7 @@ def get_walk(query: PoolQuery) -> Walk:
 
 
 @blueprint.post("/walk/resolve")
+@blueprint.ops
 @blueprint.arguments(schema_of(NewResolution, BodySchema))
 @blueprint.response(201, schema_of(Resolution))
 @blueprint.alt_response(200, schema=schema_of(Resolution), description="A replay.")
@@ -152,6 +154,7 @@ def list_resolutions(query: ResolutionsQuery) -> ResolutionPage:
 
 
 @blueprint.post("/walk/resolutions/<resolution_id>/approve")
+@blueprint.ops
 @blueprint.arguments(schema_of(Decision, BodySchema))
 @blueprint.response(200, schema_of(Resolution))
 def approve_resolution(body: Decision, resolution_id: str) -> Resolution:
@@ -160,6 +163,7 @@ def approve_resolution(body: Decision, resolution_id: str) -> Resolution:
 
 
 @blueprint.post("/walk/resolutions/<resolution_id>/reject")
+@blueprint.ops
 @blueprint.arguments(schema_of(Decision, BodySchema))
 @blueprint.response(200, schema_of(Resolution))
 def reject_resolution(body: Decision, resolution_id: str) -> Resolution:
@@ -168,6 +172,7 @@ def reject_resolution(body: Decision, resolution_id: str) -> Resolution:
 
 
 @blueprint.post("/batches/<batch_id>/release")
+@blueprint.ops
 @blueprint.arguments(schema_of(NewRelease, BodySchema))
 @blueprint.response(201, schema_of(Resolution))
 @blueprint.alt_response(200, schema=schema_of(Resolution), description="A replay.")
@@ -177,6 +182,7 @@ def release_batch(body: NewRelease, batch_id: str) -> Said:
 
 
 @blueprint.post("/batches/resume")
+@blueprint.ops
 @blueprint.arguments(schema_of(PoolQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(Walk))
 def resume_batches(query: PoolQuery) -> Walk:

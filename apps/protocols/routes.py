@@ -113,6 +113,7 @@ def list_history(query: HistoryQuery) -> History:
 
 
 @blueprint.post("/lido/rescan")
+@blueprint.ops
 @blueprint.arguments(schema_of(NewRescan, BodySchema))
 @blueprint.response(201, schema_of(Rescan))
 @blueprint.alt_response(200, schema=schema_of(Rescan), description="A replay.")
@@ -122,6 +123,7 @@ def post_rescan(body: NewRescan) -> Response:
 
 
 @blueprint.post("/lido/share-differences")
+@blueprint.ops
 @blueprint.arguments(schema_of(NewShareDifference, BodySchema))
 @blueprint.response(201, schema_of(ShareDifference))
 @blueprint.alt_response(200, schema=schema_of(ShareDifference), description="A replay.")

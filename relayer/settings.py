@@ -39,6 +39,7 @@ class RelayerSettings:
     max_in_flight: int
     settle_quorum: int  # 0: two where two endpoints answer
     http_bind_address: str = "127.0.0.1"
+    api_keys_file: Path | None = None
 
 
 def load_settings() -> RelayerSettings:
@@ -55,6 +56,7 @@ def load_settings() -> RelayerSettings:
         chain_id=reader.integer("CHAIN_ID", minimum=1),
         keyring=_keyring(reader),
         api_keys=_api_keys(reader, app_env),
+        api_keys_file=reader.api_keys_file(),
         confirmations=max(1, reader.integer("CONFIRMATIONS", 2) or 1),
         money_horizon=reader.choice("MONEY_HORIZON", ("", "finalized", "depth"), "") or None,
         # EIP-7825 caps a transaction's gas; an older file may hold more.

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from dotenv import dotenv_values
 
 from apps.common.errors import NotConfigured
+from apps.common.keys import KeyRing, KeysFileRefused
 from apps.common.wei import parse_wei
 from apps.common.wire import POOL_ID, POOL_ID_RULE
 
@@ -127,6 +128,20 @@ class SettingsReader:
             self.fault("INTERNAL_API_KEY", "is missing")
         return keys
 
+    def api_keys_file(self) -> Path | None:
+        """``API_KEYS_FILE``: named keys, see `apps.common.keys`."""
+
+        def parse(text: str) -> Path:
+            path = Path(text)
+            try:
+                KeyRing((), "", path)
+            except KeysFileRefused as error:
+                raise ValueError(f"names a file that is refused: {error}") from error
+            return path
+
+        found: Path | None = self._read("API_KEYS_FILE", parse, None)
+        return found
+
     def app_env(self) -> str:
         return self.choice("APP_ENV", ("development", "test", "production"), "development")
 
@@ -212,3 +227,4 @@ class BaseSettings:
     database_url: str
     pool_id: str
     http_bind_address: str = field(default="127.0.0.1", kw_only=True)
+    api_keys_file: Path | None = field(default=None, kw_only=True)

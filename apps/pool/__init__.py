@@ -6,6 +6,7 @@ from apps.common.celery_settings import broker_answers
 from apps.common.service_app import build_app
 from apps.flow.hints import publisher
 from apps.pool.context import make_context
+from apps.pool.models import AuditEntry
 from apps.pool.routes import blueprint
 from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings, load_settings
@@ -19,6 +20,8 @@ def create_app(settings: PoolSettings | None = None) -> Flask:
         blueprints=[blueprint],
         sessions=context.sessions,
         accepted_keys=settings.internal_keys,
+        keys_file=settings.api_keys_file,
+        audit_entries=AuditEntry,
         checks={"broker": lambda: broker_answers(settings.broker_url)},
     )
     app.extensions["service"] = PoolService(context)

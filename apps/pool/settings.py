@@ -42,6 +42,7 @@ def load_settings() -> PoolSettings:
         app_env=app_env,
         http_port=reader.integer("HTTP_PORT", 8104, minimum=1),
         http_bind_address=reader.bind_address(),
+        api_keys_file=reader.api_keys_file(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
         broker_url=reader.broker_url(),

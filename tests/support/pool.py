@@ -19,7 +19,7 @@ from apps.common.settings import normalise_database_url
 from apps.common.wei import ETHER
 from apps.common.wire import new_id
 from apps.pool.context import PoolContext, make_context
-from apps.pool.models import Request
+from apps.pool.models import AuditEntry, Request
 from apps.pool.routes import blueprint
 from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings
@@ -65,7 +65,14 @@ class PoolHouse:
     hints: list[tuple[str, str | None]] = field(default_factory=list)
 
     def client(self) -> FlaskClient:
-        app = build_app("pool", blueprints=[blueprint], sessions=self.context.sessions, accepted_keys=(KEY,), checks={})
+        app = build_app(
+            "pool",
+            blueprints=[blueprint],
+            sessions=self.context.sessions,
+            accepted_keys=(KEY,),
+            keys_file=self.context.settings.api_keys_file,
+            audit_entries=AuditEntry,
+        )
         app.extensions["service"] = PoolService(self.context)
         return app.test_client()
 

@@ -43,8 +43,8 @@ def require_key(
 ) -> None:
     """Refuse every request without an accepted key of the right scope, but for status, metrics and documentation pages.
 
-    `allow` is asked about a call without an accepted key; the relayer serves loopback callers where no shared key is set. `on_ops_refused` is told of a
-    caller who wanted to do what only ops may.
+    `allow` is asked about a call without an accepted key; the relayer serves loopback callers where no shared key is set.
+    `on_ops_refused` is told of a caller who wanted to do what only ops may.
     """
     limits, wrong_keys = RateLimits(), RateLimits()
 

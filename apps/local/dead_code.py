@@ -21,6 +21,7 @@ CALLED_BY_DECORATORS = [
     "@*.connect",
     "@main.command",
     "@oracle.command",
+    "@keys.command",
     "@_effect",
 ]
 # Called or read by a library, by these very names.

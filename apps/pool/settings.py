@@ -63,5 +63,9 @@ def load_settings() -> PoolSettings:
         pause_on_drift=reader.flag("PAUSE_BATCHES_ON_DRIFT", default=False),
         ops_four_eyes=reader.flag("OPS_FOUR_EYES", default=app_env == "production"),
     )
+    if app_env == "production":
+        reader.refuse_weak_keys("RELAYER_HTTP_API_KEY", [settings.relayer_api_key] if settings.relayer_api_key else [])
+        if not settings.ops_four_eyes:
+            reader.fault("OPS_FOUR_EYES", "is off, which APP_ENV=production refuses: what ops decide needs two persons")
     reader.finish()
     return settings

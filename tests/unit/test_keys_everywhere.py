@@ -1,6 +1,6 @@
 """Every endpoint of every service, without a key and with each kind of key. Read off the URL maps: a new endpoint is here too."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
@@ -24,7 +24,7 @@ def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return found
 
 
-def nothing(view: object) -> object:
+def nothing(view: object) -> Callable[..., tuple[str, int]]:
     """A view in the place of another, with what it says of itself."""
 
     def view_of_nothing(**_arguments: str) -> tuple[str, int]:

@@ -55,7 +55,7 @@ def test_find__shared_named_and_unknown_keys__the_right_caller_or_none(path: Pat
     assert not shared.named
     found = ring.find(BFF)
     assert found is not None
-    assert (found.name, found.scopes, found.named) == ("bff", {Scope.READ, Scope.WRITE}, True)
+    assert (found.name, found.scopes, found.named) == ("bff", frozenset({Scope.READ, Scope.WRITE}), True)
     for wrong in (None, "", "bff", "old,new", BFF + "x", "ключ"):
         assert ring.find(wrong) is None
 

@@ -8,7 +8,8 @@ from ipaddress import IPv6Address, ip_address
 
 from flask import Flask, Request, Response, g, has_request_context, request
 
-from apps.common.errors import InvalidInput, RateLimited, ScopeNeeded, Unauthorized
+from apps.common.auth_errors import RateLimited, ScopeNeeded
+from apps.common.errors import InvalidInput, Unauthorized
 from apps.common.keys import Caller, KeyRing, Scope
 from apps.common.rate_limits import RateLimits, Taken
 

@@ -77,12 +77,6 @@ class Forbidden(ServiceError):
     code = "forbidden"
 
 
-class ScopeNeeded(Forbidden):
-    """The key of this call may not do this; the detail names the scope that is needed."""
-
-    code = "scope_needed"
-
-
 class NotFound(ServiceError):
     """There is nothing under this address or id."""
 
@@ -157,12 +151,6 @@ class TooManyRequests(ServiceError):
 
     status = 429
     code = "too_many_requests"
-
-
-class RateLimited(TooManyRequests):
-    """This key has used up its calls for now; go on after Retry-After seconds."""
-
-    code = "rate_limited"
 
 
 class HeadersTooLarge(ServiceError):

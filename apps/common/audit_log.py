@@ -4,7 +4,8 @@ A call writes two entries as a rule. ``attempted`` is committed before the endpo
 written, nothing is done. ``done`` is written in the very transaction that changes this database, with what the mapped rows
 were before and are after; so it is there if, and only if, the change is. Where a call changes nothing here, or is refused or
 fails, the entry that says so follows its answer. An ``attempted`` entry that nothing follows is a process that ended before
-it could tell: nothing was changed in this database.
+it could tell: nothing was changed in this database. Each call also leaves two lines `ops_call` in the service's log, so that
+a copy exists where the database's owner cannot reach.
 """
 
 import json
@@ -95,6 +96,7 @@ class AuditLog:
                 insert(self.entries).values(**entry, outcome="attempted", asked=_asked()).returning(self.entries.id)
             ).scalar_one()
         g.ops_call = OpsCall(entry, attempt_id)
+        log.info("ops_call", attempt_id=attempt_id, outcome="attempted", **entry)
 
     def refused(self, caller: Caller) -> None:
         """Note that a caller wanted what only ops may do; the refusal stands whether or not it can be written."""
@@ -117,12 +119,13 @@ class AuditLog:
 
     def _conclude(self, call: OpsCall, response: Response) -> None:
         status = response.status_code
-        if status < 400 and call.done:
-            return
         said = response.get_json(silent=True) if status >= 400 else None
         code = said.get("code") if isinstance(said, dict) else None
         outcome = "done" if status < 400 else "refused" if status < 500 else "failed"
-        self._write(call.entry, attempt_id=call.attempt_id, outcome=outcome, status=status, code=code)
+        end = {"attempt_id": call.attempt_id, "outcome": outcome, "status": status, "code": code}
+        log.info("ops_call", **end, **call.entry)
+        if status >= 400 or not call.done:
+            self._write(call.entry, **end)
 
     def _write(self, entry: Mapping[str, Any], **more: object) -> None:
         try:

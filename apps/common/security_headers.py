@@ -25,10 +25,11 @@ def add_security_headers(app: Flask) -> None:
 
     @app.after_request
     def protect(response: Response) -> Response:
-        if response.mimetype == "text/html" and not response.direct_passthrough:
-            response.headers.setdefault("Content-Security-Policy", page_policy(response.get_data(as_text=True)))
+        headers = response.headers
+        if headers.get("Content-Type", "").startswith("text/html") and not response.direct_passthrough:
+            headers.setdefault("Content-Security-Policy", page_policy(response.get_data(as_text=True)))
         for name, value in ALWAYS.items():
-            response.headers.setdefault(name, value)
+            headers.setdefault(name, value)
         return response
 
 

@@ -9,7 +9,9 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
+from structlog.testing import capture_logs
 
+from apps.common.append_only import NotAppendOnly
 from apps.common.auth import HEADER
 from apps.common.database import transaction
 from apps.common.keys import Scope, key_line
@@ -95,7 +97,10 @@ def status_of(client: FlaskClient, request_id: str) -> str:
 def test_ops_call__done__attempt_and_change_are_written_with_who_what_before_and_after(
     client: FlaskClient, parked: str
 ) -> None:
-    assert call(client, "olga", f"/v1/requests/{parked}/retry").status_code == 200
+    with capture_logs() as logged:
+        assert call(client, "olga", f"/v1/requests/{parked}/retry").status_code == 200
+    told = [(entry["who"], entry["outcome"]) for entry in logged if entry["event"] == "ops_call"]
+    assert told == [("olga", "attempted"), ("olga", "done")]
     attempted, done = entries(client, subject=f"request:{parked}")
     for entry in (attempted, done):
         assert (entry["who"], entry["request_id"]) == ("olga", "call-of-olga")
@@ -150,6 +155,15 @@ def test_entries__changed_by_the_tables_owner__refused(pool: PoolHouse, client: 
         run(pool, statement)
 
 
+def test_start__with_the_guard_switched_off__refused(pool: PoolHouse) -> None:
+    run(pool, "ALTER TABLE audit_log DISABLE TRIGGER append_only")
+    try:
+        with pytest.raises(NotAppendOnly, match="audit_log"):
+            pool.client()
+    finally:
+        run(pool, "ALTER TABLE audit_log ENABLE ALWAYS TRIGGER append_only")
+
+
 def test_four_eyes__named_keys__nobody_speaks_for_another(client: FlaskClient, pool: PoolHouse) -> None:
     with transaction(pool.context.sessions) as session:
         session.execute(insert(Walk).values(id=POOL, status="halted", halt=HALT, next_run_at=func.now()))
@@ -195,6 +209,8 @@ def test_list__more_than_a_page__each_entry_once(client: FlaskClient, parked: st
         if after is None:
             break
     assert found == everything == sorted(everything, reverse=True)
+    too_many = client.get("/v1/audit-log", query_string={"limit": 201}, headers={HEADER: "both"})
+    assert list(too_many.get_json()["errors"]) == ["limit"]
 
 
 def test_call_of_a_user__is_no_ops_call__not_written(client: FlaskClient, pool: PoolHouse) -> None:

@@ -17,10 +17,11 @@ from apps.common.auth import is_open, require_key
 from apps.common.bodies import MAX_BODY_BYTES, read_body
 from apps.common.database import Sessions, database_answers, schema_revision
 from apps.common.errors import InvalidInput, NotFound, ServiceError, Unavailable, register_error_handlers
-from apps.common.keys import KeyRing
+from apps.common.keys import KeyRing, KeysFileRefused
 from apps.common.logging import configure_logging
 from apps.common.metrics import register_metrics
 from apps.common.security_headers import add_security_headers
+from apps.common.settings import SettingsError
 from apps.common.shapes import DigitsField
 from apps.common.wei import WeiField
 from apps.common.wire import TimeField, new_id, request_id_of
@@ -51,7 +52,7 @@ def build_app(
 
     The database and its schema revision are always checked. `accepted_name` is the setting that `accepted_keys` stand in;
     `keys_file` holds further keys (`apps.common.keys`). Calls of ops are written into the table `audit_entries`. `allow` is
-    passed to `require_key`. Raises `KeysFileRefused`, and `NotAppendOnly` where the database accepts changes to that table.
+    passed to `require_key`. Raises `SettingsError`, and `NotAppendOnly` where the database accepts changes to that table.
     """
     configure_logging(service)
     app = Flask(service, static_folder=None)
@@ -72,7 +73,10 @@ def build_app(
     add_security_headers(app)
     registry = register_metrics(app, service)
     app.extensions["metrics"] = registry
-    ring = KeyRing(accepted_keys, accepted_name, keys_file)
+    try:
+        ring = KeyRing(accepted_keys, accepted_name, keys_file)
+    except KeysFileRefused as error:
+        raise SettingsError(service, [f"API_KEYS_FILE names a file that is refused: {error}"]) from error
     audit_log = None if audit_entries is None else AuditLog(sessions, audit_entries)
     require_key(app, ring, allow=allow, on_ops_refused=None if audit_log is None else audit_log.refused)
     _refuse_odd_addresses(app)

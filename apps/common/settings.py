@@ -16,7 +16,6 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from dotenv import dotenv_values
 
 from apps.common.errors import NotConfigured
-from apps.common.keys import KeyRing, KeysFileRefused
 from apps.common.wei import parse_wei
 from apps.common.wire import POOL_ID, POOL_ID_RULE
 
@@ -169,17 +168,8 @@ class SettingsReader:
             raise ValueError("holds the password of the sample files, which APP_ENV=production refuses")
 
     def api_keys_file(self) -> Path | None:
-        """``API_KEYS_FILE``: named keys, see `apps.common.keys`."""
-
-        def parse(text: str) -> Path:
-            path = Path(text)
-            try:
-                KeyRing((), "", path)
-            except KeysFileRefused as error:
-                raise ValueError(f"names a file that is refused: {error}") from error
-            return path
-
-        found: Path | None = self._read("API_KEYS_FILE", parse, None)
+        """``API_KEYS_FILE``: named keys, see `apps.common.keys`. Read by web services alone, when they are built."""
+        found: Path | None = self._read("API_KEYS_FILE", Path, None)
         return found
 
     def app_env(self) -> str:

@@ -2,11 +2,13 @@
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from apps.common.settings import SettingsError
+from tests.support.contract import make_app
 
 KEY = "a-secret-of-our-own-0123456789"
 SAFE = {
@@ -68,7 +70,6 @@ def test_production__safe_settings__every_service_starts(load: Callable[..., Any
             for name in ("LEDGER", "PROTOCOLS", "REWARDS", "RELAYER")
         ),
         ("pool", "OPS_FOUR_EYES", "false"),
-        *((service, "API_KEYS_FILE", "/nowhere/at/all") for service in SERVICES),
     ],
 )
 def test_production__an_unsafe_setting__refused_by_name_without_its_value(
@@ -90,3 +91,12 @@ def test_development__what_production_refuses__taken(load: Callable[..., Any], n
 def test_production__plain_http_to_a_host_that_is_named__taken(load: Callable[..., Any]) -> None:
     found = load("relayer", RPC_URL="http://node.example.com", PLAIN_HTTP_HOSTS="other, node.example.com")
     assert found.rpc_urls == ("http://node.example.com",)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_any_environment__a_keys_file_that_is_none__refused_by_name(service: str, tmp_path: Path) -> None:
+    (tmp_path / "keys.toml").write_text("secret-key")
+    for path in ("/nowhere/at/all", str(tmp_path / "keys.toml")):
+        with pytest.raises(SettingsError, match="API_KEYS_FILE") as caught:
+            make_app(service, API_KEYS_FILE=path)
+        assert "secret-key" not in str(caught.value)

@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from apps.common.bodies import JsonObject
+from apps.common.idempotency import MessageKeyMixin
 from apps.common.logging import without_secrets
 from apps.common.wire import format_time
 
@@ -17,6 +18,8 @@ MAX_ROWS = 100
 
 Fields = dict[str, object]
 
+# Holds answers to be repeated, which are no change of anything.
+_ANSWERS = MessageKeyMixin.__tablename__
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -55,6 +58,8 @@ class Changes:
         if not (state.is_insert or state.is_update) or state.bind_mapper is None:
             return
         table = cast(Table, state.bind_mapper.local_table)
+        if table.name == _ANSWERS:
+            return
         if isinstance(state.parameters, list):
             self._note(f"{table.name} *", {}, {"rows": len(state.parameters)})
             return

@@ -28,6 +28,7 @@ from apps.common.auth import current_caller, require_scope, scope_of
 from apps.common.bodies import JsonObject
 from apps.common.database import Sessions, transaction
 from apps.common.errors import AppendOnlyUnproven
+from apps.common.idempotency import REFUSAL
 from apps.common.keys import Caller, Scope
 from apps.common.logging import without_secrets
 
@@ -46,12 +47,13 @@ _AUDITED = "audited"
 
 @dataclass
 class OpsCall:
-    """A call of ops that is under way."""
+    """A call of ops that is under way, in the audit log that it is written to."""
 
+    audit_log: "AuditLog"
     entry: Mapping[str, Any]
     attempt_id: int
     changes: Changes = field(default_factory=Changes)
-    done: bool = False
+    written: str | None = None  # the outcome of the last entry that is committed
 
 
 class AuditLog:
@@ -95,7 +97,7 @@ class AuditLog:
             attempt_id = session.execute(
                 insert(self.entries).values(**entry, outcome="attempted", asked=_asked()).returning(self.entries.id)
             ).scalar_one()
-        g.ops_call = OpsCall(entry, attempt_id)
+        g.ops_call = OpsCall(self, entry, attempt_id)
         log.info("ops_call", attempt_id=attempt_id, outcome="attempted", **entry)
 
     def refused(self, caller: Caller) -> None:
@@ -124,7 +126,7 @@ class AuditLog:
         outcome = "done" if status < 400 else "refused" if status < 500 else "failed"
         end = {"attempt_id": call.attempt_id, "outcome": outcome, "status": status, "code": code}
         log.info("ops_call", **end, **call.entry)
-        if status >= 400 or not call.done:
+        if outcome != call.written:
             self._write(call.entry, **end)
 
     def _write(self, entry: Mapping[str, Any], **more: object) -> None:
@@ -137,16 +139,25 @@ class AuditLog:
 
     def _write_change(self, session: Session) -> None:
         call = _call()
-        if call is None or session.in_nested_transaction():
+        if call is None or call.audit_log is not self or session.in_nested_transaction():
             return
         session.flush()
-        columns = {**call.entry, "attempt_id": call.attempt_id, "outcome": "done", **call.changes.columns()}
+        status, code = session.info.pop(REFUSAL, (None, None))
+        outcome = "done" if status is None else "refused"
+        columns = {
+            **call.entry,
+            "attempt_id": call.attempt_id,
+            "outcome": outcome,
+            "status": status,
+            "code": code,
+            **call.changes.columns(),
+        }
         table = cast(Table, inspect(self.entries).local_table)
         values = [literal(value, table.c[name].type) for name, value in columns.items()]
         found = session.connection().execute(
             insert(table).from_select(list(columns), select(*values).where(_HAS_CHANGED)).returning(table.c.id)
         )
-        session.info[_AUDITED] = found.first() is not None
+        session.info[_AUDITED] = outcome if found.first() else None
 
 
 def ops_call() -> None:
@@ -177,8 +188,9 @@ def _note_statement(state: ORMExecuteState) -> None:
 
 def _note_commit(session: Session) -> None:
     call = _call()
-    if call is not None and session.info.pop(_AUDITED, False):
-        call.done, call.changes = True, Changes()
+    written = session.info.pop(_AUDITED, None)
+    if call is not None and written is not None:
+        call.written, call.changes = written, Changes()
 
 
 def _note_rollback(session: Session) -> None:

@@ -19,10 +19,13 @@ from apps.common.settings import normalise_database_url
 from apps.ledger import create_app as create_ledger
 from apps.ledger.settings import LedgerSettings
 from apps.pool.models import Walk
+from apps.rewards import create_app as create_rewards
 from relayer.store.models import Signer
 from tests.support.pool import PoolHouse, pool_house
 from tests.support.protocols import POOL
 from tests.support.relayer import CHAIN_ID, OPERATOR, Node, make_house
+from tests.support.rewards import KEY as REWARDS_KEY
+from tests.support.rewards import make_settings as reward_settings
 
 READ_OPS, READ_WRITE = [Scope.READ, Scope.OPS], [Scope.READ, Scope.WRITE]
 HALT = {
@@ -159,7 +162,7 @@ def test_start__with_the_guard_switched_off__refused(pool: PoolHouse) -> None:
     run(pool, "ALTER TABLE audit_log DISABLE TRIGGER append_only")
     try:
         with pytest.raises(NotAppendOnly, match="audit_log"):
-            pool.client()
+            pool.make_app()
     finally:
         run(pool, "ALTER TABLE audit_log ENABLE ALWAYS TRIGGER append_only")
 
@@ -213,6 +216,14 @@ def test_list__more_than_a_page__each_entry_once(client: FlaskClient, parked: st
     assert list(too_many.get_json()["errors"]) == ["limit"]
 
 
+def test_ops_call__of_two_apps_on_one_database__each_writes_its_own(
+    client: FlaskClient, pool: PoolHouse, parked: str
+) -> None:
+    other = pool.make_app().test_client()
+    assert call(other, "paul", f"/v1/requests/{parked}/retry").status_code == 200
+    assert [entry["outcome"] for entry in entries(client, subject=f"request:{parked}")] == ["attempted", "done"]
+
+
 def test_call_of_a_user__is_no_ops_call__not_written(client: FlaskClient, pool: PoolHouse) -> None:
     (queued,) = pool.queue_stakes([1])
     call(client, "both", f"/v1/requests/{queued}/cancel")
@@ -232,6 +243,18 @@ def test_relayer__key_paused_and_its_balance_unknown__the_change_and_the_failure
     place = f"signers {CHAIN_ID}:{OPERATOR}"
     assert (done["who"], done["subject"]) == ("loopback", f"address:{OPERATOR}")
     assert (done["before"][place]["state"], done["after"][place]["state"]) == ("active", "paused")
+
+
+def test_rewards__refusal_that_is_stored__one_entry_with_its_code(make_database: Callable[[str], str]) -> None:
+    """The refusal is what the transaction keeps, so the entry is in it."""
+    client = create_rewards(reward_settings(make_database("rewards"))).test_client()
+    release = {"message_id": "m:1", "pool_id": POOL, "amount_wei": "5"}
+    answers = [call(client, REWARDS_KEY, "/v1/parked/release", release) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [409, 409]
+    found = client.get("/v1/audit-log", headers={HEADER: REWARDS_KEY}).get_json()["items"]
+    told = [(entry["outcome"], entry["code"], entry["after"]) for entry in reversed(found)]
+    assert told == [("attempted", None, None), ("refused", answers[0].get_json()["code"], None)] * 2
+    assert {(entry["who"], entry["subject"]) for entry in found} == {("INTERNAL_API_KEY", f"pool:{POOL}")}
 
 
 def test_ledger__a_kind_that_no_bff_posts__ops_alone_and_written_down(

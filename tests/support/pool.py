@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import func
 
@@ -65,6 +67,14 @@ class PoolHouse:
     hints: list[tuple[str, str | None]] = field(default_factory=list)
 
     def client(self) -> FlaskClient:
+        return self._app.test_client()
+
+    @cached_property
+    def _app(self) -> Flask:
+        return self.make_app()
+
+    def make_app(self) -> Flask:
+        """A web process of this pool."""
         app = build_app(
             "pool",
             blueprints=[blueprint],
@@ -74,7 +84,7 @@ class PoolHouse:
             audit_entries=AuditEntry,
         )
         app.extensions["service"] = PoolService(self.context)
-        return app.test_client()
+        return app
 
     def queue_stakes(self, amounts: list[int], **values: Any) -> list[str]:
         """Put stakes into the queue as their reservation leaves them; returns their ids, oldest first."""

@@ -207,8 +207,10 @@ def _subject() -> str:
         for name in ("user_id", "batch_id", "pool_id"):
             if not named and isinstance(given.get(name), str):
                 named = {name: given[name]}
-    words = [f"{name.removesuffix('_id')}:{value}"[:MAX_SUBJECT] for name, value in named.items()]
-    return " ".join(words) or request.path[:MAX_SUBJECT]
+    words = " ".join(f"{name.removesuffix('_id')}:{value}" for name, value in named.items())
+    return (words or request.path).replace("\0", "")[
+        :MAX_SUBJECT
+    ]  # a refusal at the door comes before all else is looked at
 
 
 def _asked() -> JsonObject | None:

@@ -126,7 +126,10 @@ def test_ops_call__with_a_bffs_key__403_is_written_once_a_minute(client: FlaskCl
     for _ in range(3):
         answer = call(client, "bff", f"/v1/requests/{parked}/retry")
         assert (answer.status_code, answer.get_json()["code"]) == (403, "scope_needed")
-    (refused,) = entries(client, who="bff")
+    assert call(client, "bff", f"/v1/walk/resolutions/a%00b{'c' * 999}/approve").status_code == 403
+    odd, *_ = entries(client, subject=f"resolution:ab{'c' * 237}")
+    assert (odd["who"], odd["code"]) == ("bff", "scope_needed")
+    (refused,) = entries(client, who="bff", subject=f"request:{parked}")
     assert (refused["outcome"], refused["status"], refused["code"]) == ("refused", 403, "scope_needed")
     assert status_of(client, parked) == "needs_attention"
 

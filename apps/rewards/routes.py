@@ -47,6 +47,7 @@ def post_accrual(body: NewAccrual) -> Response:
 
 
 @blueprint.post("/parked/release")
+@blueprint.ops
 @blueprint.arguments(schema_of(NewRelease, BodySchema))
 @blueprint.response(201, schema_of(Accrual))
 @blueprint.alt_response(200, schema=schema_of(Accrual), description="A replay.")

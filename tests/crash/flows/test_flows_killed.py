@@ -69,6 +69,8 @@ def test_reward_claim__killed_at_every_boundary__claimed_once_and_booked_once(ho
         "flow.written"
     }  # what was written last has moved, and is not come to again
     house.watch.assert_right(completed=made + 1)
+    ((told,),) = house.watch.ask("SELECT sum(settled_wei)::bigint FROM requests WHERE kind = 'reward_claim'")
+    assert str(told) == flows.position("ann")["claimed_wei"] != "0", "each request tells of what it claimed"
 
 
 @pytest.mark.prove

@@ -58,6 +58,8 @@ def come_to_nothing(house: Cutting, purpose: str) -> None:
     house.flows.context.relayer.post(f"/v1/transactions/{name}/cancel", {})
 
 
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
 def test_reward_claim__killed_at_every_boundary__claimed_once_and_booked_once(house: Cutting) -> None:
     flows = house.flows
     flows.stake("ann", 10 * ETHER)

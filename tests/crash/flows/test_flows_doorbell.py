@@ -11,7 +11,7 @@ from celery import Celery
 from apps.common.database import transaction
 from apps.common.doorbell import MARK_SEC, doorbell_of
 from apps.common.hint_task import HintTask
-from apps.flow import runner
+from apps.flow import lease, runner
 from apps.flow.hints import publisher
 from apps.flow.runner import advance
 from apps.flow.sweep import wake
@@ -106,7 +106,7 @@ def test_hint__its_row_comes_while_a_worker_begins__is_never_lost(
         if when == "between_mark_and_look":
             now()
 
-    look = runner.acquire
+    look = lease.acquire
 
     def acquire(*given: Any, **more: Any) -> Any:
         found = look(*given, **more)

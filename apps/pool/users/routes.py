@@ -2,6 +2,7 @@
 
 from flask import current_app
 
+from apps.clients.base import CallFailed
 from apps.clients.shapes import users as shapes
 from apps.clients.shapes.common import PoolQuery
 from apps.common.api import Blueprint
@@ -9,6 +10,7 @@ from apps.common.auth import person
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.shapes import schema_of
 from apps.common.wire import BodySchema, QuerySchema, check_user_id
+from apps.pool.errors import HoldReleased
 from apps.pool.users.holds import Holds
 from apps.pool.users.preferences import Users
 
@@ -16,6 +18,7 @@ blueprint = Blueprint("users", __name__, url_prefix="/v1", description="Users: h
 
 
 @blueprint.get("/users")
+@blueprint.refuses(CallFailed)
 @blueprint.arguments(schema_of(shapes.UsersQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(shapes.UserPage))
 def list_users(query: shapes.UsersQuery) -> shapes.UserPage:
@@ -61,6 +64,7 @@ def list_holds(query: shapes.HoldsQuery) -> shapes.UserHoldPage:
 
 @blueprint.post("/holds/<hold_id>/release")
 @blueprint.ops
+@blueprint.refuses(HoldReleased)
 @blueprint.arguments(schema_of(shapes.HoldRelease, BodySchema))
 @blueprint.response(200, schema_of(shapes.UserHold))
 def release_hold(body: shapes.HoldRelease, hold_id: str) -> shapes.UserHold:

@@ -4,7 +4,6 @@ import json
 import threading
 from collections.abc import Callable
 from copy import deepcopy
-from enum import StrEnum
 from typing import Any, TypeVar
 
 import flask_smorest
@@ -13,17 +12,10 @@ from flask import Flask, Request, Response, g
 from webargs.flaskparser import FlaskParser
 
 from apps.common.errors import ServiceError
+from apps.common.keys import Scope
 from apps.common.wire import OpenApi
 
 View = TypeVar("View", bound=Callable[..., Any])
-
-
-class Scope(StrEnum):
-    """What a key may do. None contains another: ops who read hold both."""
-
-    READ = "read"
-    WRITE = "write"
-    OPS = "ops"
 
 
 class StrictParser(FlaskParser):
@@ -70,7 +62,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
     """As flask-smorest's, and each view says where it takes arguments from, see `takes`, what a key needs to call it, see
-    `scope_of`, and which problems are its own, see `apps.common.refusals`."""
+    `apps.common.auth.scope_of`, and which problems are its own, see `apps.common.refusals`."""
 
     ARGUMENTS_PARSER = StrictParser()
 
@@ -116,16 +108,6 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             return decorated
 
         return decorator
-
-
-def scope_of(app: Flask, request: Request) -> Scope | None:
-    """What a key needs for a request: `Scope.READ` for GET, `Scope.WRITE` for any other method, unless its view says
-    otherwise. None where there is no view."""
-    if request.endpoint is None:
-        return None
-    by_method = Scope.READ if request.method in {"GET", "HEAD"} else Scope.WRITE
-    found: Scope = getattr(app.view_functions[request.endpoint], "scope", by_method)
-    return found
 
 
 def takes(app: Flask, request: Request) -> frozenset[str]:

@@ -24,6 +24,8 @@ from apps.common.errors import Conflict, InProgress, MessageIdReused, problem
 Model = TypeVar("Model", bound=DeclarativeBase)
 
 REPLAY_HEADER = "Idempotent-Replay"
+# In a session's `info`: status and code of what its transaction stores in the place of an effect.
+REFUSAL = "refusal"
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
@@ -90,6 +92,7 @@ def run_once(
                 body = dumps(work(session))
             status = 201
         except Conflict as refusal:
+            session.info[REFUSAL] = (refusal.status, refusal.code)
             status, body = refusal.status, dumps(problem(refusal))
         session.execute(update(keys).where(_column(keys) == message_id).values(status=status, response=body))
     return Answer(status, body, replayed=False)

@@ -12,9 +12,9 @@ from flask import Flask
 from marshmallow.validate import Regexp
 from werkzeug.routing import Rule
 
-from apps.common.api import Scope
 from apps.common.errors import ServiceError
 from apps.common.idempotency import REPLAY_HEADER
+from apps.common.keys import Scope
 from apps.common.openapi_components import CONVENTIONS, PROBLEM_TYPE, add_components, problem_answer
 from apps.common.refusals import Refusals, names_effect, refusals, takes_key_header
 from apps.common.wire import BLOCK_NUMBER, MESSAGE_ID, POOL_ID, TX_HASH, USER_ID, Matches, OpenApi, published

@@ -1,5 +1,7 @@
 """HTTP face of the ledger: parse and answer, nothing else."""
 
+from collections.abc import Sequence
+
 from flask import Response, current_app, g
 
 from apps.clients.shapes.common import Audit, AuditPage, IdPageQuery, PoolQuery
@@ -22,11 +24,13 @@ from apps.clients.shapes.ledger import (
     Totals,
 )
 from apps.common.api import Blueprint
+from apps.common.audit_log import ops_call
 from apps.common.errors import AppendOnlyUnproven, InProgress
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.shapes import schema_of
 from apps.common.wire import BodySchema, QuerySchema, check_user_id
 from apps.ledger.errors import AlreadyReversed, BalanceTooLarge, InsufficientBalance, NotReversible
+from apps.ledger.kinds import BFF_KINDS
 from apps.ledger.reads import LedgerReads
 from apps.ledger.service import LedgerService
 
@@ -41,7 +45,8 @@ WRITES = (AppendOnlyUnproven, InProgress)
 @blueprint.response(201, schema_of(Movement))
 @blueprint.alt_response(200, schema=schema_of(Movement), description="A replay.")
 def create_movement(body: NewMovement) -> Response:
-    """Post one movement, once per message_id."""
+    """Post one movement, once per message_id. Kinds that no BFF posts need a key of ops."""
+    _check_kinds([body])
     return _service().post(body, g.request_id).response()
 
 
@@ -51,7 +56,8 @@ def create_movement(body: NewMovement) -> Response:
 @blueprint.response(201, schema_of(BatchAnswer))
 @blueprint.alt_response(200, schema=schema_of(BatchAnswer), description="All of them were known.")
 def create_movements(body: NewMovementBatch) -> BatchAnswer | tuple[BatchAnswer, int, dict[str, str]]:
-    """Post up to 10,000 movements, all or nothing."""
+    """Post up to 10,000 movements, all or nothing. Kinds that no BFF posts need a key of ops."""
+    _check_kinds(body.movements)
     answer = _service().post_batch(body.movements)
     return answer if answer.posted else (answer, 200, {REPLAY_HEADER: "true"})
 
@@ -129,6 +135,11 @@ def create_audit(body: NewAudit) -> Audit:
 def list_audits(query: IdPageQuery) -> AuditPage:
     """Audits, newest first."""
     return _reads().audits(query)
+
+
+def _check_kinds(movements: Sequence[NewMovement]) -> None:
+    if any(movement.kind not in BFF_KINDS for movement in movements):
+        ops_call()
 
 
 def _service() -> LedgerService:

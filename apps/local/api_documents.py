@@ -4,6 +4,8 @@ import importlib
 import os
 from unittest import mock
 
+from flask import Flask
+
 from apps.common.logging import configure_logging
 
 SERVICES = ("ledger", "protocols", "rewards", "pool", "relayer")
@@ -25,12 +27,18 @@ _SETTINGS = {
 }
 
 
-def document(service: str) -> str:
-    """What the service answers at ``/openapi.json``. By name: nothing but the relayer's own processes imports it."""
+def make_app(service: str, **settings: str) -> Flask:
+    """A service's app, without a database. By name: nothing but the relayer's own processes imports it."""
     module = importlib.import_module("relayer" if service == "relayer" else f"apps.{service}")
-    with mock.patch.dict(os.environ, _SETTINGS):
-        configure_logging(service)
-        answer = module.create_app().test_client().get("/openapi.json")
+    with mock.patch.dict(os.environ, {**_SETTINGS, **settings}):
+        app: Flask = module.create_app()
+    return app
+
+
+def document(service: str) -> str:
+    """What the service answers at ``/openapi.json``."""
+    configure_logging(service)
+    answer = make_app(service).test_client().get("/openapi.json")
     configure_logging(service)
     text: str = answer.get_data(as_text=True)
     assert answer.status_code == 200, text

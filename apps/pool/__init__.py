@@ -6,6 +6,7 @@ from apps.common.celery_settings import broker_answers
 from apps.common.service_app import build_app
 from apps.flow.hints import publisher
 from apps.pool.context import PoolContext, make_context
+from apps.pool.models import AuditEntry
 from apps.pool.quotes.routes import blueprint as quotes
 from apps.pool.quotes.service import Quotes
 from apps.pool.reports.routes import blueprint as reports
@@ -27,6 +28,8 @@ def create_app(settings: PoolSettings | None = None) -> Flask:
         blueprints=BLUEPRINTS,
         sessions=context.sessions,
         accepted_keys=settings.internal_keys,
+        keys_file=settings.api_keys_file,
+        audit_entries=AuditEntry,
         checks={"broker": lambda: broker_answers(settings.broker_url)},
     )
     serve(app, context)

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from apps.common.audit_entries import AuditEntryMixin
 from apps.common.wei import SignedWeiColumn, WeiColumn
 from apps.flow.row import FlowMixin, LaneMixin, Reason, ScheduleFireMixin
 from apps.pool.base import JSON_OR_NULL, TIME, Base, FlowEvent
@@ -35,6 +36,7 @@ from apps.pool.walk.models import WHOLE_BLOCK, CompanyWithdrawal, ProtocolMetric
 
 __all__ = [
     "WHOLE_BLOCK",
+    "AuditEntry",
     "Base",
     "Batch",
     "BatchElement",
@@ -287,3 +289,7 @@ def parked_batches_of(request: Request) -> ColumnElement[bool]:
         Withdrawal.request_id == request.id, Withdrawal.claim_batch_id.is_not(None)
     )
     return or_(Batch.id == request.batch_id, Batch.id.in_(claiming))
+
+
+class AuditEntry(AuditEntryMixin, Base):
+    """What one of ops asked for, or what came of it. Never changed, never deleted; see `apps.common.audit_log`."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from apps.clients.shapes import pool as shapes
@@ -140,8 +140,9 @@ class PoolService:
     def resume_batches(self, query: PoolQuery) -> ShownWalk:
         """Ops: open batches again after a drift paused them."""
         with transaction(self.context.sessions) as session:
-            pool_id = self.reads.pool_of(query.pool_id)
-            session.execute(update(Walk).where(Walk.id == pool_id).values(batches_paused=None))
+            walk = session.get(Walk, self.reads.pool_of(query.pool_id), with_for_update=True)
+            if walk is not None:
+                walk.batches_paused = None
         return self.reads.walk(query)
 
     def _known(self, message_id: str) -> bool:

@@ -47,6 +47,7 @@ def load_settings() -> PoolSettings:
         app_env=app_env,
         http_port=reader.integer("HTTP_PORT", 8104, minimum=1),
         http_bind_address=reader.bind_address(),
+        api_keys_file=reader.api_keys_file(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
         broker_url=reader.broker_url(),
@@ -71,5 +72,9 @@ def load_settings() -> PoolSettings:
         auto_claim_interval_sec=reader.seconds("AUTO_CLAIM_INTERVAL_SEC", 86_400),
         auto_claim_min_wei=reader.wei("AUTO_CLAIM_MIN_WEI", GWEI),
     )
+    if app_env == "production":
+        reader.refuse_weak_keys("RELAYER_HTTP_API_KEY", [settings.relayer_api_key] if settings.relayer_api_key else [])
+        if not settings.ops_four_eyes:
+            reader.fault("OPS_FOUR_EYES", "is off, which APP_ENV=production refuses: what ops decide needs two persons")
     reader.finish()
     return settings

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from apps.clients.shapes.pool import MIN_UNSTAKE_WEI
 from apps.common.settings import BaseSettings, SettingsReader
-from apps.common.wei import ETHER
+from apps.common.wei import ETHER, GWEI
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class PoolSettings(BaseSettings):
     reward_source: str
     pause_on_drift: bool
     ops_four_eyes: bool
+    min_stake_wei: int = 1
+    min_unstake_wei: int = MIN_UNSTAKE_WEI
+    auto_claim_interval_sec: float = 86_400.0
+    auto_claim_min_wei: int = GWEI
 
     @property
     def lease_sec(self) -> float:
@@ -62,6 +67,10 @@ def load_settings() -> PoolSettings:
         reward_source=reader.choice("REWARD_SOURCE", ("share_rate", "total_pooled_ether"), "share_rate"),
         pause_on_drift=reader.flag("PAUSE_BATCHES_ON_DRIFT", default=False),
         ops_four_eyes=reader.flag("OPS_FOUR_EYES", default=app_env == "production"),
+        min_stake_wei=reader.wei("MIN_STAKE_WEI", 1),
+        min_unstake_wei=reader.wei("MIN_UNSTAKE_WEI", MIN_UNSTAKE_WEI),
+        auto_claim_interval_sec=reader.seconds("AUTO_CLAIM_INTERVAL_SEC", 86_400),
+        auto_claim_min_wei=reader.wei("AUTO_CLAIM_MIN_WEI", GWEI),
     )
     if app_env == "production":
         reader.refuse_weak_keys("RELAYER_HTTP_API_KEY", [settings.relayer_api_key] if settings.relayer_api_key else [])

@@ -32,5 +32,5 @@ def create_app(settings: RewardsSettings | None = None) -> Flask:
         audit_entries=AuditEntry,
     )
     app.extensions["service"] = RewardsService(sessions, proof, settings.reward_fee_bps, Settlements(sessions))
-    app.extensions["reads"] = RewardReads(sessions, settings.pool_id)
+    app.extensions["reads"] = RewardReads(sessions, settings.pool_id, settings.reward_fee_bps)
     return app

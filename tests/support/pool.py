@@ -20,10 +20,9 @@ from apps.common.service_app import build_app
 from apps.common.settings import normalise_database_url
 from apps.common.wei import ETHER
 from apps.common.wire import new_id
+from apps.pool import BLUEPRINTS, serve
 from apps.pool.context import PoolContext, make_context
 from apps.pool.models import AuditEntry, Request
-from apps.pool.routes import blueprint
-from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings
 from apps.rewards import create_app as create_rewards
 from tests.support.protocols import KEY, NOBODY, POOL, running_ledger, serving
@@ -77,13 +76,13 @@ class PoolHouse:
         """A web process of this pool."""
         app = build_app(
             "pool",
-            blueprints=[blueprint],
+            blueprints=BLUEPRINTS,
             sessions=self.context.sessions,
             accepted_keys=(KEY,),
             keys_file=self.context.settings.api_keys_file,
             audit_entries=AuditEntry,
         )
-        app.extensions["service"] = PoolService(self.context)
+        serve(app, self.context)
         return app
 
     def queue_stakes(self, amounts: list[int], **values: Any) -> list[str]:

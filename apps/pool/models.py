@@ -2,7 +2,7 @@
 
 A request, a batch and the walk are flows (`apps.flow`). Lock order everywhere: walk, then batches, then requests (by id),
 then lanes of users, then withdrawals. The feed's counter is
-locked where events are numbered, and nothing of the above with it.
+locked where events are numbered, and nothing of the above with it; then webhooks, then their deliveries.
 """
 
 from datetime import datetime
@@ -31,6 +31,7 @@ from apps.pool.base import JSON_OR_NULL, TIME, Base, FlowEvent
 from apps.pool.states import BATCH_TERMINAL, RequestStatus
 from apps.pool.users.models import UserHold, UserHoldRelease, UserPreference
 from apps.pool.walk.models import WHOLE_BLOCK, CompanyWithdrawal, ProtocolMetric, Resolution, RewardCut, Walk
+from apps.pool.webhooks.models import Webhook, WebhookAttempt, WebhookDelivery
 
 __all__ = [
     "WHOLE_BLOCK",
@@ -54,6 +55,9 @@ __all__ = [
     "UserLane",
     "UserPreference",
     "Walk",
+    "Webhook",
+    "WebhookAttempt",
+    "WebhookDelivery",
     "Withdrawal",
     "parked_batches_of",
     "requests_of",

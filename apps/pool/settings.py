@@ -1,11 +1,13 @@
 """Settings of the pool service and of the Celery worker and beat that run its flows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps.clients.shapes.pool import MIN_UNSTAKE_WEI
 from apps.common.settings import BaseSettings, SettingsReader
 from apps.common.wei import ETHER, GWEI
+
+MIN_SECRET_KEY = 32
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class PoolSettings(BaseSettings):
     min_unstake_wei: int
     auto_claim_interval_sec: float
     auto_claim_min_wei: int
+    webhook_secret_keys: tuple[str, ...] = field(default=(), kw_only=True)
+    webhook_allow_private: bool = field(default=False, kw_only=True)
 
     @property
     def lease_sec(self) -> float:
@@ -70,6 +74,17 @@ def load_settings() -> PoolSettings:
         min_unstake_wei=reader.wei("MIN_UNSTAKE_WEI", MIN_UNSTAKE_WEI),
         auto_claim_interval_sec=reader.seconds("AUTO_CLAIM_INTERVAL_SEC", 86_400),
         auto_claim_min_wei=reader.wei("AUTO_CLAIM_MIN_WEI", GWEI),
+        webhook_secret_keys=_secret_keys(reader),
+        webhook_allow_private=reader.flag("WEBHOOK_ALLOW_PRIVATE", default=False),
     )
     reader.finish()
     return settings
+
+
+def _secret_keys(reader: SettingsReader) -> tuple[str, ...]:
+    """What the secrets of webhooks are encrypted under: the first of the keys; all of them decrypt."""
+    name = "WEBHOOK_SECRET_KEY"
+    keys = tuple(key.strip() for key in (reader.optional_text(name) or "").split(",") if key.strip())
+    if any(len(key) < MIN_SECRET_KEY for key in keys):
+        reader.fault(name, f"must be random text of at least {MIN_SECRET_KEY} characters; several, comma-separated")
+    return keys

@@ -4,6 +4,7 @@ What it costs us is bounded: one time for the whole call, however slowly an answ
 redirect, no proxy, no cookie; and no address that the rules of `destination` refuse.
 """
 
+import logging
 import socket
 import ssl
 import threading
@@ -51,6 +52,8 @@ class Line:
         resolve: Resolve = destination.resolve,
         trust: ssl.SSLContext | None = None,
     ) -> None:
+        # It would log a trace for whatever odd thing a server says.
+        logging.getLogger("urllib3.connection").setLevel(logging.CRITICAL)
         parts = urlsplit(url)
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._total_sec = total_sec
@@ -94,8 +97,12 @@ class Line:
     def _exchange(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, str | None]:
         self._connection.request("POST", self._path, body, dict(headers), preload_content=False)
         response = self._connection.getresponse()
-        # Not decoded: a few bytes of a compressed answer may stand for as many millions.
-        if len(response.read(MAX_ANSWER_BYTES + 1, decode_content=False)) > MAX_ANSWER_BYTES:
+        left = MAX_ANSWER_BYTES
+        # Not decoded: a few bytes of a compressed answer may stand for as many millions. The last, empty read says whether
+        # the answer was whole.
+        while left > 0 and (some := response.read(left, decode_content=False)):
+            left -= len(some)
+        if left <= 0:
             self._connection.close()
         return response.status, response.headers.get("Retry-After")
 

@@ -56,7 +56,7 @@ def pool_settings(database_url: str, **changes: Any) -> PoolSettings:
         "min_unstake_wei": 100,
         "auto_claim_interval_sec": 86_400.0,
         "auto_claim_min_wei": GWEI,
-        "webhook_secret_keys": ("a key of the tests, and of nobody else",),
+        "webhook_secret_keys": ("a-key-of-the-tests-and-of-nobody-else",),
         "webhook_allow_private": True,
     }
     return PoolSettings(**{**values, **changes})

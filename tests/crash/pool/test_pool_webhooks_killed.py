@@ -1,4 +1,4 @@
-"""Every part that has a hand in a webhook killed at every boundary: each event comes at least once, in order, and none is lost."""
+"""Every worker of webhooks killed at every boundary: each event comes at least once, in order, and none is lost."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,7 +30,9 @@ BOUNDARIES = {
 }  # fmt: skip
 
 
-def test_workers__killed_at_every_boundary__each_event_at_least_once_in_order(killing: Killing, receiver: Receiver) -> None:
+def test_workers__killed_at_every_boundary__each_event_at_least_once_in_order(
+    killing: Killing, receiver: Receiver
+) -> None:
     killing.hooks.create(receiver.url)
     (request,) = killing.hooks.requests(1)
     killing.hooks.become([request], *LIFE[:2])

@@ -100,7 +100,9 @@ def test_send__name_unknown__fault() -> None:
 
 def test_send__private_address_not_allowed__refused_when_it_connects_and_nothing_comes(receiver: Receiver) -> None:
     port = int(receiver.url.rsplit(":", 1)[1].split("/")[0])
-    told = iter(["8.8.8.8", "127.0.0.1"])  # as whoever controls the name would like it: one address to look at, one to use
+    told = iter(
+        ["8.8.8.8", "127.0.0.1"]
+    )  # as whoever controls the name would like it: one address to look at, one to use
     asked: list[str] = []
 
     def rebinding(host: str, _: int) -> Found:

@@ -12,6 +12,7 @@ import pytest
 from apps.flow import runner
 from apps.flow.outcome import Wait
 from apps.pool import sweep
+from apps.pool.trim import trim_deliveries
 from apps.pool.webhooks.flow import IN_FLIGHT, WebhookFlow
 from apps.pool.webhooks.models import Webhook
 from tests.support.pool import PoolHouse, pool_house
@@ -99,7 +100,9 @@ def test_receiver__rude_in_every_way__each_event_comes_at_least_once_in_order_an
     assert faults >= {"refused", "redirected", "connection_failed", "no_answer"}
 
 
-def test_receiver__refuses_one_request__the_others_go_on_and_its_own_events_wait(hooks: Hooks, receiver: Receiver) -> None:
+def test_receiver__refuses_one_request__the_others_go_on_and_its_own_events_wait(
+    hooks: Hooks, receiver: Receiver
+) -> None:
     hook = hooks.create(receiver.url)
     refused, taken = hooks.lives(2)
     receiver.answer = lambda got: 500 if got.event["pool_request_id"] == refused else 200
@@ -276,9 +279,7 @@ def test_replay__after_a_sequence_or_since_a_time__the_same_events_again(hooks: 
     assert len({one.headers["X-Staking-Event-Id"] for one in receiver.got}) == EVENTS
     hooks.do(path, after_sequence=first[0] - 1 - EVENTS)  # also what was told before there was this webhook
     hooks.work()
-    assert Counter(receiver.sequences()) == Counter(
-        [*first, *first[2:], *first, *range(first[0] - EVENTS, first[0])]
-    )
+    assert Counter(receiver.sequences()) == Counter([*first, *first[2:], *first, *range(first[0] - EVENTS, first[0])])
     assert receiver.by_request().keys() == {before, request}
     taken = len(receiver.got)
     hooks.do(path, since="2100-01-01T00:00:00Z")
@@ -288,7 +289,11 @@ def test_replay__after_a_sequence_or_since_a_time__the_same_events_again(hooks: 
     hooks.work()
     assert min(receiver.sequences()) == 1
     assert set(receiver.sequences()) == set(range(1, first[-1] + 1)), "the whole feed, without a gap"
-    assert hooks.post(path).status_code == hooks.post(path, since="2020-01-01T00:00:00Z", after_sequence=1).status_code == 422
+    assert (
+        hooks.post(path).status_code
+        == hooks.post(path, since="2020-01-01T00:00:00Z", after_sequence=1).status_code
+        == 422
+    )
 
 
 def test_replay__since_a_time__begins_at_its_first_event(hooks: Hooks, receiver: Receiver) -> None:
@@ -391,3 +396,20 @@ def test_step__something_comes_while_it_ends__the_endpoint_is_due_at_once(hooks:
     assert receiver.got == []
     assert hooks.deliver() == 1
     assert counted(receiver).total() == 1
+
+
+def test_trim__taken_long_ago__gone_with_its_attempts_and_made_anew_by_a_replay(
+    hooks: Hooks, receiver: Receiver
+) -> None:
+    receiver.answer = lambda got: 200 if got.event["type"] != "request.completed" else 500
+    hook = hooks.create(receiver.url)
+    hooks.lives(1)
+    hooks.work()
+    hooks.execute("UPDATE webhook_deliveries SET created_at = now() - interval '99 days'")
+    hooks.execute("UPDATE webhook_deliveries SET delivered_at = now() - interval '31 days' WHERE type <> 'request.queued'"
+                  " AND delivered_at IS NOT NULL")  # fmt: skip
+    assert trim_deliveries(hooks.house.context.sessions, 30, piece=2) >= len(LIFE) - 1
+    assert sorted(item["type"] for item in hooks.deliveries(hook)) == ["request.completed", "request.queued"]
+    hooks.do(f"/v1/webhooks/{hook['id']}/replay", after_sequence=min(receiver.sequences()) - 1)
+    hooks.work()
+    assert len(receiver.taken) == 2 * (EVENTS - 1)

@@ -78,7 +78,9 @@ def test_health__failures_in_a_row__unwell_after_some_and_at_once_without_an_ans
         (500, "120", 0),
     ],
 )
-def test_retry_after__as_servers_write_it__respected_within_bounds(status: int, header: str | None, seconds: int) -> None:
+def test_retry_after__as_servers_write_it__respected_within_bounds(
+    status: int, header: str | None, seconds: int
+) -> None:
     assert asked_pause_sec(status, header, NOW) == seconds
 
 

@@ -12,7 +12,7 @@ KEY, OLD_KEY = "k" * 32, "o" * 32
 
 
 def test_signature__two_secrets__each_as_a_few_lines_of_anybody_compute_it() -> None:
-    body = '{"sequence":7}'.encode()
+    body = b'{"sequence":7}'
     value = signature(["first", "second"], 1_700_000_000, body)
     parts = [part.split("=") for part in value.split(",")]
     expected = [hmac.new(secret, b"1700000000." + body, hashlib.sha256).hexdigest() for secret in (b"first", b"second")]

@@ -13,6 +13,7 @@ from apps.pool import sweep
 from apps.pool.context import PoolContext, make_context, pool_publisher
 from apps.pool.flows import batches, batching, requests, withdrawal_claim
 from apps.pool.models import ScheduleFire
+from apps.pool.quotes.service import record_estimates
 from apps.pool.reconcile.audits import audit_books
 from apps.pool.reconcile.run import reconcile
 from apps.pool.settings import load_settings
@@ -59,7 +60,11 @@ def transaction_ended(message_id: str | None = None) -> int:
 def open_batches(schedule: str | None = None) -> int:
     """Open every batch that is due; returns how many."""
     context = worker_context()
-    return batching.open_due_batches(context) if fires(context, schedule) else 0
+    if not fires(context, schedule):
+        return 0
+    opened = batching.open_due_batches(context)
+    record_estimates(context)
+    return opened
 
 
 @celery.task(name="tasks.walk.run")

@@ -17,6 +17,8 @@ from apps.clients.shapes.ledger import (
     NewAudit,
     NewMovement,
     NewMovementBatch,
+    Statement,
+    StatementQuery,
     Totals,
 )
 from apps.common.api import Blueprint
@@ -88,6 +90,14 @@ def list_balances(query: BalancesQuery) -> BalancePage:
 def get_balance(query: BalanceQuery, user_id: str) -> Balance:
     """A user's balance, now or as of a time; an unknown user has zeros."""
     return _reads().balance(query, check_user_id(user_id))
+
+
+@blueprint.get("/statements/<user_id>")
+@blueprint.arguments(schema_of(StatementQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(Statement))
+def get_statement(query: StatementQuery, user_id: str) -> Statement:
+    """What a user had at both ends of a span, and every movement in between."""
+    return _reads().statement(query, check_user_id(user_id))
 
 
 @blueprint.get("/totals")

@@ -5,6 +5,9 @@ from flask import Flask
 from apps.common.celery_settings import broker_answers
 from apps.common.service_app import build_app
 from apps.pool.context import PoolContext, make_context, pool_publisher
+from apps.pool.quotes.routes import blueprint as quotes
+from apps.pool.quotes.service import Quotes
+from apps.pool.reports.routes import blueprint as reports
 from apps.pool.routes import blueprint
 from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings, load_settings
@@ -14,7 +17,7 @@ from apps.pool.users.routes import blueprint as users
 from apps.pool.webhooks.routes import blueprint as webhooks
 from apps.pool.webhooks.service import Webhooks
 
-BLUEPRINTS = [blueprint, users, webhooks]
+BLUEPRINTS = [blueprint, users, reports, quotes, webhooks]
 
 
 def create_app(settings: PoolSettings | None = None) -> Flask:
@@ -33,7 +36,9 @@ def create_app(settings: PoolSettings | None = None) -> Flask:
 
 def serve(app: Flask, context: PoolContext) -> None:
     """Give the app what its routes ask."""
+    app.extensions["context"] = context
     app.extensions["service"] = PoolService(context)
     app.extensions["holds"] = Holds(context.sessions, context.settings.pool_id)
+    app.extensions["quotes"] = Quotes(context)
     app.extensions["users"] = Users(context)
     app.extensions["webhooks"] = Webhooks(context)

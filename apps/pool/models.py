@@ -28,6 +28,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from apps.common.wei import SignedWeiColumn, WeiColumn
 from apps.flow.row import FlowMixin, LaneMixin, Reason, ScheduleFireMixin
 from apps.pool.base import JSON_OR_NULL, TIME, Base, FlowEvent
+from apps.pool.quotes.models import RequestEstimate
 from apps.pool.states import BATCH_TERMINAL, RequestStatus
 from apps.pool.users.models import UserHold, UserHoldRelease, UserPreference
 from apps.pool.walk.models import WHOLE_BLOCK, CompanyWithdrawal, ProtocolMetric, Resolution, RewardCut, Walk
@@ -44,6 +45,7 @@ __all__ = [
     "FlowEvent",
     "ProtocolMetric",
     "Request",
+    "RequestEstimate",
     "RequestEvent",
     "Resolution",
     "RewardCut",
@@ -180,7 +182,8 @@ class FeedCounter(Base):
 
 
 class BatchTransaction(Base):
-    """A transaction that a batch gave to the relayer, by its message_id."""
+    """A transaction that a batch gave to the relayer, by its message_id. `block_number`: where the walk has met it; also null
+    where a release before this column did."""
 
     __tablename__ = "batch_transactions"
     __table_args__ = (Index("ix_batch_transactions_batch", "batch_id"), Index("ix_batch_transactions_hash", "tx_hash"))
@@ -190,6 +193,7 @@ class BatchTransaction(Base):
     purpose: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(Text)
     tx_hash: Mapped[str | None] = mapped_column(Text)
+    block_number: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
 
 

@@ -108,14 +108,6 @@ def get_portfolio(query: PoolQuery, user_id: str) -> shapes.Portfolio:
     return _service().reads.portfolio(query, check_user_id(user_id))
 
 
-@blueprint.get("/quotes")
-@blueprint.arguments(schema_of(shapes.QuoteQuery, QuerySchema), location="query")
-@blueprint.response(200, schema_of(shapes.Quote))
-def get_quote(query: shapes.QuoteQuery) -> shapes.Quote:
-    """Limits and expected time of a stake or unstake, with the reason."""
-    return _service().reads.quote(query)
-
-
 @blueprint.get("/events")
 @blueprint.arguments(schema_of(shapes.EventsQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(shapes.EventPage))

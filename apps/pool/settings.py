@@ -1,6 +1,6 @@
 """Settings of the pool service and of the Celery worker and beat that run its flows."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from apps.clients.shapes.pool import MIN_UNSTAKE_WEI
@@ -28,12 +28,12 @@ class PoolSettings(BaseSettings):
     reward_source: str
     pause_on_drift: bool
     ops_four_eyes: bool
-    min_stake_wei: int
-    min_unstake_wei: int
-    auto_claim_interval_sec: float
-    auto_claim_min_wei: int
-    webhook_secret_keys: tuple[str, ...] = field(default=(), kw_only=True)
-    webhook_allow_private: bool = field(default=False, kw_only=True)
+    min_stake_wei: int = 1
+    min_unstake_wei: int = MIN_UNSTAKE_WEI
+    auto_claim_interval_sec: float = 86_400.0
+    auto_claim_min_wei: int = GWEI
+    webhook_secret_keys: tuple[str, ...] = ()
+    webhook_allow_private: bool = False
 
     @property
     def lease_sec(self) -> float:

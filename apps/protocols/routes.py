@@ -38,7 +38,7 @@ from apps.clients.shapes.reconciliation import (
 from apps.common.api import Blueprint
 from apps.common.errors import InvalidInput
 from apps.common.shapes import schema_of
-from apps.common.wire import BodySchema, QuerySchema
+from apps.common.wire import BodySchema, QuerySchema, check_tx_hash
 from apps.protocols.addresses import AddressCheck
 from apps.protocols.builders import Builders
 from apps.protocols.reads import ProtocolsReads
@@ -150,9 +150,7 @@ def list_rebases(query: RebasesQuery) -> RebasePage:
 @blueprint.response(200, schema_of(LidoReceipt))
 def get_receipt(tx_hash: str) -> LidoReceipt:
     """What Lido's logs in one transaction say."""
-    if not re.fullmatch(r"0x[0-9a-fA-F]{64}", tx_hash):
-        raise InvalidInput(errors={"tx_hash": ["Must be 0x and 64 hex digits."]})
-    return _reads().receipt(tx_hash.lower())
+    return _reads().receipt(check_tx_hash(tx_hash))
 
 
 @blueprint.post("/lido/withdrawals/status")

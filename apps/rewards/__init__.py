@@ -24,5 +24,5 @@ def create_app(settings: RewardsSettings | None = None) -> Flask:
     proof.at_start()
     app = build_app("rewards", blueprints=[blueprint], sessions=sessions, accepted_keys=settings.internal_keys)
     app.extensions["service"] = RewardsService(sessions, proof, settings.reward_fee_bps, Settlements(sessions))
-    app.extensions["reads"] = RewardReads(sessions, settings.pool_id)
+    app.extensions["reads"] = RewardReads(sessions, settings.pool_id, settings.reward_fee_bps)
     return app

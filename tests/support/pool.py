@@ -16,7 +16,7 @@ from apps.common.auth import HEADER
 from apps.common.database import transaction
 from apps.common.service_app import build_app
 from apps.common.settings import normalise_database_url
-from apps.common.wei import ETHER, GWEI
+from apps.common.wei import ETHER
 from apps.common.wire import new_id
 from apps.pool import BLUEPRINTS, serve
 from apps.pool.context import PoolContext, make_context
@@ -52,10 +52,6 @@ def pool_settings(database_url: str, **changes: Any) -> PoolSettings:
         "reward_source": "share_rate",
         "pause_on_drift": False,
         "ops_four_eyes": False,
-        "min_stake_wei": 1,
-        "min_unstake_wei": 100,
-        "auto_claim_interval_sec": 86_400.0,
-        "auto_claim_min_wei": GWEI,
         "webhook_secret_keys": ("a-key-of-the-tests-and-of-nobody-else",),
         "webhook_allow_private": True,
     }

@@ -1,11 +1,14 @@
 """A receiver of webhooks, on a real port, that does with a delivery what a test says: takes it, refuses it, or is rude."""
 
+import hashlib
+import hmac
 import json
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -34,7 +37,7 @@ Answer = Callable[[Got], int | str]
 
 @dataclass
 class Receiver:
-    """`answer` says what is done with each: a status; or ``close``, ``half``, ``hang``, ``drip``, ``huge``, ``noise``. `headers`
+    """`answer` says what is done with each: a status; or ``close``, ``half``, ``hang``, ``drip``, ``huge``, ``noise``, ``surplus``. `headers`
     go with every status. `order` is what happened: each sequence as it came, and as it was taken."""
 
     answer: Answer = lambda _got: 200
@@ -124,7 +127,7 @@ def _handler_of(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             # Before the answer is sent, after which the next one may come.
             receiver.ends(got, took=isinstance(answer, int) and 200 <= answer < 300)
             if isinstance(answer, int):
-                self._say(answer, b"ok")
+                self._say(answer, b"" if answer == 204 else b"ok")
             else:
                 getattr(self, f"_{answer}")()
 
@@ -162,6 +165,10 @@ def _handler_of(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
         def _huge(self) -> None:
             self._say(200, b"x" * 1_000_000)
 
+        def _surplus(self) -> None:
+            """An answer that has no body, and one all the same."""
+            self._say(204, b"ok")
+
         def _noise(self) -> None:
             self.wfile.write(b"\x00\x01 SSH-2.0-OpenSSH\r\n\r\n")
             self.close_connection = True
@@ -172,3 +179,12 @@ def _handler_of(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
 def counted(receiver: Receiver) -> Counter[int]:
     """How often each event came."""
     return Counter(one.sequence for one in receiver.got)
+
+
+def verified(got: Got, secret: str) -> int:
+    """How many of a delivery's signatures are of this secret: the few lines of a receiver that knows nothing of this code."""
+    parts = [part.split("=", 1) for part in got.headers["X-Staking-Signature"].split(",")]
+    (time,) = (value for name, value in parts if name == "t")
+    expected = hmac.new(secret.encode(), time.encode() + b"." + got.body, hashlib.sha256).hexdigest()
+    assert abs(datetime.now(UTC).timestamp() - int(time)) < 300
+    return sum(name == "v1" and hmac.compare_digest(value, expected) for name, value in parts)

@@ -20,6 +20,7 @@ from tests.support.pool import PoolHouse
 from tests.support.protocols import KEY
 
 LIFE = ("batched", "submitting", "confirming", "completed")
+EVENTS = 1 + len(LIFE)  # and before these, the one that says that it is queued
 SECRET = "whsec_of-the-tests-and-of-nobody-else"
 # Every pause is over, and so is every lease.
 TIME_PASSES = """

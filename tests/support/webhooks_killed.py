@@ -58,15 +58,21 @@ class Killing:
             if self.hooks.ask(UNDER_WAY) == 0:
                 return
             for task in (SWEEP, FAN_OUT, DELIVER):
-                ratchet(lambda: self.hooks.ask(MOVED), lambda number, task=task: self.run(task, f"*:{number}"))
+                ratchet(self._moved, partial(self._strike, task))
         raise AssertionError("still under way")
+
+    def _strike(self, task: str, number: int) -> bool:
+        return self.run(task, f"*:{number}")
+
+    def _moved(self) -> object:
+        return self.hooks.ask(MOVED)
 
 
 def run_task(name: str) -> None:
     """One message of a task, as a worker takes it."""
     import tasks.entry
 
-    tasks.entry.celery.tasks[name]()
+    tasks.celery.tasks[name]()
 
 
 def warm() -> None:
@@ -75,9 +81,9 @@ def warm() -> None:
     from apps.common.doorbell import doorbell_of
 
     configure_mappers()
-    tasks.entry.celery.conf.update(broker_url=os.environ["CELERY_BROKER_URL"])
+    tasks.celery.conf.update(broker_url=os.environ["CELERY_BROKER_URL"])
     for name in (SWEEP, FAN_OUT, DELIVER):
-        tasks.entry.celery.tasks[name]()
+        tasks.celery.tasks[name]()
     doorbell_of.cache_clear()
     context = tasks.entry.worker_context()
     for engine in (context.sessions.kw["bind"], context.writer):

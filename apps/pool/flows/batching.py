@@ -227,7 +227,7 @@ def _due_unstakes(
     rows = _due(context, session, "unstake", eligible, MAX_ELEMENTS)
     if not rows:
         return []
-    other = session.scalar(select(Batch.id).where(*_unstakes_under_way(pool_id)).limit(1))
+    other = session.scalar(select(Batch.id).where(*unstakes_under_way(pool_id)).limit(1))
     if other is not None:
         detail = f"Unstake batches go one at a time; the next one is opened when batch {other} is mined."
         _explain(session, eligible, reason("batch_open", detail))
@@ -237,7 +237,7 @@ def _due_unstakes(
     return [row for row in rows if row.id in chosen]
 
 
-def _unstakes_under_way(pool_id: str) -> tuple[ColumnElement[bool], ...]:
+def unstakes_under_way(pool_id: str) -> tuple[ColumnElement[bool], ...]:
     """The open batch, or a parked one whose request may still be mined. Any other parked one holds up itself alone: its
     stETH stays with the operator, who has that of all who are on their way out."""
     sent = select(BatchTransaction.batch_id).where(
@@ -252,18 +252,18 @@ def _unstakes_under_way(pool_id: str) -> tuple[ColumnElement[bool], ...]:
 def _pools(context: PoolContext) -> dict[str, bool]:
     """The pools with queued requests, and whether a batch of any kind may be due there."""
     found: dict[str, bool] = {}
-    query = select(Request.pool_id, Request.kind, _total_wei(), _waited_sec()).where(
+    query = select(Request.pool_id, Request.kind, total_wei(), waited_sec()).where(
         Request.status == RequestStatus.QUEUED
     )
     with transaction(context.sessions) as session:
         for pool_id, kind, total, waited in session.execute(query.group_by(Request.pool_id, Request.kind)):
-            threshold_wei, max_wait_sec = _rhythm(context, kind)
+            threshold_wei, max_wait_sec = rhythm(context, kind)
             is_due = total >= threshold_wei or waited >= max_wait_sec
             found[pool_id] = found.get(pool_id, False) or is_due
     return found
 
 
-def _rhythm(context: PoolContext, kind: str) -> tuple[int, float]:
+def rhythm(context: PoolContext, kind: str) -> tuple[int, float]:
     """From which sum, in wei, and after which wait, in seconds, a batch is opened."""
     settings = context.settings
     if kind == BatchKind.STAKE:
@@ -271,11 +271,11 @@ def _rhythm(context: PoolContext, kind: str) -> tuple[int, float]:
     return settings.unstake_batch_threshold_wei, settings.unstake_batch_max_wait_sec
 
 
-def _total_wei() -> ColumnElement[Any]:
+def total_wei() -> ColumnElement[Any]:
     return func.coalesce(func.sum(Request.amount_wei), 0)
 
 
-def _waited_sec() -> ColumnElement[Any]:
+def waited_sec() -> ColumnElement[Any]:
     return func.coalesce(func.extract("epoch", func.now() - func.min(Request.queued_at)), 0)
 
 
@@ -290,9 +290,9 @@ def _due(
     context: PoolContext, session: Session, kind: str, eligible: Sequence[ColumnElement[bool]], limit: int
 ) -> list[Queued]:
     """Up to `limit` of the eligible, locked, oldest first; none where no batch of them is due."""
-    threshold_wei, max_wait_sec = _rhythm(context, kind)
+    threshold_wei, max_wait_sec = rhythm(context, kind)
     # One sum before any row is locked and read: most looks find that nothing is due.
-    total, waited = session.execute(select(_total_wei(), _waited_sec()).where(*eligible)).one()
+    total, waited = session.execute(select(total_wei(), waited_sec()).where(*eligible)).one()
     if total < threshold_wei and waited < max_wait_sec:
         return []
     rows = session.execute(

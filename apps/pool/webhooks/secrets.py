@@ -59,7 +59,7 @@ class Vault:
         opened: bytes = self._cipher(name, nonce, owner).decrypt_and_verify(secret, tag)
         return opened.decode()
 
-    def _cipher(self, name: str, nonce: bytes, owner: str) -> "GcmMode":
+    def _cipher(self, name: str, nonce: bytes, owner: str) -> GcmMode:
         if name not in self._keys:
             raise NotConfigured(_MISSING)
         cipher = AES.new(self._keys[name], AES.MODE_GCM, nonce=nonce)

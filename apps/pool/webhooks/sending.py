@@ -28,6 +28,7 @@ from apps.pool.webhooks.destination import AddressRefused, NameUnknown, Resolve,
 TOTAL_SEC = 10.0
 # An answer is its status. So much of its body is read, so that the connection can be used again.
 MAX_ANSWER_BYTES = 16 * 1024
+_OF_A_KEPT_LINE = frozenset({"connection_failed", "not_http"})
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,9 @@ class Line:
         began = time.monotonic()
         kept = self._connection.sock is not None
         answer = self._post(body, headers, began)
-        if kept and answer.fault is not None and answer.fault["code"] == "connection_failed":
-            # It was closed since the last sending, as servers do; what it did with this one, if anything, it does again.
+        if kept and answer.fault is not None and answer.fault["code"] in _OF_A_KEPT_LINE:
+            # It was closed since the last sending, as servers do, or held more than the last answer. What the server did
+            # with this sending, if anything, it does again.
             answer = self._post(body, headers, began)
         return answer
 

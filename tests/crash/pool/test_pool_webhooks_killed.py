@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.receiver import Got, Receiver, counted, receiving
-from tests.support.webhooks import LIFE
+from tests.support.webhooks import EVENTS, LIFE
 from tests.support.webhooks_killed import Killing, killing_workers
-
-EVENTS = 1 + len(LIFE)
 
 
 @pytest.fixture

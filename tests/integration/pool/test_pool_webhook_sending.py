@@ -87,6 +87,12 @@ def test_send__several__one_line_kept_and_made_anew_where_the_server_closed_it(r
     assert len(receiver.got) == 3
 
 
+def test_send__more_than_an_answer_on_a_kept_line__read_as_no_answer_to_the_next(receiver: Receiver) -> None:
+    receiver.answer = lambda _: "surplus"
+    with closing(Line(receiver.url, allow_private=True)) as line:
+        assert [line.post(BODY, HEADERS).status for _ in range(5)] == [204] * 5
+
+
 def test_send__nobody_listens__fault() -> None:
     assert code_of(send(f"http://127.0.0.1:{free_port()}/")) == "connection_failed"
 

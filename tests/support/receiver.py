@@ -37,8 +37,8 @@ Answer = Callable[[Got], int | str]
 
 @dataclass
 class Receiver:
-    """`answer` says what is done with each: a status; or ``close``, ``half``, ``hang``, ``drip``, ``huge``, ``noise``, ``surplus``. `headers`
-    go with every status. `order` is what happened: each sequence as it came, and as it was taken."""
+    """`answer` says what is done with each: a status; or ``close``, ``half``, ``hang``, ``drip``, ``huge``, ``noise`` or
+    ``surplus``. `headers` go with every status. `order` is what happened: each sequence as it came, and as it was taken."""
 
     answer: Answer = lambda _got: 200
     headers: dict[str, str] = field(default_factory=dict)

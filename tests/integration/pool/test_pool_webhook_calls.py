@@ -1,8 +1,13 @@
 """What callers ask of webhooks: made, changed, rotated, replayed, stopped; and what is shown of them, and what never is."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+from apps.common.auth import HEADER
 from apps.pool.trim import trim_deliveries
+from apps.pool.webhooks.service import MAX_WEBHOOKS
+from tests.support.protocols import KEY
 from tests.support.receiver import Receiver, receiving, verified
 from tests.support.webhooks import EVENTS, LIFE, SECRET, Hooks
 
@@ -47,6 +52,29 @@ def test_create__same_message_id_with_another_body__names_what_differs(hooks: Ho
     other = hooks.post("/v1/webhooks", **{**body, "secret": "t" * 24, "types": ["*"]})
     assert (other.status_code, sorted(other.get_json()["errors"])) == (422, ["secret", "types"])
     assert hooks.post("/v1/webhooks", **body).status_code == 200
+
+
+def test_create__fifty_twins_at_once__one_webhook_and_its_secret_in_one_answer(
+    hooks: Hooks, receiver: Receiver
+) -> None:
+    body = {"message_id": "twins", "url": receiver.url}
+
+    def create(_: int) -> Any:
+        return hooks.client.application.test_client().post("/v1/webhooks", json=body, headers={HEADER: KEY})
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(create, range(50)))
+    assert Counter(answer.status_code for answer in answers) == {201: 1, 200: 49}
+    assert len({answer.get_json()["id"] for answer in answers}) == 1
+    assert sum(answer.get_json()["secret"] is not None for answer in answers) == 1
+
+
+def test_create__more_than_there_may_be__refused_until_one_is_deleted(hooks: Hooks, receiver: Receiver) -> None:
+    made = [hooks.create(receiver.url) for _ in range(MAX_WEBHOOKS)]
+    refused = hooks.post("/v1/webhooks", message_id="one-more", url=receiver.url)
+    assert (refused.status_code, refused.get_json()["code"]) == (409, "too_many_webhooks")
+    hooks.do(f"/v1/webhooks/{made[0]['id']}/delete")
+    assert hooks.post("/v1/webhooks", message_id="one-more", url=receiver.url).status_code == 201
 
 
 def test_types__asked_for__no_other_event_comes(hooks: Hooks, receiver: Receiver) -> None:
@@ -137,7 +165,7 @@ def test_disabled__while_events_come__all_sent_once_enabled_and_deleted_is_not_f
     hooks.work()
     assert len(receiver.got) == EVENTS
     for left in ("", "/deliveries"):
-        assert hooks.client.get(path + left, headers={"X-Internal-Key": "test-key"}).status_code == 404
+        assert hooks.client.get(path + left, headers={HEADER: KEY}).status_code == 404
     assert hooks.post(f"{path}/enable").status_code == 404
     assert hooks.ask("SELECT sealed_secret FROM webhooks WHERE id = :id", id=hook["id"]) == ""
 

@@ -76,6 +76,23 @@ def test_receiver__refuses_one_request__the_others_go_on_and_its_own_events_wait
     assert [item["next_attempt_at"] is not None for item in waiting] == [False, False, False, False, True]
 
 
+def test_replay__begins_before_an_event_that_is_refused__that_one_waits_for_the_earlier_ones_again(
+    hooks: Hooks, receiver: Receiver
+) -> None:
+    receiver.answer = lambda got: 500 if got.event["type"] == "request.confirming" else 200
+    hook = hooks.create(receiver.url)
+    hooks.lives(1)
+    hooks.work()
+    first = min(receiver.sequences())
+    receiver.got.clear()
+    hooks.do(f"/v1/webhooks/{hook['id']}/replay", after_sequence=first - 1)
+    hooks.time_passes()
+    hooks.work()
+    assert receiver.sequences(receiver.got) == [first, first + 1, first + 2, first + 3]
+    due = "SELECT array_agg(sequence) FROM webhook_deliveries WHERE webhook_id = :id AND due_at IS NOT NULL"
+    assert hooks.ask(due, id=hook["id"]) == [first + 3]
+
+
 def test_receiver__hangs__holds_up_no_other_and_gets_so_many_at_a_time(hooks: Hooks, receiver: Receiver) -> None:
     receiver.answer = lambda _: "hang"
     hooks.total_sec = LONG_SEC

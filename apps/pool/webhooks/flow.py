@@ -133,8 +133,8 @@ class WebhookFlow(Flow[Webhook]):
                 lines += [self._line(row) for _ in range(len(due) - len(lines))]
                 sent = self._send(row, due, lines)
                 crashpoint("webhook.sent")
-                row.failures = self._write(row, health, sent)
-                if Health(row.failures).is_unwell or time.monotonic() > until:
+                pause_sec = self._write(row, health, sent)
+                if pause_sec or time.monotonic() > until:
                     return self._rest(row)
         finally:
             _close(lines)
@@ -175,9 +175,9 @@ class WebhookFlow(Flow[Webhook]):
         with ThreadPoolExecutor(len(due)) as threads:
             return list(threads.map(send, lines, due))
 
-    def _write(self, row: Webhook, health: Health, sent: Sequence[Sent]) -> int:
-        """Write what came of sendings, make what waited behind them due, and say how well the endpoint is; returns its
-        failures in a row. Raises `LeaseLost`."""
+    def _write(self, row: Webhook, health: Health, sent: Sequence[Sent]) -> float:
+        """Write what came of sendings, make what waited behind them due, and note how well the endpoint is; returns for how
+        many seconds it is left alone. Raises `LeaseLost`."""
         was_unwell, asked_sec = health.is_unwell, 0.0
         outcomes = []
         for item in sent:
@@ -206,7 +206,7 @@ class WebhookFlow(Flow[Webhook]):
             if any(item.answer.status == retrying.GONE for item in sent):
                 disable(session, row, retrying.refusal(retrying.GONE))
         _log(row, outcomes)
-        return health.failures
+        return pause_sec
 
     def _rest(self, row: Webhook) -> Wait:
         """Nothing more is sent in this turn: the next one is when the next delivery is due, or something comes meanwhile."""

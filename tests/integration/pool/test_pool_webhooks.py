@@ -149,6 +149,23 @@ def test_retry_after__asked_for__nothing_is_sent_before(hooks: Hooks, receiver: 
         assert hooks.ask(wait.format(column, table, name), id=hook["id"]) is True, column
 
 
+def test_retry_after__asked_for_by_one_answer_among_good_ones__nothing_is_sent_before_either(
+    hooks: Hooks, receiver: Receiver
+) -> None:
+    hooks.create(receiver.url)
+    ids = hooks.requests(2 * IN_FLIGHT)
+    receiver.answer, receiver.headers = (
+        lambda got: 429 if got.event["pool_request_id"] == ids[0] else 200,
+        {"Retry-After": "9"},
+    )
+    hooks.work()
+    assert len(receiver.got) == IN_FLIGHT
+    receiver.answer = lambda _: 200
+    hooks.time_passes()
+    hooks.work()
+    assert len(receiver.taken) == 2 * IN_FLIGHT
+
+
 def test_gone__answered__disabled_and_nothing_lost_once_it_is_enabled(hooks: Hooks, receiver: Receiver) -> None:
     receiver.answer = lambda _: 410
     hook = hooks.create(receiver.url)

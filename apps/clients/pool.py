@@ -62,16 +62,16 @@ class PoolClient(ServiceClient):
     def delete_webhook(self, webhook_id: str) -> Json:
         return self.post(_webhook(webhook_id, "delete"), {})
 
-    def rotate_secret(self, webhook_id: str, **wanted: Any) -> Json:
+    def rotate_webhook_secret(self, message_id: str, webhook_id: str, **wanted: Any) -> Json:
         """`secret`, `overlap_sec`, both or neither."""
-        return self.post(_webhook(webhook_id, "rotate-secret"), wanted)
+        return self.post(_webhook(webhook_id, "rotate-secret"), {"message_id": message_id, **wanted})
 
-    def test_webhook(self, webhook_id: str) -> Json:
-        return self.post(_webhook(webhook_id, "test"), {})
+    def test_webhook(self, message_id: str, webhook_id: str) -> Json:
+        return self.post(_webhook(webhook_id, "test"), {"message_id": message_id})
 
-    def replay_webhook(self, webhook_id: str, **start: Any) -> Json:
+    def replay_webhook(self, message_id: str, webhook_id: str, **start: Any) -> Json:
         """`after_sequence`, or `since`."""
-        return self.post(_webhook(webhook_id, "replay"), start)
+        return self.post(_webhook(webhook_id, "replay"), {"message_id": message_id, **start})
 
     def deliveries(self, webhook_id: str, **query: Any) -> Json:
         return self.get(_webhook(webhook_id, "deliveries"), **query)

@@ -29,6 +29,10 @@ class AnswerWei(WeiField):
 class DigitsField(ma.fields.Field[int]):
     """A whole number of any size, such as one scaled by 10^36: digits outside, ``int`` inside."""
 
+    @property
+    def openapi(self) -> wire.OpenApi:
+        return {"type": wire.nullable("string", self), "pattern": "^-?[0-9]+$"}
+
     def _serialize(self, value: int | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else str(value)
 
@@ -48,6 +52,15 @@ class StrictInteger(ma.fields.Integer):
         super().__init__(**{"strict": True, **kwargs})
 
 
+class StrictBoolean(ma.fields.Boolean):
+    """JSON's true or false; no 1 or 0, which Python takes for them."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
 class ShapeListField(ma.fields.List[Any]):
     """A list of one shape, thousands as a rule: each item is read by its fields alone, and where one of them is not plainly
     right, the list is read again by marshmallow, which says what is wrong. That is two thirds of the time of a schema's whole
@@ -61,8 +74,9 @@ class ShapeListField(ma.fields.List[Any]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
         found = []
+        read_fields = self._schema.reader()
         for item in value if isinstance(value, list) else [None]:
-            values = self._schema.read_fields(item) if isinstance(item, dict) else None
+            values = read_fields(item) if isinstance(item, dict) else None
             if values is None:
                 return super()._deserialize(value, attr, data, **kwargs)
             found.append(self._shape(**values))

@@ -8,21 +8,22 @@ goes on with those whose next step is due under the same lease. Each outcome is 
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Generic, TypeVar
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
 from apps.common.database import Sessions, is_transient, transaction
 from apps.common.errors import Unavailable
-from apps.flow.checkpoint import PARKED, goes_on, write_outcomes
+from apps.flow.checkpoint import PARKED, are_alike, as_written, goes_on, write_alike, write_outcomes
 from apps.flow.hints import Publish
 from apps.flow.lanes import LaneBusy
-from apps.flow.lease import LeaseLost, Row, acquire, flow_event, give_back
-from apps.flow.outcome import Advance, BackOff, Outcome, Park, Wait
+from apps.flow.lease import LeaseLost, acquire, flow_event, give_back
+from apps.flow.loading import Row
+from apps.flow.outcome import Advance, BackOff, Outcome, Park, Wait, has_more, hints
 from apps.flow.row import FlowMixin, code_of, reason
 
 log = structlog.get_logger(__name__)
@@ -168,9 +169,9 @@ def _write_all(flow: Flow[Row], done: Sequence[tuple[Row, Outcome]], keep_sec: f
     Where the writing together fails it may be one row's fault: each is then written alone, and only that one comes back as
     a fault.
     """
-    plain = [(row, outcome) for row, outcome in done if not _has_more(outcome)]
+    plain = [(row, outcome) for row, outcome in done if not has_more(outcome)]
     groups = [plain] if plain else []
-    groups += [[(row, outcome)] for row, outcome in done if _has_more(outcome)]
+    groups += [[(row, outcome)] for row, outcome in done if has_more(outcome)]
     again: list[Row] = []
     for group in groups:
         again += _write_or_recover(flow, group, keep_sec)
@@ -188,28 +189,55 @@ def _write_or_recover(flow: Flow[Row], group: Sequence[tuple[Row, Outcome]], kee
 
 
 def _write(flow: Flow[Row], done: Sequence[tuple[Row, Outcome]], keep_sec: float | None) -> list[Row]:
-    """One transaction with all that belongs to the outcomes, then their hints; returns the rows that go on.
+    """Write outcomes and all that belongs to them, then publish their hints; returns the rows that go on.
 
     A lease that was lost is noted where the row is one of many; raises `LeaseLost` where it is the only one.
     """
+    alone = _nothing_belongs_to(flow, done)
+    held, again = (_write_alone if alone else _write_with_more)(flow, done, keep_sec)
+    kept = {row.id for row, _ in held}
+    for row, outcome in done:
+        _log(flow, row, outcome if row.id in kept else None)
+    for task, row_id in dict.fromkeys(hint for _, outcome in held for hint in hints(outcome)):
+        flow.publish(task, row_id)
+    return again
+
+
+def _nothing_belongs_to(flow: Flow[Row], done: Sequence[tuple[Row, Outcome]]) -> bool:
+    """Whether the outcomes are all that there is to write."""
+    kind = type(flow)
+    adds = {Advance: kind.advanced, Wait: kind.waits, Park: kind.parked}
+    nothing = {Flow.advanced, Flow.waits, Flow.parked, None}
+    return all(not has_more(outcome) and adds.get(type(outcome)) in nothing for _, outcome in done) and are_alike(done)
+
+
+def _write_alone(
+    flow: Flow[Row], done: Sequence[tuple[Row, Outcome]], keep_sec: float | None
+) -> tuple[list[tuple[Row, Outcome]], list[Row]]:
+    """By one statement, which is its own transaction; returns what was held, and the rows that go on."""
+    written = {row.id: row for row in write_alike(flow.sessions, done, keep_sec)}
+    held = _held(done, written.keys())
+    return held, [] if keep_sec is None else [written[row.id] for row, outcome in held if goes_on(outcome)]
+
+
+def _write_with_more(
+    flow: Flow[Row], done: Sequence[tuple[Row, Outcome]], keep_sec: float | None
+) -> tuple[list[tuple[Row, Outcome]], list[Row]]:
+    """One transaction with what the outcomes and the flow add; returns the same."""
     with transaction(flow.sessions) as session:
-        written = write_outcomes(session, done, keep_sec)
-        held = [(row, outcome) for row, outcome in done if row.id in written]
-        if not held and len(done) == 1:
-            raise LeaseLost(f"{done[0][0].subject} {done[0][0].id}")
+        held = _held(done, write_outcomes(session, done, keep_sec))
         for _, outcome in held:
             if isinstance(outcome, Advance) and outcome.write is not None:
                 outcome.write(session)
         _tell_flow(flow, session, held)
-        again = [] if keep_sec is None else _reread(session, [row for row, outcome in held if goes_on(outcome)])
-        for row, _ in done:
-            if row.id not in written:
-                session.add(flow_event(row, "lease_lost", row.status, None))
-    for row, outcome in done:
-        _log(flow, row, outcome if row.id in written else None)
-    for task, row_id in dict.fromkeys(hint for _, outcome in held for hint in _hints(outcome)):
-        flow.publish(task, row_id)
-    return again
+        again = [] if keep_sec is None else as_written(session, [row for row, outcome in held if goes_on(outcome)])
+    return held, again
+
+
+def _held(done: Sequence[tuple[Row, Outcome]], written: Collection[str]) -> list[tuple[Row, Outcome]]:
+    if not written and len(done) == 1:
+        raise LeaseLost(f"{done[0][0].subject} {done[0][0].id}")
+    return [(row, outcome) for row, outcome in done if row.id in written]
 
 
 def _tell_flow(flow: Flow[Row], session: Session, held: Sequence[tuple[Row, Outcome]]) -> None:
@@ -224,23 +252,6 @@ def _tell_flow(flow: Flow[Row], session: Session, held: Sequence[tuple[Row, Outc
 
 def _of(kind: type[Kind], held: Sequence[tuple[Row, Outcome]]) -> list[tuple[Row, Kind]]:
     return [(row, outcome) for row, outcome in held if isinstance(outcome, kind)]
-
-
-def _reread(session: Session, rows: Sequence[Row]) -> list[Row]:
-    """The rows as they were just written, for their next step; all hold the leases that they were given."""
-    if not rows:
-        return []
-    found = session.scalars(select(type(rows[0])).where(type(rows[0]).id.in_([row.id for row in rows])))
-    by_id = {row.id: row for row in found}
-    return [by_id[row.id] for row in rows]
-
-
-def _has_more(outcome: Outcome) -> bool:
-    return isinstance(outcome, Advance) and outcome.write is not None
-
-
-def _hints(outcome: Outcome) -> Iterable[tuple[str, str | None]]:
-    return outcome.wake if isinstance(outcome, Advance) else ()
 
 
 def _log(flow: Flow[Any], row: FlowMixin, outcome: Outcome | None) -> None:

@@ -5,6 +5,7 @@ from flask import Flask
 from apps.common.celery_settings import broker_answers
 from apps.common.service_app import build_app
 from apps.pool.context import PoolContext, make_context, pool_publisher
+from apps.pool.models import AuditEntry
 from apps.pool.quotes.routes import blueprint as quotes
 from apps.pool.quotes.service import Quotes
 from apps.pool.reports.routes import blueprint as reports
@@ -28,6 +29,8 @@ def create_app(settings: PoolSettings | None = None) -> Flask:
         blueprints=BLUEPRINTS,
         sessions=context.sessions,
         accepted_keys=settings.internal_keys,
+        keys_file=settings.api_keys_file,
+        audit_entries=AuditEntry,
         checks={"broker": lambda: broker_answers(settings.broker_url)},
     )
     serve(app, context)

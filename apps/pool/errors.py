@@ -51,6 +51,13 @@ class HoldReleased(Conflict):
     code = "hold_released"
 
 
+class LaterRelease(Conflict):
+    """A later release made this request, with steps that this one does not know; send the same call again until a service
+    of that release takes it."""
+
+    code = "later_release"
+
+
 class NotHalted(Conflict):
     """The walk is not halted, so there is nothing to resolve; see GET /v1/walk."""
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from apps.clients.shapes import pool as shapes
@@ -15,7 +15,7 @@ from apps.common.idempotency import differing_fields, raise_reused
 from apps.flow.lease import flow_event, held_from_the_start
 from apps.flow.runner import unpark
 from apps.pool.context import PoolContext
-from apps.pool.errors import REJECTIONS, NotCancellable, NotRetryable, RequestRejected, UserOnHold
+from apps.pool.errors import REJECTIONS, LaterRelease, NotCancellable, NotRetryable, RequestRejected, UserOnHold
 from apps.pool.feed import record_events
 from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap
 from apps.pool.flows.members import unpark_members
@@ -82,7 +82,10 @@ class PoolService:
         return self.reads.shown(row, opened.timeline), False
 
     def cancel(self, request_id: str) -> shapes.Request:
-        """Ask for a queued request to be undone and try at once; all is moved back, or the flow goes on trying."""
+        """Ask for a queued request to be undone and try at once; all is moved back, or the flow goes on trying.
+
+        Raises `NotFound`, `NotCancellable`, and `LaterRelease` where this release does not know the request's steps.
+        """
         with transaction(self.context.sessions) as session:
             row = session.scalar(select(Request).where(Request.id == request_id).with_for_update())
             if row is None:
@@ -91,6 +94,7 @@ class PoolService:
                 return self.reads.render(session, [row])[0]
             if row.status != RequestStatus.QUEUED:
                 raise NotCancellable(f"The request is {row.status}; only a queued one can be cancelled.")
+            _refuse_later(row)
             already = row.intent == CANCEL
             if not already:
                 row.intent = CANCEL
@@ -104,13 +108,17 @@ class PoolService:
         return self.reads.request(request_id)
 
     def retry(self, request_id: str) -> shapes.Request:
-        """Put a parked request, or the parked batch it is part of, back to the step where it stopped."""
+        """Put a parked request, or the parked batch it is part of, back to the step where it stopped.
+
+        Raises `NotFound`, `NotRetryable`, and `LaterRelease` where this release does not know its steps.
+        """
         with transaction(self.context.sessions) as session:
             row = session.scalar(select(Request).where(Request.id == request_id))
             if row is None:
                 raise NotFound("There is no request with this id.")
             if row.status != RequestStatus.NEEDS_ATTENTION:
                 raise NotRetryable(f"The request is {row.status}; only one in needs_attention can be retried.")
+            _refuse_later(row)
             parked = session.scalars(
                 select(Batch)
                 .where(Batch.status == BatchStatus.NEEDS_ATTENTION, parked_batches_of(row))
@@ -118,9 +126,12 @@ class PoolService:
             ).all()
             if parked:
                 for batch in parked:
+                    _refuse_later(batch)
                     self._retry_batch(session, batch)
             else:
-                row = session.scalars(select(Request).where(Request.id == request_id).with_for_update()).one()
+                session.refresh(row, with_for_update=True)
+                if row.status != RequestStatus.NEEDS_ATTENTION:  # another caller was first, since this one looked
+                    raise NotRetryable(f"The request is {row.status} by now.")
                 unpark(session, row, FIRST_STATUS[RequestKind(row.kind)])
                 record_events(session, [row.id])
         self.context.publish("tasks.sweep.wake", None)
@@ -129,8 +140,9 @@ class PoolService:
     def resume_batches(self, query: PoolQuery) -> ShownWalk:
         """Ops: open batches again after a drift paused them."""
         with transaction(self.context.sessions) as session:
-            pool_id = self.reads.pool_of(query.pool_id)
-            session.execute(update(Walk).where(Walk.id == pool_id).values(batches_paused=None))
+            walk = session.get(Walk, self.reads.pool_of(query.pool_id), with_for_update=True)
+            if walk is not None:
+                walk.batches_paused = None
         return self.reads.walk(query)
 
     def _known(self, message_id: str) -> bool:
@@ -185,6 +197,12 @@ class PoolService:
         if cap is None or amount_wei <= cap.wei:
             return None
         return f"Above {cap.wei} wei, the most that one stake can be now; split the amount. {cap.detail}"
+
+
+def _refuse_later(row: Request | Batch) -> None:
+    """What a later release began with other steps is left to it, as workers leave it too (`apps.flow.lease`)."""
+    if row.flow_version > row.current_version:
+        raise LaterRelease
 
 
 def _raise_if_rejected(row: Request) -> None:

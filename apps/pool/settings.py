@@ -51,6 +51,7 @@ def load_settings() -> PoolSettings:
         app_env=app_env,
         http_port=reader.integer("HTTP_PORT", 8104, minimum=1),
         http_bind_address=reader.bind_address(),
+        api_keys_file=reader.api_keys_file(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
         broker_url=reader.broker_url(),
@@ -77,6 +78,10 @@ def load_settings() -> PoolSettings:
         webhook_secret_keys=_secret_keys(reader),
         webhook_allow_private=reader.flag("WEBHOOK_ALLOW_PRIVATE", default=False),
     )
+    if app_env == "production":
+        reader.refuse_weak_keys("RELAYER_HTTP_API_KEY", [settings.relayer_api_key] if settings.relayer_api_key else [])
+        if not settings.ops_four_eyes:
+            reader.fault("OPS_FOUR_EYES", "is off, which APP_ENV=production refuses: what ops decide needs two persons")
     reader.finish()
     return settings
 

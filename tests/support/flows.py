@@ -3,7 +3,7 @@
 The services are the real ones over real HTTP, the steps are the real ones; only worker, beat and broker are left out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -93,6 +93,13 @@ class Flows:
         made = self.ask("stake", user, wei)
         self.settle()
         return self.request(made)
+
+    def stakes(self, amounts: Mapping[str, int]) -> None:
+        """Deposit and stake for several users at once, to the end."""
+        for user, wei in amounts.items():
+            self.deposit(user, wei)
+            self.ask("stake", user, wei)
+        self.settle()
 
     def by_hand(self, call: Any, value_wei: int = 0) -> Any:
         """The operator's key used outside the relayer, gas and nonce given back, for the relayer would rightly halt."""
@@ -204,11 +211,10 @@ class Flows:
     def _each(self, model: Any, step: Callable[[Any], object]) -> int:
         """Run every row that waits for a time, as if its time had come."""
         with transaction(self.context.sessions) as session:
-            session.execute(
-                update(model)
-                .where(model.next_run_at.is_not(None))
-                .values(next_run_at=func.now() - text("interval '1 s'"))
-            )
+            waiting = update(model).where(model.next_run_at.is_not(None))
+            found: Any = session.execute(waiting.values(next_run_at=func.now() - text("interval '1 s'")))
+        if found.rowcount == 0:
+            return 0
         rows = acquire(self.context.sessions, model, self.context.settings.lease_sec, limit=100)
         for row in rows:
             step(row)
@@ -274,6 +280,8 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
             reward_source="share_rate",
             pause_on_drift=False,
             ops_four_eyes=False,
+            webhook_secret_keys=("a-key-of-the-tests-and-of-nobody-else",),
+            webhook_allow_private=True,
         )
         settings = replace(settings, **changes)
         context = replace(make_context(settings, lambda _task, _row_id: None), look=Look(0.0))

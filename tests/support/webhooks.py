@@ -56,6 +56,10 @@ class Hooks:
     def create(self, url: str, **body: Any) -> Any:
         return self.do("/v1/webhooks", **{"message_id": new_id(), "url": url, "secret": SECRET, **body})
 
+    def act(self, hook: Any, what: str, **body: Any) -> Any:
+        """Ask something of a webhook under a message_id of its own; returns the body."""
+        return self.do(f"/v1/webhooks/{hook['id']}/{what}", **{"message_id": new_id(), **body})
+
     def requests(self, number: int = 1) -> list[str]:
         """Stakes that have just been queued, each with the event that says so."""
         ids = self.house.queue_stakes([ETHER] * number)

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,14 +11,15 @@ from pathlib import Path
 
 from sqlalchemy.orm import configure_mappers
 
+from tests.support.cutting import die_at_first_new, new_in, run_task
 from tests.support.pool import pool_house
-from tests.support.ratchet import ratchet
+from tests.support.ratchet import Ratchet
 from tests.support.webhooks import Hooks
 from tests.support.workers import Mother
 
 SWEEP, FAN_OUT, DELIVER = "tasks.sweep.wake", "tasks.webhooks.fan_out", "tasks.webhooks.deliver"
-# What a killed worker may have moved: not leases, attempts of the engine, nor times.
-MOVED = """
+# What a worker may move: not leases, attempts of the engine, nor times.
+STATE = """
     SELECT concat(
         (SELECT md5(string_agg((webhook_id, sequence, status, attempt_count)::text, ',' ORDER BY id)) FROM webhook_deliveries),
         (SELECT md5(string_agg((id, status, cursor, failures)::text, ',' ORDER BY id)) FROM webhooks),
@@ -32,47 +33,39 @@ UNDER_WAY = """
 
 @dataclass
 class Killing:
-    """Webhooks whose workers are processes of their own, killed at the n-th boundary that they come to."""
+    """Webhooks whose workers are processes of their own, each killed once at every boundary that it comes to in each state."""
 
     hooks: Hooks
     mother: Mother
     log: Path
     cuts: Counter[str] = field(default_factory=Counter)
 
-    def run(self, task: str, point: str = "") -> bool:
-        """Run a task to its end, or to its death; returns whether it was killed."""
+    def run(self, work: Callable[[], None]) -> str | None:
+        """Run it to its end, or to its death; returns what it said where it was killed."""
         self.hooks.time_passes()
         self.log.write_text("")
-        self.mother.start(partial(run_task, task), point)
+        self.mother.start(work)
         (end,) = self.mother.ended().values()
         told = self.log.read_text()
         if end == -signal.SIGKILL:
             self.cuts[told.rsplit("killed at ", 1)[1].strip()] += 1
-            return True
+            return told
         assert end == 0, told
-        return False
+        return None
 
     def settle(self) -> None:
         """Kill each worker at each of its boundaries, again and again, until nothing is under way."""
+        ratchet = Ratchet(lambda: str(self.hooks.ask(STATE)))
         for _ in range(60):
             if self.hooks.ask(UNDER_WAY) == 0:
                 return
             for task in (SWEEP, FAN_OUT, DELIVER):
-                ratchet(self._moved, partial(self._strike, task))
+                ratchet.work(task, partial(self._strike, task))
         raise AssertionError("still under way")
 
-    def _strike(self, task: str, number: int) -> bool:
-        return self.run(task, f"*:{number}")
-
-    def _moved(self) -> object:
-        return self.hooks.ask(MOVED)
-
-
-def run_task(name: str) -> None:
-    """One message of a task, as a worker takes it."""
-    import tasks.entry
-
-    tasks.celery.tasks[name]()
+    def _strike(self, task: str, known: frozenset[str]) -> str | None:
+        told = self.run(partial(die_at_first_new, known, partial(run_task, task)))
+        return None if told is None else new_in(told)
 
 
 def warm() -> None:

@@ -53,17 +53,27 @@ class WebhookChange:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecretRotation:
-    """`overlap_sec`: how long deliveries are signed with the secret of before as well; 0 ends it at once."""
+class WebhookTest:
+    """A test event to send, once per `message_id`."""
 
+    message_id: str = given(wire.message_id_field)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretRotation:
+    """Another secret, once per `message_id`; one is made where none is given. `overlap_sec`: how long deliveries are signed
+    with the secret of before as well; 0 ends it at once."""
+
+    message_id: str = given(wire.message_id_field)
     secret: str | None = given(ma.fields.String, load_default=None, allow_none=True, validate=_SECRET)
     overlap_sec: int = given(StrictInteger, load_default=OVERLAP_SEC, validate=ma.validate.Range(0, MAX_OVERLAP_SEC))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """From where on events are sent again: after a sequence number, or since a time; one of the two."""
+    """From where on events are sent again, once per `message_id`: after a sequence number, or since a time; one of the two."""
 
+    message_id: str = given(wire.message_id_field)
     after_sequence: int | None = given(StrictInteger, load_default=None, validate=ma.validate.Range(0, 10**18 - 1))
     since: datetime | None = given(wire.TimeField, load_default=None)
 
@@ -140,13 +150,6 @@ class DeliveryPage:
 
     items: list[Delivery]
     next: str | None
-
-
-@dataclass(frozen=True)
-class Retried:
-    """How many dead letters are to be sent again."""
-
-    retried: Whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ from apps.pool.flows.limits import (
 )
 from apps.pool.flows.members import insert_batch
 from apps.pool.flows.transactions import refresh_parked_requests
-from apps.pool.models import Batch, BatchTransaction, Request, Walk
+from apps.pool.models import Batch, BatchTransaction, Request, Walk, queued_requests
 from apps.pool.states import (
     BATCH_OPEN,
     UNDER_WAY,
@@ -152,7 +152,7 @@ def _explain_outage(context: PoolContext, pools: Sequence[str]) -> None:
 def _queued_of(pool_id: str, kind: str) -> tuple[ColumnElement[bool], ...]:
     """Those that this release knows the steps of; what a later one queued is left to its workers."""
     known = Request.flow_version <= Request.current_version
-    return Request.pool_id == pool_id, Request.kind == kind, Request.status == RequestStatus.QUEUED, known
+    return Request.pool_id == pool_id, Request.kind == kind, *queued_requests(), known
 
 
 def _explain(session: Session, which: Sequence[ColumnElement[bool]], why: Reason | None) -> None:
@@ -252,9 +252,7 @@ def unstakes_under_way(pool_id: str) -> tuple[ColumnElement[bool], ...]:
 def _pools(context: PoolContext) -> dict[str, bool]:
     """The pools with queued requests, and whether a batch of any kind may be due there."""
     found: dict[str, bool] = {}
-    query = select(Request.pool_id, Request.kind, total_wei(), waited_sec()).where(
-        Request.status == RequestStatus.QUEUED
-    )
+    query = select(Request.pool_id, Request.kind, total_wei(), waited_sec()).where(*queued_requests())
     with transaction(context.sessions) as session:
         for pool_id, kind, total, waited in session.execute(query.group_by(Request.pool_id, Request.kind)):
             threshold_wei, max_wait_sec = rhythm(context, kind)

@@ -58,6 +58,19 @@ class Webhook(FlowMixin, Base):
     paused_until: Mapped[datetime | None] = mapped_column(TIME)
 
 
+class WebhookCall(Base):
+    """What was asked of an endpoint once, by its message_id: a test, with the delivery that it made; a replay; a rotation.
+    Immutable."""
+
+    __tablename__ = "webhook_calls"
+
+    message_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id"))
+    body: Mapped[dict[str, str | None]] = mapped_column(JSONB)
+    delivery_id: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
+
+
 class WebhookDelivery(Base):
     """An event on its way to an endpoint; of a test, `sequence` and `request_id` are null.
 

@@ -1,13 +1,20 @@
 """HTTP face of webhooks: parse and answer, nothing else."""
 
+from typing import TypeVar
+
 from flask import current_app
 
 from apps.clients.shapes import webhooks as shapes
 from apps.common.api import Blueprint
+from apps.common.errors import NotConfigured
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.shapes import schema_of
 from apps.common.wire import BodySchema, QuerySchema
+from apps.pool.errors import NotDeadLetter, TooManyWebhooks, WebhookNotEnabled
 from apps.pool.webhooks.service import Webhooks
+
+Shape = TypeVar("Shape")
+Made = tuple[Shape, int, dict[str, str]]
 
 blueprint = Blueprint(
     "webhooks", __name__, url_prefix="/v1", description="Events of the feed, sent to endpoints of yours."
@@ -15,14 +22,13 @@ blueprint = Blueprint(
 
 
 @blueprint.post("/webhooks")
+@blueprint.refuses(TooManyWebhooks, NotConfigured)
 @blueprint.arguments(schema_of(shapes.NewWebhook, BodySchema))
 @blueprint.response(201, schema_of(shapes.WebhookWithSecret))
 @blueprint.alt_response(200, schema=schema_of(shapes.WebhookWithSecret), description="A replay; the secret is null.")
-def create_webhook(body: shapes.NewWebhook) -> tuple[shapes.WebhookWithSecret, int, dict[str, str]]:
+def create_webhook(body: shapes.NewWebhook) -> Made[shapes.WebhookWithSecret]:
     """Have events sent to an address from now on. The secret that signs them is shown in this answer only."""
-    made, replayed = _webhooks().create(body)
-    place = {"Location": f"/v1/webhooks/{made.id}"}
-    return (made, 200, {**place, REPLAY_HEADER: "true"}) if replayed else (made, 201, place)
+    return _made(*_webhooks().create(body))
 
 
 @blueprint.get("/webhooks")
@@ -69,26 +75,33 @@ def delete_webhook(webhook_id: str) -> shapes.Webhook:
 
 
 @blueprint.post("/webhooks/<webhook_id>/rotate-secret")
+@blueprint.refuses(NotConfigured)
 @blueprint.arguments(schema_of(shapes.SecretRotation, BodySchema))
-@blueprint.response(200, schema_of(shapes.WebhookWithSecret))
-def rotate_secret(body: shapes.SecretRotation, webhook_id: str) -> shapes.WebhookWithSecret:
+@blueprint.response(201, schema_of(shapes.WebhookWithSecret))
+@blueprint.alt_response(200, schema=schema_of(shapes.WebhookWithSecret), description="A replay; the secret is null.")
+def rotate_webhook_secret(body: shapes.SecretRotation, webhook_id: str) -> Made[shapes.WebhookWithSecret]:
     """Sign with another secret, shown in this answer only; for a while with the one before it as well."""
-    return _webhooks().rotate_secret(webhook_id, body)
+    return _made(*_webhooks().rotate_secret(webhook_id, body))
 
 
 @blueprint.post("/webhooks/<webhook_id>/test")
+@blueprint.refuses(WebhookNotEnabled)
+@blueprint.arguments(schema_of(shapes.WebhookTest, BodySchema))
 @blueprint.response(201, schema_of(shapes.Delivery))
-def test_webhook(webhook_id: str) -> tuple[shapes.Delivery, int]:
+@blueprint.alt_response(200, schema=schema_of(shapes.Delivery), description="A replay.")
+def test_webhook(body: shapes.WebhookTest, webhook_id: str) -> Made[shapes.Delivery]:
     """Send an event of type webhook.test, whatever types the webhook asks for."""
-    return _webhooks().test(webhook_id), 201
+    return _made(*_webhooks().test(webhook_id, body))
 
 
 @blueprint.post("/webhooks/<webhook_id>/replay")
+@blueprint.refuses(WebhookNotEnabled)
 @blueprint.arguments(schema_of(shapes.Replay, BodySchema))
-@blueprint.response(200, schema_of(shapes.Webhook))
-def replay_webhook(body: shapes.Replay, webhook_id: str) -> shapes.Webhook:
+@blueprint.response(201, schema_of(shapes.Webhook))
+@blueprint.alt_response(200, schema=schema_of(shapes.Webhook), description="A replay of this call.")
+def replay_webhook(body: shapes.Replay, webhook_id: str) -> Made[shapes.Webhook]:
     """Send the feed's events again after a sequence number, or since a time; each under the event id that it had."""
-    return _webhooks().replay(webhook_id, body)
+    return _made(*_webhooks().replay(webhook_id, body))
 
 
 @blueprint.get("/webhooks/<webhook_id>/deliveries")
@@ -107,17 +120,24 @@ def get_delivery(webhook_id: str, delivery_id: str) -> shapes.Delivery:
 
 
 @blueprint.post("/webhooks/<webhook_id>/deliveries/retry")
-@blueprint.response(200, schema_of(shapes.Retried))
-def retry_dead_letters(webhook_id: str) -> shapes.Retried:
+@blueprint.ops
+@blueprint.response(200, schema_of(shapes.Webhook))
+def retry_dead_letters(webhook_id: str) -> shapes.Webhook:
     """Ops: send the webhook's dead letters again, ten thousand a call."""
     return _webhooks().retry(webhook_id)
 
 
 @blueprint.post("/webhooks/<webhook_id>/deliveries/<delivery_id>/retry")
-@blueprint.response(200, schema_of(shapes.Retried))
-def retry_dead_letter(webhook_id: str, delivery_id: str) -> shapes.Retried:
+@blueprint.ops
+@blueprint.refuses(NotDeadLetter)
+@blueprint.response(200, schema_of(shapes.Webhook))
+def retry_dead_letter(webhook_id: str, delivery_id: str) -> shapes.Webhook:
     """Ops: send one dead letter again."""
     return _webhooks().retry(webhook_id, delivery_id)
+
+
+def _made(made: Shape, replayed: bool) -> Made[Shape]:  # noqa: FBT001
+    return (made, 200, {REPLAY_HEADER: "true"}) if replayed else (made, 201, {})
 
 
 def _webhooks() -> Webhooks:

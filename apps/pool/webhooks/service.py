@@ -1,7 +1,7 @@
 """What changes webhooks from outside: made, changed, stopped, their secrets rotated, and what is sent to them again."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.orm import Session
@@ -11,7 +11,7 @@ from apps.clients.shapes.pool_states import WebhookStatus
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput, NotFound
 from apps.common.idempotency import differing_fields, insert_once, raise_reused
-from apps.common.wire import new_id
+from apps.common.wire import format_time, new_id
 from apps.flow.lease import flow_event
 from apps.flow.row import reason, seconds
 from apps.pool.context import PoolContext
@@ -21,14 +21,14 @@ from apps.pool.models import FeedCounter, RequestEvent
 from apps.pool.webhooks.destination import url_faults
 from apps.pool.webhooks.fan_out import DELIVER_TASK, FAN_OUT_TASK, make_first_due
 from apps.pool.webhooks.flow import disable
-from apps.pool.webhooks.models import Webhook, WebhookDelivery
+from apps.pool.webhooks.models import Webhook, WebhookCall, WebhookDelivery
 from apps.pool.webhooks.reads import WebhookReads, shown_webhooks
 from apps.pool.webhooks.secrets import Vault, fingerprint, new_secret
 
 # Each event is sent to each endpoint; a BFF has a few.
 MAX_WEBHOOKS = 32
 # An event gets its number after its transaction has ended, which may be so long after its time.
-LATE_EVENTS = timedelta(seconds=60)
+LATE_EVENTS_SEC = 60.0
 DEAD_LETTERS_AT_ONCE = 10_000
 
 _QUIET = {"synchronize_session": False}
@@ -104,9 +104,8 @@ class Webhooks:
             "attempts": 0,
             "failures": 0,
             "paused_until": None,
-            **_woken(),
         }
-        shown = self._change(webhook_id, "enabled", changes)
+        shown = self._change(webhook_id, "enabled", changes, _woken())
         self._wake()
         return shown
 
@@ -125,15 +124,20 @@ class Webhooks:
         gone = {"status": WebhookStatus.DELETED, "sealed_secret": "", "sealed_old_secret": None, "next_run_at": None}
         return self._change(webhook_id, "deleted", gone)
 
-    def rotate_secret(self, webhook_id: str, wanted: shapes.SecretRotation) -> shapes.WebhookWithSecret:
-        """Sign with another secret from now on, and for a while with the one before it as well.
+    def rotate_secret(self, webhook_id: str, wanted: shapes.SecretRotation) -> tuple[shapes.WebhookWithSecret, bool]:
+        """Sign with another secret from now on, and for a while with the one before it as well; returns the endpoint with the
+        secret, and whether this was a replay, which shows none.
 
         Where the answer to a rotation was lost, the next one replaces the secret that nobody has seen: the one that the
-        receiver knows stays the old one. Raises `NotFound`, `NotConfigured`.
+        receiver knows stays the old one. Raises `NotFound`, `NotConfigured`, `MessageIdReused`.
         """
         secret = wanted.secret or new_secret()
+        given = fingerprint(wanted.secret, wanted.message_id) if wanted.secret else None
+        asked = {"action": "rotate_secret", "secret": given, "overlap_sec": str(wanted.overlap_sec)}
         with transaction(self.context.sessions) as session:
             row = _locked(session, webhook_id)
+            if _known(session, row, wanted.message_id, asked) is not None:
+                return _with_secret(shown_webhooks(session, [row])[0], None), True
             rotating = (
                 row.old_secret_until is not None and row.old_secret_until > session.scalars(select(func.now())).one()
             )
@@ -145,41 +149,47 @@ class Webhooks:
             session.add(flow_event(row, "secret_rotated", row.status, None))
             session.flush()
             session.refresh(row)
-            return _with_secret(shown_webhooks(session, [row])[0], secret)
+            return _with_secret(shown_webhooks(session, [row])[0], secret), False
 
-    def test(self, webhook_id: str) -> shapes.Delivery:
-        """Send an event that tells of nothing. Raises `NotFound`, `WebhookNotEnabled`."""
+    def test(self, webhook_id: str, wanted: shapes.WebhookTest) -> tuple[shapes.Delivery, bool]:
+        """Send an event that tells of nothing; returns its delivery, and whether this was a replay. Raises `NotFound`,
+        `WebhookNotEnabled`, `MessageIdReused`."""
+        made = new_id()
         with transaction(self.context.sessions) as session:
             row = _locked(session, webhook_id)
-            _check_enabled(row)
-            delivery = WebhookDelivery(id=new_id(), webhook_id=row.id, type=shapes.TEST_TYPE, due_at=func.now())
-            session.add(delivery)
-            session.flush()
-            _write(session, row, _woken())
+            known = _known(session, row, wanted.message_id, {"action": "test"}, made)
+            if known is None:
+                _check_enabled(row)
+                session.add(WebhookDelivery(id=made, webhook_id=row.id, type=shapes.TEST_TYPE, due_at=func.now()))
+                session.flush()
+                _write(session, row, _woken())
         self._wake()
-        return self.reads.delivery(webhook_id, delivery.id)
+        return self.reads.delivery(webhook_id, made if known is None else str(known.delivery_id)), known is not None
 
-    def replay(self, webhook_id: str, wanted: shapes.Replay) -> shapes.Webhook:
-        """Send events of the feed again, those too that were never sent to this endpoint, as far as it asks for their type.
-        Raises `NotFound`, `InvalidInput`, `WebhookNotEnabled`."""
+    def replay(self, webhook_id: str, wanted: shapes.Replay) -> tuple[shapes.Webhook, bool]:
+        """Send events of the feed again, those too that were never sent to this endpoint, as far as it asks for their type;
+        returns the endpoint, and whether this call was itself a replay. Raises `NotFound`, `InvalidInput`,
+        `WebhookNotEnabled`, `MessageIdReused`."""
         if (wanted.after_sequence is None) == (wanted.since is None):
             raise InvalidInput(errors={"after_sequence": ["Give after_sequence or since, and not both."]})
+        after = wanted.after_sequence
+        start = {"after_sequence": None if after is None else str(after), "since": format_time(wanted.since)}
         with transaction(self.context.sessions) as session:
             row = _locked(session, webhook_id)
-            _check_enabled(row)
-            after = wanted.after_sequence
-            if after is None:
-                assert wanted.since is not None
-                after = _last_before(session, wanted.since - LATE_EVENTS, row.cursor)
-            _write(session, row, {"cursor": func.least(Webhook.cursor, after)})
-            session.add(flow_event(row, "replayed", row.status, {"after_sequence": after}))
-            session.flush()
-            session.refresh(row)
+            known = _known(session, row, wanted.message_id, {"action": "replay", **start})
+            if known is None:
+                _check_enabled(row)
+                if wanted.since is not None:
+                    after = _last_before(session, wanted.since, row.cursor)
+                _write(session, row, {"cursor": func.least(Webhook.cursor, after)})
+                session.add(flow_event(row, "replayed", row.status, {"after_sequence": after}))
+                session.flush()
+                session.refresh(row)
             shown = shown_webhooks(session, [row])[0]
         self.context.publish(FAN_OUT_TASK, None)
-        return shown
+        return shown, known is not None
 
-    def retry(self, webhook_id: str, delivery_id: str | None = None) -> shapes.Retried:
+    def retry(self, webhook_id: str, delivery_id: str | None = None) -> shapes.Webhook:
         """Ops: send dead letters again, one or all of them. Raises `NotFound`, `NotDeadLetter` of one that is none."""
         with transaction(self.context.sessions) as session:
             row = _locked(session, webhook_id)
@@ -188,17 +198,22 @@ class Webhooks:
             if not found and delivery_id is not None:
                 raise NotDeadLetter
             make_first_due(session, row.id, sorted({name for name in found if name is not None}))
-            if row.status == WebhookStatus.ENABLED:
+            if found and row.status == WebhookStatus.ENABLED:
                 _write(session, row, _woken())
+            shown = shown_webhooks(session, [row])[0]
         self._wake()
-        return shapes.Retried(len(found))
+        return shown
 
-    def _change(self, webhook_id: str, event: str, changes: Mapping[str, object]) -> shapes.Webhook:
+    def _change(
+        self, webhook_id: str, event: str, changes: Mapping[str, object], besides: Mapping[str, object] | None = None
+    ) -> shapes.Webhook:
+        """Change an endpoint, and what goes with that; the same again changes nothing."""
         with transaction(self.context.sessions) as session:
             row = _locked(session, webhook_id)
-            _write(session, row, changes)
-            session.refresh(row)
-            session.add(flow_event(row, event, row.status, None))
+            if any(getattr(row, name) != value for name, value in changes.items()):
+                _write(session, row, {**changes, **(besides or {})})
+                session.refresh(row)
+                session.add(flow_event(row, event, row.status, None))
             return shown_webhooks(session, [row])[0]
 
     def _check_url(self, url: str) -> None:
@@ -228,6 +243,22 @@ def _woken() -> dict[str, ColumnElement[object]]:
     return {"wakes": Webhook.wakes + 1, "next_run_at": func.greatest(func.now(), Webhook.paused_until)}
 
 
+def _known(
+    session: Session, row: Webhook, message_id: str, asked: Mapping[str, str | None], delivery_id: str | None = None
+) -> WebhookCall | None:
+    """What was asked under this message_id before; None where that is new, and known from now on. Raises
+    `MessageIdReused`."""
+    body = {"webhook_id": row.id, **asked}
+    values = {"message_id": message_id, "webhook_id": row.id, "body": body, "delivery_id": delivery_id}
+    if insert_once(session, WebhookCall, **values) is not None:
+        return None
+    known = session.get_one(WebhookCall, message_id)
+    fields = differing_fields(body, known.body)
+    if fields:
+        raise_reused(fields)
+    return known
+
+
 def _check_enabled(row: Webhook) -> None:
     if row.status != WebhookStatus.ENABLED:
         raise WebhookNotEnabled(f"The webhook is {row.status}; enable it first.")
@@ -252,11 +283,12 @@ def _with_secret(shown: shapes.Webhook, secret: str | None) -> shapes.WebhookWit
     return shapes.WebhookWithSecret(**vars(shown), secret=secret)
 
 
-def _last_before(session: Session, moment: datetime, until: int) -> int:
-    """The last sequence number before a time, by halving: numbers have no gaps, and their times rise but for `LATE_EVENTS`."""
+def _last_before(session: Session, since: datetime, until: int) -> int:
+    """The last sequence number before a time, by halving: numbers have no gaps, and times rise but for `LATE_EVENTS_SEC`."""
+    moment = since.timestamp() - LATE_EVENTS_SEC
     low, high = 0, until  # what is numbered low came before it; the one behind high did not, or there is none
     while low < high:
         middle = (low + high + 1) // 2
         at = session.scalars(select(RequestEvent.created_at).where(RequestEvent.sequence == middle)).one()
-        low, high = (middle, high) if at < moment else (low, middle - 1)
+        low, high = (middle, high) if at.timestamp() < moment else (low, middle - 1)
     return low

@@ -14,8 +14,8 @@ from tests.support.webhooks import EVENTS, LIFE, SECRET, Hooks
 
 def test_rotation__under_way__signed_by_both_until_its_end(hooks: Hooks, receiver: Receiver) -> None:
     hook = hooks.create(receiver.url)
-    hooks.do(f"/v1/webhooks/{hook['id']}/rotate-secret")  # its answer was lost
-    shown = hooks.do(f"/v1/webhooks/{hook['id']}/rotate-secret", overlap_sec=3600)
+    hooks.act(hook, "rotate-secret")  # its answer was lost
+    shown = hooks.act(hook, "rotate-secret", overlap_sec=3600)
     new = shown["secret"]
     hooks.requests(1)
     hooks.work()
@@ -27,7 +27,7 @@ def test_rotation__under_way__signed_by_both_until_its_end(hooks: Hooks, receive
     hooks.requests(1)
     hooks.work()
     assert (verified(receiver.got[1], SECRET), verified(receiver.got[1], new)) == (0, 1)
-    given = hooks.do(f"/v1/webhooks/{hook['id']}/rotate-secret", secret="x" * 24, overlap_sec=0)
+    given = hooks.act(hook, "rotate-secret", secret="x" * 24, overlap_sec=0)
     assert (given["secret"], given["old_secret_until"]) == ("x" * 24, None)
 
 
@@ -69,6 +69,24 @@ def test_create__fifty_twins_at_once__one_webhook_and_its_secret_in_one_answer(
     assert sum(answer.get_json()["secret"] is not None for answer in answers) == 1
 
 
+def test_call__repeated_under_its_message_id__has_its_effect_once_and_shows_no_secret_again(
+    hooks: Hooks, receiver: Receiver
+) -> None:
+    hook = hooks.create(receiver.url)
+    path = f"/v1/webhooks/{hook['id']}"
+    for what, body in (("test", {}), ("rotate-secret", {"overlap_sec": 60}), ("replay", {"after_sequence": 0})):
+        first, again = (hooks.post(f"{path}/{what}", message_id=what, **body) for _ in range(2))
+        assert (first.status_code, again.status_code, again.headers["Idempotent-Replay"]) == (201, 200, "true")
+        assert first.get_json()["id"] == again.get_json()["id"]
+        if what == "rotate-secret":
+            assert (first.get_json()["secret"] is not None, again.get_json()["secret"]) == (True, None)
+    other = hooks.post(f"{path}/replay", message_id="replay", after_sequence=1)
+    assert (other.status_code, list(other.get_json()["errors"])) == (422, ["after_sequence"])
+    assert hooks.post(f"{path}/test", message_id="replay").get_json()["code"] == "message_id_reused"
+    hooks.deliver()
+    assert [one.event["type"] for one in receiver.got] == ["webhook.test"]
+
+
 def test_create__more_than_there_may_be__refused_until_one_is_deleted(hooks: Hooks, receiver: Receiver) -> None:
     made = [hooks.create(receiver.url) for _ in range(MAX_WEBHOOKS)]
     refused = hooks.post("/v1/webhooks", message_id="one-more", url=receiver.url)
@@ -97,19 +115,19 @@ def test_replay__after_a_sequence_or_since_a_time__the_same_events_again(hooks: 
     hooks.work()
     first = receiver.sequences()
     path = f"/v1/webhooks/{hook['id']}/replay"
-    hooks.do(path, after_sequence=first[1])
+    hooks.act(hook, "replay", after_sequence=first[1])
     hooks.work()
     assert receiver.sequences() == first + first[2:]
     assert len({one.headers["X-Staking-Event-Id"] for one in receiver.got}) == EVENTS
-    hooks.do(path, after_sequence=first[0] - 1 - EVENTS)  # also what was told before there was this webhook
+    hooks.act(hook, "replay", after_sequence=first[0] - 1 - EVENTS)  # also what was told before there was this webhook
     hooks.work()
     assert Counter(receiver.sequences()) == Counter([*first, *first[2:], *first, *range(first[0] - EVENTS, first[0])])
     assert receiver.by_request().keys() == {before, request}
     taken = len(receiver.got)
-    hooks.do(path, since="2100-01-01T00:00:00Z")
+    hooks.act(hook, "replay", since="2100-01-01T00:00:00Z")
     hooks.work()
     assert len(receiver.got) == taken
-    hooks.do(path, since="2020-01-01T00:00:00Z")
+    hooks.act(hook, "replay", since="2020-01-01T00:00:00Z")
     hooks.work()
     assert min(receiver.sequences()) == 1
     assert set(receiver.sequences()) == set(range(1, first[-1] + 1)), "the whole feed, without a gap"
@@ -129,14 +147,14 @@ def test_replay__since_a_time__begins_at_its_first_event(hooks: Hooks, receiver:
     receiver.taken.clear()
     # The margin for events that were numbered late taken off, the time lies between the last event and the one before.
     at = hooks.ask("SELECT created_at + interval '60 s' FROM request_events WHERE sequence = :last", last=last)
-    hooks.do(f"/v1/webhooks/{hook['id']}/replay", since=at.isoformat())
+    hooks.act(hook, "replay", since=at.isoformat())
     hooks.work()
     assert receiver.sequences() == [last]
 
 
 def test_test_event__asked_for__comes_whatever_types_there_are_and_is_signed(hooks: Hooks, receiver: Receiver) -> None:
     hook = hooks.create(receiver.url, types=["request.failed"])
-    made = hooks.do(f"/v1/webhooks/{hook['id']}/test")
+    made = hooks.act(hook, "test")
     assert (made["type"], made["sequence"], made["status"]) == ("webhook.test", None, "pending")
     hooks.deliver()
     (got,) = receiver.got
@@ -155,8 +173,8 @@ def test_disabled__while_events_come__all_sent_once_enabled_and_deleted_is_not_f
     hooks.lives(1)
     hooks.work()
     assert receiver.got == []
-    assert hooks.post(f"{path}/test").get_json()["code"] == "webhook_not_enabled"
-    assert hooks.post(f"{path}/replay", after_sequence=0).status_code == 409
+    assert hooks.post(f"{path}/test", message_id="off").get_json()["code"] == "webhook_not_enabled"
+    assert hooks.post(f"{path}/replay", message_id="off", after_sequence=0).status_code == 409
     hooks.do(f"{path}/enable")
     hooks.work()
     assert len(receiver.taken) == EVENTS
@@ -195,6 +213,6 @@ def test_trim__taken_long_ago__gone_with_its_attempts_and_made_anew_by_a_replay(
                   " AND delivered_at IS NOT NULL")  # fmt: skip
     assert trim_deliveries(hooks.house.context.sessions, 30, piece=2) >= len(LIFE) - 1
     assert sorted(item["type"] for item in hooks.deliveries(hook)) == ["request.completed", "request.queued"]
-    hooks.do(f"/v1/webhooks/{hook['id']}/replay", after_sequence=min(receiver.sequences()) - 1)
+    hooks.act(hook, "replay", after_sequence=min(receiver.sequences()) - 1)
     hooks.work()
     assert len(receiver.taken) == 2 * (EVENTS - 1)

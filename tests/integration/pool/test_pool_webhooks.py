@@ -85,7 +85,7 @@ def test_replay__begins_before_an_event_that_is_refused__that_one_waits_for_the_
     hooks.work()
     first = min(receiver.sequences())
     receiver.got.clear()
-    hooks.do(f"/v1/webhooks/{hook['id']}/replay", after_sequence=first - 1)
+    hooks.act(hook, "replay", after_sequence=first - 1)
     hooks.time_passes()
     hooks.work()
     assert receiver.sequences(receiver.got) == [first, first + 1, first + 2, first + 3]
@@ -201,10 +201,11 @@ def test_dead_letter__after_three_days__makes_way_and_is_sent_again_by_ops(hooks
     path = f"/v1/webhooks/{hook['id']}/deliveries"
     assert hooks.post(f"{path}/{hooks.deliveries(hook)[0]['id']}/retry").get_json()["code"] == "not_a_dead_letter"
     receiver.answer = lambda _: 200
-    assert hooks.do(f"{path}/{dead['id']}/retry") == {"retried": 1}
+    again = hooks.do(f"{path}/{dead['id']}/retry")
+    assert (again["pending"], again["dead_letters"]) == (1, 0)
     hooks.work()
     assert receiver.taken[-1].headers["X-Staking-Delivery-Id"] == dead["id"]
-    assert hooks.do(f"{path}/retry") == {"retried": 0}
+    assert hooks.do(f"{path}/retry")["pending"] == 0
 
 
 def test_sweep__events_and_deliveries_there__hints_at_each_and_at_nothing_afterwards(
@@ -236,7 +237,7 @@ def test_step__something_comes_while_it_ends__the_endpoint_is_due_at_once(hooks:
     class Interrupted(WebhookFlow):
         def _rest(self, row: Webhook) -> Wait:
             rest = super()._rest(row)
-            hooks.do(f"/v1/webhooks/{hook['id']}/test")
+            hooks.act(hook, "test")
             return rest
 
     hooks.execute("UPDATE webhooks SET next_run_at = now() WHERE status = 'enabled'")

@@ -1,15 +1,15 @@
 """Webhooks: endpoints, what is to be sent to each, and every sending.
 
-Revision ID: 0011
-Revises: 0010
+Revision ID: 0013
+Revises: 0012
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-revision = "0011"
-down_revision = "0010"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
@@ -36,6 +36,14 @@ def upgrade() -> None:
         sa.CheckConstraint("status IN ('enabled', 'disabled', 'needs_attention', 'deleted')", name="status_known"),
     )
     _index("ix_webhooks_due", "webhooks", ["next_run_at"], "next_run_at IS NOT NULL")
+    op.create_table(
+        "webhook_calls",
+        sa.Column("message_id", sa.Text, primary_key=True),
+        sa.Column("webhook_id", sa.Text, sa.ForeignKey("webhooks.id"), nullable=False),
+        sa.Column("body", JSONB, nullable=False),
+        sa.Column("delivery_id", sa.Text),
+        sa.Column("created_at", TIME, nullable=False, server_default=NOW),
+    )
     op.create_table(
         "webhook_deliveries",
         sa.Column("id", sa.Text, primary_key=True),
@@ -71,7 +79,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("webhook_attempts", "webhook_deliveries", "webhooks"):
+    for table in ("webhook_attempts", "webhook_deliveries", "webhook_calls", "webhooks"):
         op.drop_table(table)
 
 

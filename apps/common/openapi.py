@@ -15,7 +15,7 @@ from werkzeug.routing import Rule
 from apps.common.errors import ServiceError
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.keys import Scope
-from apps.common.openapi_components import CONVENTIONS, PROBLEM_TYPE, add_components, problem_answer
+from apps.common.openapi_components import CONVENTIONS, PROBLEM_TYPE, RATE_HEADERS, add_components, problem_answer
 from apps.common.refusals import Refusals, names_effect, refusals, takes_key_header
 from apps.common.wire import BLOCK_NUMBER, MESSAGE_ID, POOL_ID, TX_HASH, USER_ID, Matches, OpenApi, published
 
@@ -127,7 +127,7 @@ def _complete_operation(app: Flask, document: OpenApi, operation: _Operation, ex
     for status, answer in answers.items():
         if status.startswith("2"):
             headers = answer.setdefault("headers", {})
-            headers["X-Request-Id"] = {"$ref": "#/components/headers/RequestId"}
+            headers |= {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}, **RATE_HEADERS}
             if status == "200" and len([one for one in answers if one.startswith("2")]) > 1 and names_effect(view):
                 headers[REPLAY_HEADER] = {"$ref": "#/components/headers/IdempotentReplay"}
             for media in answer.get("content", {}).values():

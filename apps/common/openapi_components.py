@@ -9,6 +9,11 @@ from apps.common.errors import ServiceError, problem
 from apps.common.refusals import ANYWHERE
 from apps.common.wire import MESSAGE_ID, OpenApi, published
 
+# On every answer to a key that has a rate.
+RATE_HEADERS: OpenApi = {
+    "RateLimit": {"$ref": "#/components/headers/RateLimit"},
+    "RateLimit-Policy": {"$ref": "#/components/headers/RateLimitPolicy"},
+}
 PROBLEM_TYPE = "application/problem+json"
 # The id of every example's request.
 REQUEST_ID = "01997c5a-8f00-7000-8000-00000000c0de"
@@ -80,6 +85,10 @@ def add_components(document: OpenApi, examples: Mapping[str, Any], refused: set[
         "RequestId": _header("The request's id: the one given, or a new one; it finds the request in the logs."),
         "IdempotentReplay": _header("`true`: this message_id was known, and nothing happened again.", enum=["true"]),
         "RetryAfter": _header("Seconds to wait before the same call is sent again.", type="integer", minimum=0),
+        "RateLimit": _header(
+            'What is left of the key\'s calls, and in how many seconds all are there again: `"key";r=…;t=…`.'
+        ),
+        "RateLimitPolicy": _header('How many calls the key has, and in how many seconds: `"key";q=…;w=60`.'),
         "WWWAuthenticate": _header("Which header carries the key."),
     }
     components["securitySchemes"] = {
@@ -91,6 +100,8 @@ def problem_answer(classes: list[type[ServiceError]]) -> OpenApi:
     headers = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
     if any(cls.status in {429, 503} or cls.code == "in_progress" for cls in classes):
         headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
+    if any(cls.code == "rate_limited" for cls in classes):
+        headers |= RATE_HEADERS
     if any(cls.status == 401 for cls in classes):
         headers["WWW-Authenticate"] = {"$ref": "#/components/headers/WWWAuthenticate"}
     return {

@@ -11,7 +11,9 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from apps.common import errors
+from apps.common.auth_errors import RateLimited, ScopeNeeded
 from apps.common.errors import ServiceError
+from apps.common.keys import Scope
 
 Refusals = frozenset[type[ServiceError]]
 
@@ -21,9 +23,9 @@ ANYWHERE: Refusals = frozenset(
 )
 _ALWAYS = (
     errors.Unauthorized,
-    errors.Forbidden,
+    ScopeNeeded,
     errors.InvalidInput,
-    errors.TooManyRequests,
+    RateLimited,
     errors.Unavailable,
     errors.DatabaseUnavailable,
 )
@@ -49,6 +51,8 @@ def followed(rule: Rule, method: str, view: Any) -> Iterator[type[ServiceError]]
         yield errors.NotFound
     if method not in {"GET", "HEAD"}:
         yield from _OF_A_BODY
+    if method not in {"GET", "HEAD"} and getattr(view, "scope", None) is Scope.OPS:
+        yield errors.AppendOnlyUnproven  # the audit log's database
     if names_effect(view):
         yield errors.MessageIdReused
 

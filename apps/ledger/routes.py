@@ -25,7 +25,7 @@ from apps.clients.shapes.ledger import (
 )
 from apps.common.api import Blueprint
 from apps.common.audit_log import ops_call
-from apps.common.errors import AppendOnlyUnproven, InProgress
+from apps.common.errors import AppendOnlyUnproven, InProgress, TooManyRequests
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.shapes import schema_of
 from apps.common.wire import BodySchema, QuerySchema, check_user_id
@@ -78,6 +78,7 @@ def get_movement(message_id: str) -> Movement:
 
 
 @blueprint.get("/exports/movements")
+@blueprint.refuses(TooManyRequests)
 @blueprint.arguments(schema_of(ExportQuery, QuerySchema), location="query")
 @blueprint.response(200, {"type": "string"}, content_type="application/x-ndjson", description="A movement a line.")
 @blueprint.response(200, {"type": "string"}, content_type="text/csv", description="A movement a line.")

@@ -37,7 +37,8 @@ def make_app(service: str, **settings: str) -> Flask:
 
 def document(service: str) -> str:
     """What the service answers at ``/openapi.json``."""
-    configure_logging(service)
+    with mock.patch.dict(os.environ, {"LOG_LEVEL": _SETTINGS["LOG_LEVEL"]}):
+        configure_logging(service)
     answer = make_app(service).test_client().get("/openapi.json")
     configure_logging(service)
     text: str = answer.get_data(as_text=True)

@@ -63,6 +63,7 @@ FOR_TESTS = {
             "enable_webhook",
             "delete_webhook",
             "test_webhook",
+            "rotate_webhook_secret",
             "replay_webhook",
             "retry_dead_letters",
         ),

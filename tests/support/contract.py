@@ -29,7 +29,7 @@ Promises = dict[str, Any]
 
 # Problems that follow from what a route is (`apps.common.refusals`).
 _EVERYWHERE = {
-    *("unauthorized", "forbidden", "not_found", "too_many_requests", "unavailable", "database_unavailable"),
+    *("unauthorized", "scope_needed", "not_found", "rate_limited", "unavailable", "database_unavailable"),
     *("invalid_json", "too_large", "unsupported_media_type"),
 }
 # What a value must look like, to whoever sends it. Of an answer it may be said more closely, of a body it may not.

@@ -12,6 +12,7 @@ from apps.flow.lease import acquire
 from apps.flow.outcome import Park
 from apps.flow.row import reason
 from apps.flow.runner import write
+from apps.pool.feed import number_events
 from apps.pool.flows.batches import BatchFlow
 from apps.pool.models import Batch, Walk
 from tests.support.endpoints.call import Call, Prepare, Table, found, reads, span, writes
@@ -95,8 +96,11 @@ def held(world: World, name: str) -> Call:
     return Call(path={"hold_id": made["id"]}, body={"by": "paul", "why": "Compliance has answered."})
 
 
-def webhook(_world: World, name: str) -> Call:
-    """An endpoint that nobody sends to: no worker runs."""
+def webhook(world: World, name: str) -> Call:
+    """Room for an endpoint, which nobody sends to: no worker runs."""
+    world.sql("pool", "UPDATE webhooks SET status = 'deleted', next_run_at = NULL"
+              " WHERE id < (SELECT id FROM webhooks ORDER BY id DESC OFFSET 9 LIMIT 1)")  # fmt: skip
+    number_events(world.flows.context.sessions)
     types = ["request.completed", "request.failed"]
     return Call(body={"message_id": f"{name}:hook", "url": "https://bff.example/staking-events", "types": types})
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,7 @@ from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk
 from tests.support.protocols import KEY, POOL, make_settings
 from tests.support.rewards import make_settings as reward_settings
+from tests.support.web import broker
 
 ANN = "ann"
 LIFE_DEPOSIT = "deposit:1"  # of Ann
@@ -110,8 +111,10 @@ def documented(document: Json) -> Iterator[Documented]:
 @contextmanager
 def new_world(desk: Desk, make_database: Callable[[str], str]) -> Iterator[World]:
     """A house in which nobody has lived yet."""
-    relayer = {"api_keys": (KEY,)}
-    with running_flows(desk, make_database, relayer=relayer, relayer_api_key=KEY, ops_four_eyes=True) as flows:
+    with ExitStack() as stack:
+        urls = {"broker_url": stack.enter_context(broker())}
+        changes = {**urls, "relayer": {"api_keys": (KEY,), **urls}, "relayer_api_key": KEY, "ops_four_eyes": True}
+        flows = stack.enter_context(running_flows(desk, make_database, **changes))
         world = World(flows, _apps(flows))
         yield world
         for name, engine in world.seen.items():

@@ -15,7 +15,7 @@ from tests.support.endpoints.world import Documented, documented
 Json = dict[str, Any]
 # Every operation that needs a key can meet these; those with an id in the path or a body more.
 ALWAYS = {
-    "401": {"unauthorized"}, "403": {"forbidden"}, "422": {"invalid_input"}, "429": {"too_many_requests"},
+    "401": {"unauthorized"}, "403": {"scope_needed"}, "422": {"invalid_input"}, "429": {"rate_limited"},
     "503": {"database_unavailable", "unavailable"},
 }  # fmt: skip
 OF_A_BODY = {"400": {"invalid_json"}, "413": {"too_large"}, "415": {"unsupported_media_type"}}

@@ -141,8 +141,9 @@ def get_portfolio(query: PoolQuery, user_id: str) -> shapes.Portfolio:
 @blueprint.arguments(schema_of(shapes.EventsQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(shapes.EventPage))
 def list_events(query: shapes.EventsQuery) -> shapes.EventPage:
-    """Every status change in order, without gaps; `next` is always the last sequence seen. With `wait` an answer without an
-    event comes only after so many seconds, unless too many callers wait already."""
+    """Every status change in order, without gaps; `next` is always the last sequence seen.
+
+    With `wait` an answer without an event comes only after so many seconds, unless too many callers wait already."""
     return _service().reads.events(query)
 
 

@@ -2,7 +2,7 @@
 
 A request, a batch and the walk are flows (`apps.flow`). Lock order everywhere: walk, then batches, then requests (by id),
 then lanes of users, then withdrawals. The feed's counter is
-locked where events are numbered, and nothing of the above with it.
+locked where events are numbered, and nothing of the above with it; then webhooks, then their deliveries.
 """
 
 from datetime import datetime
@@ -33,6 +33,7 @@ from apps.pool.quotes.models import RequestEstimate
 from apps.pool.states import BATCH_TERMINAL, RequestStatus
 from apps.pool.users.models import UserHold, UserHoldRelease, UserPreference
 from apps.pool.walk.models import WHOLE_BLOCK, CompanyWithdrawal, ProtocolMetric, Resolution, RewardCut, Walk
+from apps.pool.webhooks.models import Webhook, WebhookAttempt, WebhookCall, WebhookDelivery
 
 __all__ = [
     "WHOLE_BLOCK",
@@ -58,6 +59,10 @@ __all__ = [
     "UserLane",
     "UserPreference",
     "Walk",
+    "Webhook",
+    "WebhookAttempt",
+    "WebhookCall",
+    "WebhookDelivery",
     "Withdrawal",
     "parked_batches_of",
     "queued_requests",

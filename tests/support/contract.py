@@ -110,12 +110,16 @@ def statuses() -> Promises:
     from apps.pool import states
 
     stated = importlib.util.find_spec("relayer.store.states") is not None
+    from apps.clients.shapes.pool_states import DeliveryStatus, WebhookStatus
+
     relayer = importlib.import_module(f"relayer.store.{'states' if stated else 'models'}")
     return {
         "request": sorted(states.RequestStatus),
         "batch": sorted(states.BatchStatus),
         "walk": sorted(states.WalkStatus),
         "resolution": sorted(states.ResolutionStatus),
+        "webhook": sorted(WebhookStatus),
+        "delivery": sorted(DeliveryStatus),
         "transaction": sorted(relayer.STATUSES),
         "signer": sorted(relayer.STORED_SIGNER_STATES if stated else relayer.SIGNER_STATES),
     }

@@ -280,6 +280,8 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
             reward_source="share_rate",
             pause_on_drift=False,
             ops_four_eyes=False,
+            webhook_secret_keys=("a-key-of-the-tests-and-of-nobody-else",),
+            webhook_allow_private=True,
         )
         settings = replace(settings, **changes)
         context = replace(make_context(settings, lambda _task, _row_id: None), look=Look(0.0))

@@ -25,6 +25,11 @@ class PoolSettings(BaseSettings):
     reward_source: str
     pause_on_drift: bool
     ops_four_eyes: bool
+    # Of payouts. Limits are wei of the last 24 hours; 0 is none.
+    payout_address_delay_sec: int = 86_400
+    payout_user_day_limit_wei: int = 100 * ETHER
+    payout_day_limit_wei: int = 1_000 * ETHER
+    payout_four_eyes_wei: int = 32 * ETHER
 
     @property
     def lease_sec(self) -> float:
@@ -61,6 +66,10 @@ def load_settings() -> PoolSettings:
         reward_source=reader.choice("REWARD_SOURCE", ("share_rate", "total_pooled_ether"), "share_rate"),
         pause_on_drift=reader.flag("PAUSE_BATCHES_ON_DRIFT", default=False),
         ops_four_eyes=reader.flag("OPS_FOUR_EYES", default=app_env == "production"),
+        payout_address_delay_sec=reader.integer("PAYOUT_ADDRESS_DELAY_SEC", 86_400),
+        payout_user_day_limit_wei=reader.wei("PAYOUT_USER_DAY_LIMIT_WEI", 100 * ETHER),
+        payout_day_limit_wei=reader.wei("PAYOUT_DAY_LIMIT_WEI", 1_000 * ETHER),
+        payout_four_eyes_wei=reader.wei("PAYOUT_FOUR_EYES_WEI", 32 * ETHER),
     )
     reader.finish()
     return settings

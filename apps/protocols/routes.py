@@ -17,6 +17,7 @@ from apps.clients.shapes.history import (
     RescanPage,
     ShareDifference,
 )
+from apps.clients.shapes.payouts import TX_HASH, Account, Transfer, UnidentifiedDeposits, UnidentifiedQuery
 from apps.clients.shapes.protocols import (
     BuildAmount,
     BuildClaim,
@@ -39,18 +40,23 @@ from apps.common.api import Blueprint
 from apps.common.errors import InvalidInput
 from apps.common.shapes import schema_of
 from apps.common.wire import BodySchema, QuerySchema
+from apps.protocols.accounts import Accounts
 from apps.protocols.addresses import AddressCheck
 from apps.protocols.builders import Builders
+from apps.protocols.deposits import DepositReads
 from apps.protocols.reads import ProtocolsReads
 from apps.protocols.service import ProtocolsService
 
 blueprint = Blueprint("protocols", __name__, url_prefix="/v1", description="Lido: calldata, reads, reconciliation.")
 
 
+ABOUT_THE_CHAIN = ("/v1/lido/", "/v1/accounts/", "/v1/deposits/", "/v1/transfers/")
+
+
 @blueprint.before_request
 def require_right_addresses() -> None:
-    """All that reads or builds for Lido waits until the addresses set are known to be one protocol's."""
-    if request.path.startswith("/v1/lido/") or request.method == "POST":
+    """All that reads the chain or builds for Lido waits until the addresses set are known to be one protocol's."""
+    if request.path.startswith(ABOUT_THE_CHAIN) or request.method == "POST":
         addresses: AddressCheck = current_app.extensions["addresses"]
         addresses.require()
 
@@ -187,9 +193,41 @@ def list_reconciliations(query: ReconciliationsQuery) -> ReconciliationPage:
     return _reads().reconciliations(query)
 
 
+@blueprint.get("/accounts/<address>")
+@blueprint.response(200, schema_of(Account))
+def get_account(address: str) -> Account:
+    """What stands at an address now, and what it is that no user can be paid at, where it is that."""
+    if not re.fullmatch(r"0x[0-9a-fA-F]{40}", address, re.ASCII):
+        raise InvalidInput(errors={"address": ["Must be 0x and 40 hex digits."]})
+    accounts: Accounts = current_app.extensions["accounts"]
+    return accounts.account(address)
+
+
+@blueprint.get("/transfers/<tx_hash>")
+@blueprint.response(200, schema_of(Transfer))
+def get_transfer(tx_hash: str) -> Transfer:
+    """A transaction's own transfer of ETH, and the movement of the ledger that names it."""
+    if not TX_HASH.fullmatch(tx_hash):
+        raise InvalidInput(errors={"tx_hash": ["Must be 0x and 64 hex digits."]})
+    return _deposits().transfer(tx_hash.lower())
+
+
+@blueprint.get("/deposits/unidentified")
+@blueprint.arguments(schema_of(UnidentifiedQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(UnidentifiedDeposits))
+def list_unidentified(query: UnidentifiedQuery) -> UnidentifiedDeposits:
+    """What came to custody and no movement of the ledger names, oldest first."""
+    return _deposits().unidentified(query)
+
+
 def _builders() -> Builders:
     builders: Builders = current_app.extensions["builders"]
     return builders
+
+
+def _deposits() -> DepositReads:
+    deposits: DepositReads = current_app.extensions["deposits"]
+    return deposits
 
 
 def _reads() -> ProtocolsReads:

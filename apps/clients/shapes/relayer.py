@@ -288,7 +288,8 @@ class Signers:
 class Limits:
     """The caps that every message is held against, in wei but the last.
 
-    `value_left_today_wei` and `gas_left_today_wei`: of the last 24 hours' caps, what nothing has used up.
+    `value_left_today_wei`, `gas_left_today_wei` and `payout_left_today_wei`: of the last 24 hours' caps, what nothing has used
+    up. Payouts are held against their own caps and those of all value; a relayer of the release before does not tell theirs.
     """
 
     max_value_per_tx_wei: Wei
@@ -298,3 +299,6 @@ class Limits:
     max_gas_per_day_wei: Wei
     gas_left_today_wei: Wei
     max_gas_limit: Whole = described("Gas units that one message may name.")
+    max_payout_per_tx_wei: Wei | None = None
+    max_payout_per_day_wei: Wei | None = None
+    payout_left_today_wei: Wei | None = None

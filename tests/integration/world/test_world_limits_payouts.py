@@ -10,8 +10,8 @@ from web3.types import Wei
 from apps.common.wei import ETHER
 from apps.devnet.deployment import connect, deploy
 from apps.ethereum.jsonrpc import Unanswered
+from apps.ethereum.payees import KNOWN
 from relayer.signing.policy import PAYOUT, Proposal, Rules, judge
-from relayer.signing.targets import KNOWN
 from tests.support.anvil import start_anvil
 from tests.support.relayer import CUSTODY, OPERATOR, STRANGER, House, Node, make_house
 

@@ -24,21 +24,9 @@ class PoolClient(ServiceClient):
         asked = {"message_id": message_id, "user_id": user_id, "amount_wei": str(amount_wei), "to": to}
         return self.post("/v1/payouts", asked)
 
-    def approve_payout(self, request_id: str, by: str) -> Json:
-        return self.post(f"/v1/payouts/{segment(request_id)}/approve", {"by": by})
-
-    def reject_payout(self, request_id: str, by: str) -> Json:
-        return self.post(f"/v1/payouts/{segment(request_id)}/reject", {"by": by})
-
     def allow_address(self, message_id: str, user_id: str, address: str, label: str | None = None) -> Json:
         asked = {"message_id": message_id, "address": address, "label": label}
         return self.post(f"/v1/users/{segment(user_id)}/payout-addresses", asked)
-
-    def payout_addresses(self, user_id: str, **query: Any) -> Json:
-        return self.get(f"/v1/users/{segment(user_id)}/payout-addresses", **query)
-
-    def remove_address(self, user_id: str, address_id: str) -> Json:
-        return self.post(f"/v1/users/{segment(user_id)}/payout-addresses/{segment(address_id)}/remove", {})
 
     def deposit(self, message_id: str, user_id: str, tx_hash: str) -> Json:
         return self.post("/v1/deposits", {"message_id": message_id, "user_id": user_id, "tx_hash": tx_hash})

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import func, select, text, update
 
 from apps.clients.ledger import LedgerClient
+from apps.clients.shapes.payouts import NewPayout, NewPayoutAddress
 from apps.clients.shapes.pool import NewRewardClaim, NewStake, NewUnstake
 from apps.common.database import make_engine, transaction
 from apps.common.settings import normalise_database_url
@@ -48,7 +49,9 @@ from tests.support.raw import raw
 from tests.support.relayer import OPERATOR_KEY
 from tests.support.relayer import make_settings as make_relayer_settings
 
-UNDER_WAY = ("reserving", "settling", "queued", "batched", "submitting", "confirming", "requesting", "claiming")
+UNDER_WAY = (
+    "reserving", "settling", "queued", "batched", "submitting", "confirming", "requesting", "claiming", "sending", "booking",
+)  # fmt: skip
 DEAD_BROKER = "redis://127.0.0.1:1/0"
 
 NEW_REQUESTS = {
@@ -93,6 +96,18 @@ class Flows:
         made = self.ask("stake", user, wei)
         self.settle()
         return self.request(made)
+
+    def allow(self, user: str, address: str) -> str:
+        """An address on a user's list, usable at once; returns its id."""
+        self.made += 1
+        new = NewPayoutAddress(message_id=f"address:{self.made}", address=address)
+        return self.service.payout_addresses.add(user, new)[0].id
+
+    def pay_out(self, user: str, wei: int, to: str, **more: Any) -> dict[str, Any]:
+        """A payout at the pool; raises what it is refused with."""
+        self.made += 1
+        body = NewPayout(user_id=user, pool_id=POOL, amount_wei=wei, to=to, **more)
+        return dump(self.service.payouts.create(f"payout:{self.made}", body)[0])
 
     def by_hand(self, call: Any, value_wei: int = 0) -> Any:
         """The operator's key used outside the relayer, gas and nonce given back, for the relayer would rightly halt."""
@@ -274,6 +289,7 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
             reward_source="share_rate",
             pause_on_drift=False,
             ops_four_eyes=False,
+            payout_address_delay_sec=0,
         )
         settings = replace(settings, **changes)
         context = replace(make_context(settings, lambda _task, _row_id: None), look=Look(0.0))

@@ -218,8 +218,8 @@ def complete_paid(session: Session, paid: Sequence[Transaction]) -> None:
 
 def is_ours(stored: PayoutTransaction, sent: Transaction) -> bool:
     """Whether what the relayer has under a payout's name is the transfer that the payout asked for."""
-    asked = stored.from_address.lower(), stored.to_address, stored.value_wei, "0x"
-    return asked == (sent.sender.lower(), sent.to, sent.value_wei, sent.data)
+    asked = stored.from_address.lower(), stored.to_address.lower(), stored.value_wei, "0x"
+    return asked == (sent.sender.lower(), sent.to.lower(), sent.value_wei, sent.data)
 
 
 def payout_of(context: PoolContext, request: Request) -> Payout:

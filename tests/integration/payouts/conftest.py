@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+from web3 import Web3
 
 from apps.common.wei import ETHER
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk
+from tests.support.payouts import payee
 
 
 @pytest.fixture(scope="module")
@@ -18,3 +20,12 @@ def flows(deployed: Desk, make_database: Callable[[str], str]) -> Iterator[Flows
     }
     with running_flows(deployed, make_database, **limits) as found:
         yield found
+
+
+@pytest.fixture
+def user(flows: Flows, request: pytest.FixtureRequest) -> str:
+    """A user of the test's own, with 30 ETH and an address that can be paid."""
+    name = Web3.keccak(text=request.node.name).hex()[:12]
+    flows.deposit(name, 30 * ETHER)
+    flows.allow(name, payee(name))
+    return name

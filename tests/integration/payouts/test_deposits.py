@@ -20,6 +20,7 @@ from apps.protocols.chain import Chain
 from apps.protocols.deposits import hashes_in
 from apps.protocols.models import ArrivalCursor
 from tests.support.flows import Flows
+from tests.support.payouts import refused
 from tests.support.protocols import POOL, make_settings
 
 HASH = "0x" + "ab" * 32
@@ -40,12 +41,6 @@ def arrive(flows: Flows, wei: int, sender: str | None = None) -> str:
 
 def book(flows: Flows, name: str, user: str, tx_hash: str) -> dict[str, Any]:
     return dump(flows.service.deposits.create(name, NewDeposit(user_id=user, tx_hash=tx_hash))[0])
-
-
-def refused(call: Any) -> tuple[int, str]:
-    with pytest.raises(ServiceError) as error:
-        call()
-    return error.value.status, error.value.code
 
 
 def listed(flows: Flows, **query: Any) -> UnidentifiedDeposits:

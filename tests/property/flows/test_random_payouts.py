@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from web3 import Web3
 
 from apps.clients.base import CallRefused
 from apps.clients.shapes.payouts import PayoutAddressesQuery
@@ -16,6 +15,7 @@ from apps.common.errors import ServiceError
 from apps.common.wei import ETHER
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import start_desk
+from tests.support.payouts import payee
 from tests.support.protocols import POOL
 
 USERS = ("ann", "bob", "carol")
@@ -86,10 +86,6 @@ class Life:
             with suppress(ServiceError):
                 self.flows.service.payouts.reject(made["id"], "olga")
         self.flows.settle()
-
-
-def payee(user: str) -> str:
-    return Web3.to_checksum_address(Web3.keccak(text=f"wallet of {user}")[-20:])
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def send(context: PoolContext, request: Request) -> Outcome:
     transfer = PayoutTransaction(
         message_id=effects.payout_send(request.id),
         request_id=request.id,
-        from_address=context.settings.custody_address or "",
+        from_address=str(context.settings.custody_address),
         to_address=payout.to_address,
         value_wei=payout.amount_wei,
         gas_limit=TRANSFER_GAS if account.kind == AccountKind.PLAIN else DELEGATED_GAS,
@@ -312,7 +312,9 @@ def _is_allowed(context: PoolContext, payout: Payout) -> bool:
 
 
 def _held_up(context: PoolContext, pool_id: str) -> Reason | None:
-    """Why nothing leaves the house now: the books cannot be trusted."""
+    """Why nothing leaves the house now: the books cannot be trusted, or it is not known from where."""
+    if not context.settings.custody_address:
+        return reason("not_configured", "CUSTODY_ETH_ADDRESS is not set.")
     with transaction(context.sessions) as session:
         walk = session.get(Walk, pool_id)
     if walk is None:

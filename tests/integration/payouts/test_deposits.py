@@ -1,6 +1,7 @@
 """ETH that arrives in custody: listed until a movement names its transaction, and booked by its hash once, for one user."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from apps.common.shapes import dump
 from apps.common.wei import ETHER
 from apps.protocols.arrivals import Arrivals
 from apps.protocols.chain import Chain
-from apps.protocols.deposits import hashes_in
+from apps.protocols.deposits import DepositReads, hashes_in
 from apps.protocols.models import ArrivalCursor
 from tests.support.flows import Flows
 from tests.support.payouts import refused
@@ -144,16 +145,29 @@ def test_deposit__that_is_none__refused_by_name(flows: Flows) -> None:
     assert refused(lambda: book(flows, "none:9", "ann", HASH)) == (409, "deposit_not_final")
 
 
-def test_deposit__not_at_the_horizon_yet__refused_until_it_is(flows: Flows) -> None:
-    desk = flows.desk
-    desk.rpc("evm_setAutomine", False)
-    try:
-        tx_hash = arrive(flows, ETHER)
+def test_deposit__not_at_the_horizon_yet__refused_until_it_is(
+    flows: Flows, make_database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tx_hash = arrive(flows, ETHER)
+    deep = make_settings(flows.desk, make_database("protocols"), custody_address=flows.desk.operator, confirmations=4)
+    reads = DepositReads(Chain(deep), make_sessions(engine_of(deep.database_url)), flows.ledger, POOL)
+    monkeypatch.setattr(flows.context.protocols, "transfer", reads.transfer)
+    for _ in range(3):
         assert refused(lambda: book(flows, "early", "ann", tx_hash)) == (409, "deposit_not_final")
-    finally:
-        desk.rpc("evm_setAutomine", True)
-    desk.oracle.mine()
+        flows.desk.oracle.mine()
     assert book(flows, "early", "ann", tx_hash)["status"] == "completed"
+
+
+def test_deposit__that_failed_on_chain__neither_listed_nor_booked(flows: Flows) -> None:
+    desk = flows.desk
+    desk.rpc("anvil_setCode", desk.operator, "0x60006000fd")
+    try:
+        sent = {"from": desk.user, "to": desk.operator, "value": hex(ETHER), "gas": hex(50_000)}
+        tx_hash = str(desk.rpc("eth_sendTransaction", sent))
+    finally:
+        desk.rpc("anvil_setCode", desk.operator, "0x")
+    assert tx_hash not in hashes(listed(flows, limit=200))
+    assert refused(lambda: book(flows, "failed", "ann", tx_hash)) == (422, "not_a_deposit")
 
 
 def test_remainder__what_came_without_a_transaction__is_what_the_list_does_not_explain(flows: Flows) -> None:

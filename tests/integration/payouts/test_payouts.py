@@ -101,6 +101,8 @@ def test_payout__refused_or_cancelled_while_it_waits_for_approval__given_back(fl
 def test_payout__cancelled_at_the_relayer__given_back_once_that_is_final(flows: Flows, user: str) -> None:
     made = flows.pay_out(user, ETHER, payee(user))
     flows.requests()
+    assert flows.request(made)["status"] == "sending"
+    assert refused(lambda: flows.service.cancel(made["id"])) == (409, "not_cancellable"), "its transfer is stored"
     flows.requests()
     assert refused(lambda: flows.service.cancel(made["id"])) == (409, "not_cancellable")
     relayer_cancel(flows, made)

@@ -39,6 +39,7 @@ from apps.pool.states import (
     TransactionStatus,
     WalkStatus,
 )
+from apps.pool.walk.booking import REUSED
 
 # The relayer's name for a transfer out of the house, which it holds against caps of its own.
 PURPOSE = "payout"
@@ -75,14 +76,20 @@ def take_back(context: PoolContext, request: Request) -> Outcome:
     """Give the ETH back of a payout that is not to be sent, as its row says."""
     if request.intent is None:
         raise LookupError("this payout has a step of its own only once it is decided that it is not to be sent")
-    return _give_back(context, request, request.reason, cancelled=request.intent == CANCEL)
+    cancelled = request.intent == CANCEL
+    return _give_back(context, request, None if cancelled else request.reason, cancelled=cancelled)
 
 
 def send(context: PoolContext, request: Request) -> Outcome:
     """Look at the payee once more and store the transfer; then, at the next run, hand it to the relayer."""
     stored = transfer_of(context, request.id)
     if stored is not None:
-        _hand_over(context, stored)
+        try:
+            _hand_over(context, stored)
+        except CallRefused as refusal:
+            if refusal.code == REUSED:
+                return _differs(stored)
+            raise
         return Advance(RequestStatus.CONFIRMING, run_in_sec=POLL_SEC)
     if request.intent is not None:
         return take_back(context, request)
@@ -237,6 +244,11 @@ def transfer_in(session: Session, request_id: str) -> PayoutTransaction | None:
     return session.scalars(select(PayoutTransaction).where(PayoutTransaction.request_id == request_id)).one_or_none()
 
 
+def _differs(stored: PayoutTransaction) -> Park:
+    """Its name is another transfer's for ever, so that this one can never be sent."""
+    return Park(reason("payout_differs", f"The relayer's {stored.message_id} is another transfer than was asked for."))
+
+
 def _hand_over(context: PoolContext, stored: PayoutTransaction) -> Transaction:
     """Give the transfer to the relayer; again is harmless. Returns the relayer's view."""
     sent = context.relayer.send(
@@ -291,7 +303,7 @@ def _may_have_effect(context: PoolContext, request: Request) -> Reason | None:
     if stored is None:
         return None
     sent = context.relayer.transaction(stored.message_id)
-    if sent is not None and sent.status in WITHOUT_EFFECT:
+    if sent is not None and (sent.status in WITHOUT_EFFECT or not is_ours(stored, sent)):
         return None
     code = None if sent is None or sent.reason is None else sent.reason.code
     if sent is not None and sent.status == TransactionStatus.CONFLICT and code != DONE_ELSEWHERE:

@@ -12,7 +12,7 @@ from apps.common.database import transaction
 from apps.common.errors import NotFound
 from apps.pool import effects
 from apps.pool.errors import PayoutNotMatching
-from apps.pool.flows.payout import CONFIRM_PAYOUT, DONE_ELSEWHERE, RELEASE_PAYOUT
+from apps.pool.flows.payout import CONFIRM_PAYOUT, DONE_ELSEWHERE, RELEASE_PAYOUT, is_ours
 from apps.pool.models import Payout, PayoutTransaction, Request
 from apps.pool.models import Resolution as ResolutionRow
 from apps.pool.states import RequestStatus, ResolutionStatus, TransactionStatus
@@ -33,7 +33,7 @@ class PayoutResolutions(Resolutions):
         payout, transfer = self._parked_payout(request_id)
         if transfer is not None:
             sent = self._sent(transfer)
-            if sent.reason is not None and sent.reason.code == DONE_ELSEWHERE:
+            if is_ours(transfer, sent) and sent.reason is not None and sent.reason.code == DONE_ELSEWHERE:
                 raise PayoutNotMatching(f"Another transaction did what it asks for; confirm that. {sent.reason.detail}")
         values = dict[str, object](
             pool_id=payout.pool_id, action=RELEASE_PAYOUT, halt=None, effect=effects.payout_send(request_id)
@@ -92,10 +92,10 @@ class PayoutResolutions(Resolutions):
         return payout, transfer
 
     def _sent(self, transfer: PayoutTransaction) -> Transaction:
-        """The relayer's word on the transfer, which must be the conflict that ops are asked about: everything else it settles
-        itself, or may still."""
+        """The relayer's word on the transfer, which must be the conflict that ops are asked about, or be about another transfer:
+        everything else it settles itself, or may still."""
         sent = self.context.relayer.transaction(transfer.message_id)
-        if sent is None or sent.status != TransactionStatus.CONFLICT:
+        if sent is None or (sent.status != TransactionStatus.CONFLICT and is_ours(transfer, sent)):
             word = "unknown to the relayer" if sent is None else f"{sent.status} at the relayer"
             raise PayoutNotMatching(f"{transfer.message_id} is {word}; retry the payout.")
         return sent

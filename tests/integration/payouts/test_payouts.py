@@ -129,6 +129,30 @@ def test_payout__reverted_on_chain__given_back_and_its_gas_booked(flows: Flows, 
     assert flows.drifts() == {}
 
 
+def test_payout__whose_name_somebody_else_has_used__parked_released_and_the_theft_is_seen(
+    flows: Flows, user: str
+) -> None:
+    made = flows.pay_out(user, ETHER, payee(user))
+    flows.requests()
+    theft = {"to": payee("thief"), "data": "0x", "value_wei": str(2 * ETHER), "purpose": "payout", "gas_limit": 21_000}
+    flows.context.relayer.post("/v1/transactions", {"message_id": f"payout:{made['id']}:send", **theft})
+    flows.requests()
+    assert (flows.request(made)["status"], flows.request(made)["reason"]["code"]) == (
+        "needs_attention",
+        "payout_differs",
+    )
+    flows.settle()
+    assert flows.desk.balance(payee("thief")) == 2 * ETHER
+    said = NewRelease(message_id=f"stolen:{user}", by="olga", why="not ours")
+    assert flows.service.payout_resolutions.release(made["id"], said)[0].status == "applied"
+    flows.requests()
+    assert flows.request(made)["status"] == "failed"
+    assert flows.balance(user)["available_wei"] == str(30 * ETHER)
+    assert flows.drifts() == {"eth": -2 * ETHER}
+    flows.ledger.post_movement(f"borne:{user}", "eth_lost", POOL, None, 2 * ETHER)  # by the company, out of its float
+    assert flows.drifts() == {}
+
+
 # ---- when nothing leaves ----
 
 

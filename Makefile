@@ -16,7 +16,7 @@ export STAKING_HOME ?= $(CURDIR)/.staking
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test prove bench lint coverage format migrate migrate-down schema docs additions lock contracts clean
+.PHONY: help setup demo up down status test prove bench lint audit coverage format migrate migrate-down schema docs additions lock contracts clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ lint: $(SETUP) ## Check style, types, import rules, dead code, the house's measu
 	$(PY) -m apps.local.dead_code
 	$(PY) -m apps.local.house --check
 	$(PY) -m apps.local.generated --check
+
+audit: $(SETUP) ## Ask what is known against the locked dependencies; says so where there is nobody to ask
+	$(PY) -m apps.local.dependencies
 
 coverage: $(SETUP) ## Run the unit tests and hold the share of lines that they reach against its floor
 	$(PY) -m coverage run -m pytest -m "not prove" tests/unit

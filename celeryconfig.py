@@ -26,6 +26,7 @@ _EVERY = {
     "reconciliation": ("tasks.reconciliation.run", _reader.seconds("RECONCILIATION_INTERVAL_SEC", 3600.0)),
     "audits": ("tasks.audits.run", _reader.seconds("AUDIT_INTERVAL_SEC", 600.0)),
     "full_audits": ("tasks.audits.run_full", _reader.seconds("FULL_AUDIT_INTERVAL_SEC", 86400.0)),
+    "auto_claims": ("tasks.auto_claims.run", _reader.seconds("AUTO_CLAIM_POLL_SEC", 60.0)),
     "relayer_pump": ("relayer.tasks.pump", _reader.seconds("RELAYER_PUMP_INTERVAL_SEC", 1.0)),
 }
 beat_schedule = {

@@ -13,6 +13,7 @@ from relayer.api.service import RelayerService
 from relayer.chain.snapshot import read_chain
 from relayer.context import RelayerContext, make_context
 from relayer.settings import RelayerSettings, load_settings
+from relayer.store.models import AuditEntry
 from relayer.waker import Waker
 
 LOOPBACK = ("127.", "::1", "::ffff:127.")
@@ -31,6 +32,9 @@ def create_app(settings: RelayerSettings | None = None) -> Flask:
         blueprints=[blueprint],
         sessions=context.sessions,
         accepted_keys=settings.api_keys,
+        accepted_name="RELAYER_HTTP_API_KEY",
+        keys_file=settings.api_keys_file,
+        audit_entries=AuditEntry,
         checks={
             "chain": lambda: _chain_status(context, abilities),
             "broker": lambda: broker_answers(settings.broker_url),

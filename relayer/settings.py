@@ -4,12 +4,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps.common.errors import NotConfigured
-from apps.common.settings import SAMPLE_INTERNAL_KEY, SettingsReader, compose_database_url
+from apps.common.settings import SettingsReader, compose_database_url
 from apps.common.wei import ETHER, GWEI
 from apps.ethereum.addresses import checksum_setting
 from apps.ethereum.constants import MAX_GAS, TRANSFER_GAS
 from relayer.signing.signers import Web3Signer, parse_keys, read_keystores
 from relayer.signing.transactions import Keyring, Signer
+
+# Of the test keys that anvil and hardhat print when they start.
+WELL_KNOWN = frozenset(
+    {
+        "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
+        "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+        "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC",
+        "0x90F79bf6EB2c4f870365E785982E1f101E93b906",
+        "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65",
+        "0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc",
+        "0x976EA74026E726554dB657fA54763abd0C3a0aa9",
+        "0x14dC79964da2C08b23698B3D3cc7Ca32193d9955",
+        "0x23618e81E3f5cdF7f54C3d65f7FBc0aBf5B21E8f",
+        "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,7 @@ class RelayerSettings:
     max_in_flight: int
     settle_quorum: int  # 0: two where two endpoints answer
     http_bind_address: str = "127.0.0.1"
+    api_keys_file: Path | None = None
 
 
 def load_settings() -> RelayerSettings:
@@ -54,9 +71,10 @@ def load_settings() -> RelayerSettings:
         database_url=_database_url(reader),
         broker_url=reader.broker_url(),
         rpc_urls=reader.urls("RPC_URL"),
-        chain_id=reader.integer("CHAIN_ID", minimum=1),
-        keyring=_keyring(reader),
-        api_keys=_api_keys(reader, app_env),
+        chain_id=reader.chain_id(minimum=1),
+        keyring=_keyring(reader, app_env),
+        api_keys=reader.keys("RELAYER_HTTP_API_KEY", app_env),
+        api_keys_file=reader.api_keys_file(),
         confirmations=max(1, reader.integer("CONFIRMATIONS", 2) or 1),
         money_horizon=reader.choice("MONEY_HORIZON", ("", "finalized", "depth"), "") or None,
         # EIP-7825 caps a transaction's gas; an older file may hold more.
@@ -104,13 +122,22 @@ def _database_url(reader: SettingsReader) -> str:
         reader.text("DB_HOST", "127.0.0.1") or "",
         reader.integer("DB_PORT", 5432, minimum=1) or 0,
         reader.text("DB_USER") or "",
-        reader.text("DB_PASSWORD", "") or "",
+        _password(reader),
         reader.text("DB_NAME", "relayer") or "",
     )
 
 
-def _keyring(reader: SettingsReader) -> Keyring:
-    """Local keys first, then keystore files, then a Web3Signer; at least one key."""
+def _password(reader: SettingsReader) -> str:
+    password = reader.text("DB_PASSWORD", "") or ""
+    try:
+        reader.refuse_sample_password(password)
+    except ValueError as error:
+        reader.fault("DB_PASSWORD", str(error))
+    return password
+
+
+def _keyring(reader: SettingsReader, app_env: str) -> Keyring:
+    """Local keys first, then keystore files, then a Web3Signer; at least one key, and in production none that all know."""
     raw, files = reader.optional_text("SIGNER_KEYS"), _list(reader, "KEYSTORE_FILES")
     url, password = reader.optional_text("WEB3SIGNER_URL"), reader.optional_text("KEYSTORE_PASSWORD") or ""
     signers: list[Signer] = []
@@ -130,7 +157,10 @@ def _keyring(reader: SettingsReader) -> Keyring:
         name = "SIGNER_KEYS"
         if not signers:
             raise ValueError("is missing, as are KEYSTORE_FILES and WEB3SIGNER_URL")
-        return Keyring(signers)
+        keyring = Keyring(signers)
+        if app_env == "production" and WELL_KNOWN.intersection(keyring.addresses):
+            raise ValueError("holds a key of the development nodes, which everybody has")
+        return keyring
     except NotConfigured:
         reader.fault(name, "must be 0x addresses of 40 hex digits")
     except ValueError as error:
@@ -140,11 +170,3 @@ def _keyring(reader: SettingsReader) -> Keyring:
 
 def _list(reader: SettingsReader, name: str) -> list[str]:
     return [part.strip() for part in (reader.optional_text(name) or "").split(",") if part.strip()]
-
-
-def _api_keys(reader: SettingsReader, app_env: str) -> tuple[str, ...]:
-    raw = reader.optional_text("RELAYER_HTTP_API_KEY") or ""
-    keys = tuple(key.strip() for key in raw.split(",") if key.strip())
-    if app_env == "production" and (not keys or SAMPLE_INTERNAL_KEY in keys):
-        reader.fault("RELAYER_HTTP_API_KEY", "must be set to a secret of your own when APP_ENV=production")
-    return keys

@@ -14,9 +14,11 @@ from apps.pool import sweep
 from apps.pool.context import PoolContext, make_context
 from apps.pool.flows import batches, batching, requests, withdrawal_claim
 from apps.pool.models import ScheduleFire
+from apps.pool.quotes.service import record_estimates
 from apps.pool.reconcile.audits import audit_books
 from apps.pool.reconcile.run import reconcile
 from apps.pool.settings import load_settings
+from apps.pool.users import auto_claims
 from apps.pool.walk.run import walk_pool
 from tasks import celery
 
@@ -57,7 +59,11 @@ def transaction_ended(message_id: str | None = None) -> int:
 def open_batches(schedule: str | None = None) -> int:
     """Open every batch that is due; returns how many."""
     context = worker_context()
-    return batching.open_due_batches(context) if fires(context, schedule) else 0
+    if not fires(context, schedule):
+        return 0
+    opened = batching.open_due_batches(context)
+    record_estimates(context)
+    return opened
 
 
 @celery.task(name="tasks.walk.run")
@@ -98,6 +104,13 @@ def audit_what_is_new(schedule: str | None = None) -> bool | None:
 def audit_everything(schedule: str | None = None) -> bool | None:
     """Audit the default pool's books from their beginning; returns whether all is right."""
     return _audit(schedule, full=True)
+
+
+@celery.task(name="tasks.auto_claims.run")
+def claim_rewards_for_users(schedule: str | None = None) -> int:
+    """Claim the rewards of users who prefer that it is done for them; returns how many requests were made."""
+    context = worker_context()
+    return auto_claims.claim_due(context) if fires(context, schedule) else 0
 
 
 def _audit(schedule: str | None, *, full: bool) -> bool | None:

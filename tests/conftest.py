@@ -11,13 +11,13 @@ import structlog
 from migrations import runner
 from tests.support import tally
 from tests.support.compiled import share_compiled_statements
+from tests.support.loopback import ask_for_no_proxy
 from tests.support.postgres import Server, start_postgres
-from tests.support.side_by_side import make_scheduler
+from tests.support.side_by_side import make_scheduler, place_in_line
+from tests.support.stack import SharedStack
 
 TIERS = ("unit", "property", "integration", "crash", "browser")
 ROOT = Path(__file__).parent
-# What mostly waits, or takes long, is begun first: the short ones then fill the gaps, and no process ends late.
-FIRST = ("tests/browser", "tests/integration/life", "tests/integration/world/web", "tests/integration/flows")
 
 
 def pytest_configure() -> None:
@@ -25,6 +25,7 @@ def pytest_configure() -> None:
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, plain])
     share_compiled_statements()
+    ask_for_no_proxy()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         tier = item.path.relative_to(ROOT).parts[0]
         assert tier in TIERS, f"{item.path} lies in no tier"
         item.add_marker(getattr(pytest.mark, tier))
-    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+    items.sort(key=lambda item: place_in_line(item.nodeid))
 
 
 def pytest_collection_finish() -> None:
@@ -69,6 +70,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"Started: {started or 'nothing'}.")
 
 
+# ---- a stack ----
+
+
+@pytest.fixture(scope="session")
+def shared_stack() -> Iterator[SharedStack]:
+    shared = SharedStack()
+    yield shared
+    shared.stop()
+
+
 # ---- databases ----
 
 
@@ -96,7 +107,7 @@ def make_database(
 ) -> Callable[[str], str]:
     """``make_database(service)`` returns the URL of a fresh, migrated database.
 
-    One made by a test, or by a fixture of a single test, is gone when that test has ended.
+    One made by a test, or by a fixture of a single test, is nobody's when that test has ended, and soon gone.
     """
 
     def make(service: str) -> str:
@@ -121,6 +132,5 @@ def drop_databases(request: pytest.FixtureRequest, made_databases: list[str]) ->
     yield
     if len(made_databases) > before:
         server: Server = request.getfixturevalue("postgres")
-        for url in made_databases[before:]:
-            server.drop(url)
+        server.drop(made_databases[before:])
         del made_databases[before:]

@@ -12,6 +12,7 @@ from apps.clients.shapes.ledger import (
     MovementPage,
     NewMovement,
     NewMovementBatch,
+    Statement,
     Totals,
 )
 from apps.common.shapes import dump
@@ -48,8 +49,19 @@ class LedgerClient(AuditedClient):
     def balance(self, pool_id: str, user_id: str) -> Balance:
         return self.read(Balance, f"/v1/balances/{segment(user_id)}", pool_id=pool_id)
 
-    def balances(self, pool_id: str, after: str | None = None, limit: int = 200) -> BalancePage:
-        return self.read(BalancePage, "/v1/balances", pool_id=pool_id, after=after, limit=limit)
+    def balances(
+        self, pool_id: str, after: str | None = None, limit: int = 200, prefix: str | None = None
+    ) -> BalancePage:
+        return self.read(BalancePage, "/v1/balances", pool_id=pool_id, after=after, limit=limit, prefix=prefix)
+
+    def statement(
+        self, pool_id: str, user_id: str, start: str, end: str | None = None, after: str | None = None, limit: int = 200
+    ) -> Statement:
+        """A page of a user's statement over a span, its ends in RFC 3339."""
+        span = {"from": start, "to": end}
+        return self.read(
+            Statement, f"/v1/statements/{segment(user_id)}", pool_id=pool_id, after=after, limit=limit, **span
+        )
 
     def totals(self, pool_id: str) -> Totals:
         return self.read(Totals, "/v1/totals", pool_id=pool_id)

@@ -9,7 +9,9 @@ from apps.clients.shapes.rewards import (
     BatchedClaim,
     Claim,
     ClaimsAnswer,
+    Earnings,
     Events,
+    Fee,
     NewAccrual,
     NewClaim,
     NewClaimBatch,
@@ -54,8 +56,18 @@ class RewardsClient(AuditedClient):
     def pool(self, pool_id: str) -> RewardPool:
         return self.read(RewardPool, f"/v1/pools/{segment(pool_id)}")
 
+    def fee(self) -> Fee:
+        """The company's part of gains."""
+        return self.read(Fee, "/v1/fee")
+
     def position(self, pool_id: str, user_id: str) -> Position:
         return self.read(Position, f"/v1/positions/{segment(user_id)}", pool_id=pool_id)
+
+    def earnings(self, pool_id: str, user_id: str, start: str, end: str | None = None) -> Earnings:
+        """What a user earned over a span, its ends in RFC 3339."""
+        return self.read(
+            Earnings, f"/v1/positions/{segment(user_id)}/earnings", pool_id=pool_id, **{"from": start, "to": end}
+        )
 
     def positions(self, pool_id: str, after: str | None = None, limit: int = 200) -> Positions:
         return self.read(Positions, "/v1/positions", pool_id=pool_id, after=after, limit=limit)

@@ -2,12 +2,16 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import flask_smorest
 import marshmallow as ma
 from flask import Flask, Request, Response, g
 from webargs.flaskparser import FlaskParser
+
+from apps.common.keys import Scope
+
+View = TypeVar("View", bound=Callable[..., Any])
 
 
 class StrictParser(FlaskParser):
@@ -49,7 +53,8 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
-    """As flask-smorest's, and each view says where it takes arguments from; see `takes`."""
+    """As flask-smorest's, and each view says where it takes arguments from, see `takes`, and what a key needs to call it, see
+    `apps.common.auth.scope_of`."""
 
     ARGUMENTS_PARSER = StrictParser()
 
@@ -57,6 +62,19 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         """Called when the blueprint is registered with an app."""
         register = super().register_views_in_doc
         api.document_later(lambda: register(api, app, spec, **names))
+
+    def add_url_rule(self, rule: str, endpoint: Any = None, view_func: Any = None, *more: Any, **options: Any) -> None:
+        if view_func is not None and not hasattr(view_func, "scope"):
+            reads = set(options.get("methods") or ["GET"]) <= {"GET", "HEAD"}
+            view_func.scope = Scope.READ if reads else Scope.WRITE
+        super().add_url_rule(rule, endpoint, view_func, *more, **options)
+
+    @staticmethod
+    def ops(view: View) -> View:
+        """Mark a view as one for the people who run the system: it takes a key with `Scope.OPS`, and what it changes is
+        written into the audit log."""
+        view.scope = Scope.OPS  # type: ignore[attr-defined]
+        return view
 
     def arguments(self, schema: Any, *, location: str = "json", **options: Any) -> Callable[[Any], Any]:
         # An instance: of a class a new one would be made at every request, which costs more than what it reads.

@@ -5,10 +5,12 @@ these settings; each has its reason beside it.
 """
 
 import threading
+from contextlib import suppress
 
 import structlog
 from celery import Celery
 from kombu import Connection
+from redis import RedisError
 
 from apps.common.doorbell import doorbell_of
 
@@ -86,8 +88,10 @@ class HintPublisher:
         log (`apps.common.hint_task`); never raises."""
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         headers = {REQUEST_ID_HEADER: request_id} if request_id else None
+        rung = False
         try:
-            if not doorbell_of(self._broker_url).ring(task, row_id):
+            rung = doorbell_of(self._broker_url).ring(task, row_id)
+            if not rung:
                 return
             self._celery().send_task(
                 task, args=[row_id] if row_id else [], queue=queue, headers=headers, retry=False, ignore_result=True
@@ -95,6 +99,14 @@ class HintPublisher:
         except Exception as error:  # noqa: BLE001  # whatever is wrong with the broker, the money step has committed
             self.failures += 1
             log.warning("hint_not_published", task=task, kind=type(error).__name__)
+            if rung:
+                self._take_back(task, row_id)
+
+    def _take_back(self, task: str, row_id: str | None) -> None:
+        """The mark of a hint that was not sent would keep the next ones back until it runs out. Where the message had
+        arrived all the same, or another hint has rung meanwhile, a second one is at worst an early look."""
+        with suppress(RedisError):
+            doorbell_of(self._broker_url).answer(task, row_id)
 
     def _celery(self) -> Celery:
         with self._lock:

@@ -2,12 +2,12 @@
 
 import select
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
-from sqlalchemy import ColumnElement, Engine, MetaData, Text, any_, create_engine, event, literal, text
+from sqlalchemy import ColumnElement, Engine, MetaData, Text, any_, cast, create_engine, event, literal, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from apps.common.arrays import array
 from apps.common.crashpoint import crashpoint
 
 # Their order matters: waiting for a lock ends before the statement does, and both before a client gives up. A
@@ -102,22 +103,68 @@ def one_of(
     column: InstrumentedAttribute[str] | InstrumentedAttribute[str | None], values: Sequence[str]
 ) -> ColumnElement[bool]:
     """Whether a text column holds one of these, as one parameter however many they are."""
-    return column == any_(literal(list(values), ARRAY(Text)))
+    return column == any_(text_array(values))
+
+
+def text_array(values: Iterable[str]) -> ColumnElement[Any]:
+    """An array of texts as one parameter; as a list of constants the server takes longer to read it than to use it."""
+    return cast(literal(array(values), Text), ARRAY(Text))
 
 
 def run_statement(engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> tuple[Any, ...] | None:
-    """Run one statement of an autocommit engine, its transaction included; returns its first row.
+    """Run one statement, its transaction included; returns its first row.
 
     A connection that was lost meanwhile, or leads to a server that has become read-only, is no answer: the statement
     is run again, once, on a new one. So it must be one that does its work once however often it is run. None where it has
     no row to tell of. Raises `DBAPIError`, also where there is no connection to be had.
     """
     try:
-        return _run_statement(engine, sql, values)
+        rows = run_statement_once(engine, sql, values)
     except DBAPIError as error:
-        if error.connection_invalidated:
-            return _run_statement(engine, sql, values)
-        raise
+        if not error.connection_invalidated:
+            raise
+        rows = run_statement_once(engine, sql, values)
+    return rows[0] if rows else None
+
+
+def run_statement_once(
+    engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]
+) -> list[tuple[Any, ...]]:  # a column each, as the driver reads it
+    """Run one statement as a transaction of its own: one round trip, no BEGIN and no COMMIT; returns its rows.
+
+    Uses psycopg2 directly. SQLAlchemy's result metadata costs about half the Python time of a one-row statement. Raises
+    `DBAPIError`, also where there is no connection to be had.
+    """
+    try:
+        connection = engine.raw_connection()
+    except psycopg2.Error as error:
+        raise _named(engine, sql, error, lost=False) from error
+    line: Any = connection.dbapi_connection
+    in_transactions = not line.autocommit
+    try:
+        line.autocommit = True  # a word between us and the driver, not the server
+        with line.cursor() as cursor:
+            crashpoint("statement.committing")
+            cursor.execute(sql, values)
+            crashpoint("statement.committed")
+            rows: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
+        return rows
+    except psycopg2.Error as error:
+        lost = bool(line.closed) or error.pgcode in _SERVER_LEFT
+        if lost:
+            connection.invalidate()
+            engine.dispose()  # the others of the pool were made before this one broke, and are as likely dead
+        raise _named(engine, sql, error, lost=lost) from error
+    finally:
+        if in_transactions and not line.closed:
+            line.autocommit = False
+        connection.close()
+
+
+def engine_of(sessions: Sessions) -> Engine:
+    """The engine that sessions are made of."""
+    engine: Engine = sessions.kw["bind"]
+    return engine
 
 
 def is_transient(error: Exception) -> bool:
@@ -151,29 +198,6 @@ def schema_revision(sessions: Sessions) -> str | None:
         if session.execute(text("SELECT to_regclass('alembic_version')")).scalar() is None:
             return None
         return session.execute(text("SELECT version_num FROM alembic_version")).scalar()
-
-
-def _run_statement(engine: Engine, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> tuple[Any, ...] | None:
-    """Uses psycopg2 directly. SQLAlchemy's result metadata costs about half the Python time of a one-row statement."""
-    try:
-        connection = engine.raw_connection()
-    except psycopg2.Error as error:
-        raise _named(engine, sql, error, lost=False) from error
-    try:
-        cursor = connection.cursor()
-        crashpoint("statement.committing")
-        cursor.execute(sql, values)
-        crashpoint("statement.committed")
-        row: tuple[Any, ...] | None = cursor.fetchone() if cursor.description else None
-        return row
-    except psycopg2.Error as error:
-        lost = bool(getattr(connection.dbapi_connection, "closed", True)) or error.pgcode in _SERVER_LEFT
-        if lost:
-            connection.invalidate()
-            engine.dispose()  # the others of the pool were made before this one broke, and are as likely dead
-        raise _named(engine, sql, error, lost=lost) from error
-    finally:
-        connection.close()
 
 
 def _named(engine: Engine, sql: str, error: psycopg2.Error, *, lost: bool) -> DBAPIError:

@@ -17,12 +17,15 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from apps.common.arrays import array
 from apps.common.database import Sessions, transaction
 from apps.common.errors import Conflict, InProgress, MessageIdReused, problem
 
 Model = TypeVar("Model", bound=DeclarativeBase)
 
 REPLAY_HEADER = "Idempotent-Replay"
+# In a session's `info`: status and code of what its transaction stores in the place of an effect.
+REFUSAL = "refusal"
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
@@ -89,6 +92,7 @@ def run_once(
                 body = dumps(work(session))
             status = 201
         except Conflict as refusal:
+            session.info[REFUSAL] = (refusal.status, refusal.code)
             status, body = refusal.status, dumps(problem(refusal))
         session.execute(update(keys).where(_column(keys) == message_id).values(status=status, response=body))
     return Answer(status, body, replayed=False)
@@ -127,7 +131,7 @@ def store_item_answers(session: Session, keys: type[DeclarativeBase], answers: S
             " FROM unnest(CAST(:ids AS text[]), CAST(:bodies AS text[])) AS a(message_id, body)"
             " WHERE k.message_id = a.message_id"
         ),
-        {"ids": [message_id for message_id, _ in answers], "bodies": [body for _, body in answers]},
+        {"ids": array(message_id for message_id, _ in answers), "bodies": array(body for _, body in answers)},
     )
 
 
@@ -179,8 +183,8 @@ def _register(
         "endpoint": endpoint,
         "status": None if answer is None else 201,
         "answer": answer,
-        "ids": list(requests),
-        "requests": [json.dumps(body) for body in requests.values()],
+        "ids": array(requests),
+        "requests": array(json.dumps(body) for body in requests.values()),
     }
     try:
         inserted = set(session.scalars(_INSERT_KEYS, values))

@@ -46,6 +46,15 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return event
 
 
+def without_secrets(value: Any) -> Any:
+    """JSON, with whatever is named like a secret blotted out, at any depth."""
+    if isinstance(value, dict):
+        return {
+            name: "[hidden]" if _SECRET_NAMES.search(name) else without_secrets(item) for name, item in value.items()
+        }
+    return [without_secrets(item) for item in value] if isinstance(value, list) else value
+
+
 def hide_url_secrets(text: str) -> str:
     """Remove ``user:password@`` and long path parts (RPC providers put the key into the path) from URLs in a text."""
     return _URL_PATH_KEYS.sub(r"\1[hidden]", _URL_CREDENTIALS.sub(r"\1[hidden]@", text))

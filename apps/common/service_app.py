@@ -7,14 +7,21 @@ from typing import Any
 
 import structlog
 from flask import Flask, Response, g, jsonify, request, send_from_directory
+from prometheus_client import Gauge
 
+from apps.common import audit_page
 from apps.common.api import Api, Blueprint, takes
-from apps.common.auth import is_open, require_internal_key
+from apps.common.audit_entries import AuditEntryMixin
+from apps.common.audit_log import AuditLog
+from apps.common.auth import is_open, require_key
 from apps.common.bodies import MAX_BODY_BYTES, read_body
 from apps.common.database import Sessions, database_answers, schema_revision
 from apps.common.errors import InvalidInput, NotFound, ServiceError, Unavailable, register_error_handlers
+from apps.common.keys import KeyRing, KeysFileRefused
 from apps.common.logging import configure_logging
 from apps.common.metrics import register_metrics
+from apps.common.security_headers import add_security_headers
+from apps.common.settings import SettingsError
 from apps.common.shapes import DigitsField
 from apps.common.wei import WeiField
 from apps.common.wire import TimeField, new_id, request_id_of
@@ -34,13 +41,18 @@ def build_app(
     blueprints: Sequence[Blueprint],
     sessions: Sessions,
     accepted_keys: Sequence[str],
+    accepted_name: str = "INTERNAL_API_KEY",
+    keys_file: Path | None = None,
+    audit_entries: type[AuditEntryMixin] | None = None,
     checks: Mapping[str, Check] | None = None,
     status_path: str | None = None,
     allow: Callable[[], bool] | None = None,
 ) -> Flask:
     """Build a service's app. `checks` maps a name to a callable that raises, or returns False, when the part is down.
 
-    The database and its schema revision are always checked. `allow` is passed to `require_internal_key`.
+    The database and its schema revision are always checked. `accepted_name` is the setting that `accepted_keys` stand in;
+    `keys_file` holds further keys (`apps.common.keys`). Calls of ops are written into the table `audit_entries`. `allow` is
+    passed to `require_key`. Raises `SettingsError`, and `NotAppendOnly` where the database accepts changes to that table.
     """
     configure_logging(service)
     app = Flask(service, static_folder=None)
@@ -58,11 +70,28 @@ def build_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]  # shapes are documented in reading order
     app.extensions["sessions"] = sessions
     _register_request_ids(app)
-    app.extensions["metrics"] = register_metrics(app, service)
-    require_internal_key(app, accepted_keys, allow=allow)
+    add_security_headers(app)
+    registry = register_metrics(app, service)
+    app.extensions["metrics"] = registry
+    try:
+        ring = KeyRing(accepted_keys, accepted_name, keys_file)
+    except KeysFileRefused as error:
+        raise SettingsError(service, [f"API_KEYS_FILE names a file that is refused: {error}"]) from error
+    audit_log = None if audit_entries is None else AuditLog(sessions, audit_entries)
+    require_key(app, ring, allow=allow, on_ops_refused=None if audit_log is None else audit_log.refused)
     _refuse_odd_addresses(app)
     _take_body(app)
-    _register_status(app, service, sessions, dict(checks or {}), status_path or f"/status/{service}")
+    if audit_log is not None:
+        audit_log.watch(app)
+        blueprints = [*blueprints, audit_page.blueprint]
+    found = dict(checks or {})
+    if keys_file is not None:
+        found["api_keys_file"] = lambda: ring.refusal() or "taken"
+        taken = Gauge(
+            "staking_api_keys_file_taken", "1 while the present API_KEYS_FILE is in force.", registry=registry
+        )
+        taken.set_function(lambda: float(ring.refusal() is None))
+    _register_status(app, service, sessions, found, status_path or f"/status/{service}")
     app.add_url_rule("/docs/assets/<path:filename>", "docs_assets", _docs_asset)
     api = Api(app)
     api.ma_plugin.converter.add_attribute_function(_document_text)
@@ -81,8 +110,6 @@ def _register_request_ids(app: Flask) -> None:
     @app.after_request
     def return_request_id(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.get("request_id", "")
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers.setdefault("Cache-Control", "no-store")
         return response
 
 

@@ -6,7 +6,7 @@ reported together, so that a deployment is mended in one go.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,8 +22,15 @@ from apps.common.wire import POOL_ID, POOL_ID_RULE
 T = TypeVar("T")
 
 SAMPLE_INTERNAL_KEY = "change-me"
+# Passwords of the sample files, and the chains that development nodes make.
+SAMPLE_PASSWORDS = frozenset({"change-me", "staking"})
+DEVNET_CHAIN_IDS = frozenset({1337, 31337})
+SHORTEST_KEY = 16
+# Ends of names that no host outside has.
+_INSIDE = (".internal", ".local", ".localhost", ".lan", ".svc", ".home.arpa")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _REQUIRED = object()
+_NO_KEY = "must be set to a secret of your own"
 
 
 class SettingsError(Exception):
@@ -42,6 +49,7 @@ class SettingsReader:
         # Kept to this reader: put into the process's environment, one service's file would answer for the next.
         self._file = dotenv_values(directory / ".env", encoding="utf-8")
         self._faults: list[str] = []
+        self._production = False
 
     def text(self, name: str, default: str | None = None) -> str:
         return self._read(name, str, _REQUIRED if default is None else default)
@@ -86,6 +94,7 @@ class SettingsReader:
             urls = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
             if not urls or any(urlsplit(url).scheme not in {"http", "https"} for url in urls):
                 raise ValueError("must be one or more http(s) URLs, comma-separated")
+            self._refuse_plain_http(urls)
             return urls
 
         return self._read(name, parse, _REQUIRED if default is None else parse(default))
@@ -95,7 +104,19 @@ class SettingsReader:
         return urls[0] if urls else ""
 
     def database_url(self, name: str = "DATABASE_URL") -> str:
-        return self._read(name, normalise_database_url, _REQUIRED)
+        def parse(text: str) -> str:
+            url = normalise_database_url(text)
+            self.refuse_sample_password(urlsplit(text).password)
+            return url
+
+        return self._read(name, parse, _REQUIRED)
+
+    def chain_id(self, default: int | None = None, *, minimum: int = 0) -> int:
+        """``CHAIN_ID``; never that of a development node in production."""
+        found = self.integer("CHAIN_ID", default, minimum=minimum)
+        if self._production and found in DEVNET_CHAIN_IDS:
+            self.fault("CHAIN_ID", f"is {found}, a development node's, which no production may be on")
+        return found
 
     def pool_id(self, name: str = "POOL_ID") -> str:
         def parse(text: str) -> str:
@@ -119,16 +140,42 @@ class SettingsReader:
 
     def internal_keys(self, app_env: str) -> tuple[str, ...]:
         """``INTERNAL_API_KEY``: several keys, comma-separated, are all accepted while one is rotated out."""
-        raw = self._read("INTERNAL_API_KEY", str, "")
-        keys = tuple(key.strip() for key in raw.split(",") if key.strip())
-        if app_env == "production" and (not keys or SAMPLE_INTERNAL_KEY in keys):
-            self.fault("INTERNAL_API_KEY", "must be set to a secret of your own when APP_ENV=production")
-        elif not keys:
+        keys = self.keys("INTERNAL_API_KEY", app_env)
+        if not keys and app_env != "production":
             self.fault("INTERNAL_API_KEY", "is missing")
         return keys
 
+    def keys(self, name: str, app_env: str) -> tuple[str, ...]:
+        """Shared keys, comma-separated. In production there must be one, and none may be the sample or short."""
+        raw = self._read(name, str, "") or ""
+        keys = tuple(key.strip() for key in raw.split(",") if key.strip())
+        if app_env == "production":
+            self.refuse_weak_keys(name, keys)
+            if not keys:
+                self.fault(name, f"{_NO_KEY} when APP_ENV=production")
+        return keys
+
+    def refuse_weak_keys(self, name: str, keys: Sequence[str]) -> None:
+        """Note a fault where a key can be guessed: that of the sample files, or one that is short."""
+        if SAMPLE_INTERNAL_KEY in keys:
+            self.fault(name, f"{_NO_KEY} when APP_ENV=production")
+        elif any(len(key) < SHORTEST_KEY for key in keys):
+            self.fault(name, f"holds a key of fewer than {SHORTEST_KEY} characters, which APP_ENV=production refuses")
+
+    def refuse_sample_password(self, password: str | None) -> None:
+        """Raise `ValueError` for a password of the sample files, in production."""
+        if self._production and password in SAMPLE_PASSWORDS:
+            raise ValueError("holds the password of the sample files, which APP_ENV=production refuses")
+
+    def api_keys_file(self) -> Path | None:
+        """``API_KEYS_FILE``: named keys, see `apps.common.keys`. Read by web services alone, when they are built."""
+        found: Path | None = self._read("API_KEYS_FILE", Path, None)
+        return found
+
     def app_env(self) -> str:
-        return self.choice("APP_ENV", ("development", "test", "production"), "development")
+        found = self.choice("APP_ENV", ("development", "test", "production"), "development")
+        self._production = found == "production"
+        return found
 
     def fault(self, name: str, message: str) -> None:
         self._faults.append(f"{name} {message}")
@@ -137,6 +184,20 @@ class SettingsReader:
         """Raise `SettingsError` with every fault found so far."""
         if self._faults:
             raise SettingsError(self.service, self._faults)
+
+    def _refuse_plain_http(self, urls: Sequence[str]) -> None:
+        """Raise `ValueError` where, in production, a URL without TLS leads out of the house: what goes over it can be read,
+        keys included, and answered by anybody on the way."""
+        if not self._production:
+            return
+        let = {host.strip() for host in (self._raw("PLAIN_HTTP_HOSTS") or "").split(",")}
+        for url in map(urlsplit, urls):
+            host = url.hostname or ""
+            if url.scheme == "http" and host not in let and not _is_inside(host):
+                raise ValueError(
+                    f"leads to {host} over http, which APP_ENV=production refuses: use https, or name the host in "
+                    "PLAIN_HTTP_HOSTS if the way to it is yours"
+                )
 
     def _raw(self, name: str) -> str | None:
         """The text of a name: the environment before the file, and in each ``NAME_FILE`` before ``NAME``."""
@@ -164,6 +225,14 @@ class SettingsReader:
         except ValueError as error:
             self.fault(name, str(error))
             return None  # type: ignore[return-value]
+
+
+def _is_inside(host: str) -> bool:
+    """Whether a host is this machine, or one of a network that is not the world's."""
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return "." not in host or host.endswith(_INSIDE)
 
 
 def normalise_database_url(url: str) -> str:
@@ -212,3 +281,4 @@ class BaseSettings:
     database_url: str
     pool_id: str
     http_bind_address: str = field(default="127.0.0.1", kw_only=True)
+    api_keys_file: Path | None = field(default=None, kw_only=True)

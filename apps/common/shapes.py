@@ -61,8 +61,9 @@ class ShapeListField(ma.fields.List[Any]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
         found = []
+        read_fields = self._schema.reader()
         for item in value if isinstance(value, list) else [None]:
-            values = self._schema.read_fields(item) if isinstance(item, dict) else None
+            values = read_fields(item) if isinstance(item, dict) else None
             if values is None:
                 return super()._deserialize(value, attr, data, **kwargs)
             found.append(self._shape(**values))

@@ -12,6 +12,7 @@ from waitress.parser import HTTPRequestParser, ParsingError, TransferEncodingNot
 from waitress.task import ErrorTask
 
 from apps.common.errors import BadRequest, HeadersTooLarge, LengthRequired, ServiceError, TooLarge, problem
+from apps.common.security_headers import ALWAYS
 
 # Longer than any pause between two calls of a flow, so that a caller's kept connection is seldom closed before its next call.
 KEEP_ALIVE_SEC = 65.0
@@ -239,5 +240,5 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 
 def _rendered(error: ServiceError) -> tuple[str, list[tuple[str, str]], bytes]:
     status = f"{error.status} {HTTPStatus(error.status).phrase}"
-    headers = [("Content-Type", "application/problem+json"), ("Cache-Control", "no-store")]
+    headers = [("Content-Type", "application/problem+json"), *ALWAYS.items()]
     return status, headers, json.dumps(problem(error)).encode()

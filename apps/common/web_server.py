@@ -49,9 +49,10 @@ def run_service(load_settings: Callable[[], Settings], create_app: Callable[[Set
     """What ``python -m`` of a service does: read its settings and serve until a signal ends it."""
     try:
         settings: Any = load_settings()
+        app = create_app(settings)
     except SettingsError as error:
         sys.exit(str(error))
-    server = make_server(create_app(settings), settings.http_bind_address, settings.http_port)
+    server = make_server(app, settings.http_bind_address, settings.http_port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.stop_on_signal)
     server.run()

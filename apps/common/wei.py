@@ -48,6 +48,15 @@ def format_ether(wei: int, digits: int = 6) -> str:
     return f"{sign}{whole}.{rest:018d}"[: len(sign) + len(str(whole)) + 1 + digits]
 
 
+def decimal_fraction(numerator: int, denominator: int, digits: int) -> str | None:
+    """A fraction as a decimal text such as ``-0.0321``, rounded down, for rates; None where the denominator is not above 0."""
+    if denominator <= 0:
+        return None
+    scaled = numerator * 10**digits // denominator
+    sign, scaled = ("-", -scaled) if scaled < 0 else ("", scaled)
+    return f"{sign}{scaled // 10**digits}.{scaled % 10**digits:0{digits}d}"
+
+
 class WeiField(ma.fields.Field[int]):
     """A wei amount in a body or a query: decimal string outside, ``int`` inside.
 

@@ -20,6 +20,7 @@ MESSAGE_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._:@-]{1,200}", re.ASCII)
 USER_ID = re.compile(_NO_DOTS + r"(?!@)[A-Za-z0-9._:|+=@-]{1,128}", re.ASCII)
 POOL_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+TX_HASH = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
 MESSAGE_ID_RULE = "Must be 1 to 200 characters out of A-Z a-z 0-9 . _ : @ -, but not . or .."
 USER_ID_RULE = "Must be 1 to 128 characters out of A-Z a-z 0-9 . _ : | + = @ -, not starting with @, and not . or .."
 POOL_ID_RULE = "Must be 1 to 64 characters out of A-Z a-z 0-9 . _ -, but not . or .."
@@ -103,6 +104,13 @@ def check_pool_id(value: str) -> str:
     if not POOL_ID.fullmatch(value):
         raise InvalidInput(errors={"pool_id": [POOL_ID_RULE]})
     return value
+
+
+def check_tx_hash(value: str) -> str:
+    """Validate a transaction hash that stands in a path; lower case, as nodes write it."""
+    if not TX_HASH.fullmatch(value):
+        raise InvalidInput(errors={"tx_hash": ["Must be 0x and 64 hex digits."]})
+    return value.lower()
 
 
 class WholeField(ma.fields.Integer):

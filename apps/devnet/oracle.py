@@ -8,7 +8,7 @@ from web3.logs import DISCARD
 from web3.types import RPCEndpoint
 
 from apps.common.wei import ETHER
-from apps.devnet.deployment import Deployment, connect, contract_at, set_balance, transact
+from apps.devnet.deployment import Deployment, balance, connect, contract_at, read, send, set_balance, transact
 from apps.ethereum.constants import RAY, ZERO_ADDRESS
 
 
@@ -43,24 +43,24 @@ class Oracle:
             block_number=int(receipt["blockNumber"]),
             tx_hash=Web3.to_hex(receipt["transactionHash"]),
             reward_wei=delta_wei,
-            finalized_up_to=int(self.queue.functions.getLastFinalizedRequestId().call()),
+            finalized_up_to=int(self._read(self.queue.functions.getLastFinalizedRequestId())),
             pre_total_ether_wei=int(event["preTotalEther"]),
             post_total_ether_wei=int(event["postTotalEther"]),
         )
 
     def finalize(self, up_to: int | None = None) -> Report:
         """A report without reward that finalizes withdrawals up to an id, or all of them."""
-        last = up_to if up_to is not None else int(self.queue.functions.getLastRequestId().call())
+        last = up_to if up_to is not None else int(self._read(self.queue.functions.getLastRequestId()))
         return self.rebase(0, last)
 
     def finalize_within(self, budget_wei: int) -> Report:
         """A report without reward that finalizes what so much ETH pays, first in first out: often a part of the queue."""
-        first = int(self.queue.functions.getLastFinalizedRequestId().call()) + 1
-        last = int(self.queue.functions.getLastRequestId().call())
+        first = int(self._read(self.queue.functions.getLastFinalizedRequestId())) + 1
+        last = int(self._read(self.queue.functions.getLastRequestId()))
         rate = self._share_rate()
         affordable = 0
         for number in range(first, last + 1):
-            if int(self.queue.functions.prefinalize(number, rate).call()[0]) > budget_wei:
+            if int(self._read(self.queue.functions.prefinalize(number, rate))[0]) > budget_wei:
                 break
             affordable = number
         return self.rebase(0, affordable or None)
@@ -118,40 +118,39 @@ class Oracle:
     def fund(self, address: str, wei: int) -> str:
         """Send real ETH to an address, as a user's deposit would arrive; returns the transaction's hash."""
         owner = self.deployment.owner
-        if self.web3.eth.get_balance(Web3.to_checksum_address(owner)) < wei + 10 * ETHER:
+        if balance(self.web3, owner) < wei + 10 * ETHER:
             set_balance(self.web3, owner, wei + 1_000_000 * ETHER)
-        tx_hash = self.web3.eth.send_transaction(
-            {
-                "from": Web3.to_checksum_address(owner),
-                "to": Web3.to_checksum_address(address),
-                "value": Web3.to_wei(wei, "wei"),
-            }
-        )
-        self.web3.eth.wait_for_transaction_receipt(tx_hash, timeout=60, poll_latency=0.05)
-        return Web3.to_hex(tx_hash)
+        receipt = send(self.web3, {"from": owner, "to": address, "value": hex(wei)})
+        return Web3.to_hex(receipt["transactionHash"])
 
     def mine(self, blocks: int = 1) -> None:
         self.web3.provider.make_request(RPCEndpoint("anvil_mine"), [hex(blocks)])
 
     def _share_rate(self) -> int:
         """Wei of ether for 10^27 shares, as a report passes it to the queue."""
-        ether, shares = self.lido.functions.getTotalPooledEther().call(), self.lido.functions.getTotalShares().call()
+        ether, shares = (
+            self._read(self.lido.functions.getTotalPooledEther()),
+            self._read(self.lido.functions.getTotalShares()),
+        )
         return int(ether) * RAY // int(shares)
 
     def _needed_for(self, last: int, reward_wei: int) -> int:
         """ETH that must come from validators so that the buffer can pay the withdrawals up to an id."""
-        finalized = int(self.queue.functions.getLastFinalizedRequestId().call())
+        finalized = int(self._read(self.queue.functions.getLastFinalizedRequestId()))
         if last <= finalized:
             return 0
         ids = list(range(finalized + 1, last + 1))
-        asked = sum(int(status[0]) for status in self.queue.functions.getWithdrawalStatus(ids).call())
-        buffered = int(self.lido.functions.getBufferedEther().call())
-        beacon = int(self.lido.functions.getTotalPooledEther().call()) - buffered + reward_wei
+        asked = sum(int(status[0]) for status in self._read(self.queue.functions.getWithdrawalStatus(ids)))
+        buffered = int(self._read(self.lido.functions.getBufferedEther()))
+        beacon = int(self._read(self.lido.functions.getTotalPooledEther())) - buffered + reward_wei
         needed = max(0, min(asked - buffered, beacon))
         owner = self.deployment.owner
-        if needed and self.web3.eth.get_balance(Web3.to_checksum_address(owner)) < needed + 10 * ETHER:
+        if needed and balance(self.web3, owner) < needed + 10 * ETHER:
             set_balance(self.web3, owner, needed + 1_000_000 * ETHER)
         return needed
+
+    def _read(self, call: Any) -> Any:
+        return read(self.web3, call)
 
     def _owner(self, call: Any, value: int = 0) -> Any:
         return transact(self.web3, call, self.deployment.owner, value)

@@ -4,6 +4,9 @@
 MAX_GAS = 16_777_216
 TRANSFER_GAS = 21_000
 
+# A block comes at most once in so many seconds (beacon chain, SECONDS_PER_SLOT).
+SLOT_SEC = 12
+
 ZERO_ADDRESS = "0x" + "00" * 20
 
 # Lido gives its share rate, ether per share, scaled by this.

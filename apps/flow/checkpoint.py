@@ -1,11 +1,11 @@
 """The writing of outcomes: those of many rows, with their history, by one statement in one transaction.
 
 Each row is fenced by its own lease token. A row whose token has changed is left as it is and is not among those that are
-returned; the others are written all the same.
+returned; the others are written all the same, and that it was lost is a line of its history where it is one of many.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -25,12 +25,15 @@ from sqlalchemy import (
     insert,
     null,
     select,
+    text,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB, psycopg2
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from apps.flow.lease import Row
+from apps.common.database import Sessions
+from apps.flow import loading
+from apps.flow.loading import Row, Statement, compiled
 from apps.flow.outcome import Advance, BackOff, Outcome, Park, Wait
 from apps.flow.row import FlowMixin, code_of, seconds
 
@@ -58,6 +61,7 @@ _GIVEN = {
     "event_status": Text,
     "event_attempt": Integer,
     "event_detail": JSONB,
+    "lost_status": Text,
 }
 _VALUE = "value_"
 
@@ -78,21 +82,37 @@ def write_outcomes(session: Session, done: Sequence[tuple[Row, Outcome]], keep_s
     """
     written: set[str] = set()
     for names, expressions, rows in _alike(done):
-        given = [_given(row, outcome, keep_sec, names) for row, outcome in rows]
+        given = [_given(row, outcome, keep_sec, names, one_of=len(done)) for row, outcome in rows]
         model: type[FlowMixin] = type(rows[0][0])
         if expressions:
             found = session.execute(_statement(model, names, expressions), {"given": given})
         else:
-            sql, constants = _sql(model, names)  # type: ignore[arg-type]  # a class is hashable, whatever its metaclass says
+            sql, constants = _compiled(model, names)  # type: ignore[arg-type]  # a class is hashable, whatever its metaclass says
             found = session.connection().exec_driver_sql(sql, {**constants, "given": json.dumps(given)})
         written.update(found.scalars())
     return written
 
 
+def are_alike(done: Sequence[tuple[Row, Outcome]]) -> bool:
+    """Whether `write_alike` can write outcomes: they set the same columns, and none by an SQL expression."""
+    groups = _alike(done)
+    return len(groups) == 1 and not groups[0][1]
+
+
+def write_alike(sessions: Sessions, done: Sequence[tuple[Row, Outcome]], keep_sec: float | None) -> list[Row]:
+    """`write_outcomes` in one round trip, its commit included; returns the rows whose leases still held, as they were
+    written."""
+    ((names, _, rows),) = _alike(done)
+    model = type(rows[0][0])
+    given = [_given(row, outcome, keep_sec, names, one_of=len(done)) for row, outcome in rows]
+    statement = _compiled(model, names, whole=True)  # type: ignore[arg-type]  # as above
+    return loading.entities(model, loading.run(sessions, statement, given=json.dumps(given)))
+
+
 _Group = tuple[tuple[str, ...], Mapping[str, ColumnElement[Any]], list[tuple[Row, Outcome]]]
 
 
-def _alike(done: Sequence[tuple[Row, Outcome]]) -> Iterable[_Group[Row]]:
+def _alike(done: Sequence[tuple[Row, Outcome]]) -> list[_Group[Row]]:
     """Group outcomes that set the same columns, and set them by the same SQL expressions."""
     groups: dict[tuple[Any, ...], _Group[Row]] = {}
     for row, outcome in done:
@@ -101,25 +121,31 @@ def _alike(done: Sequence[tuple[Row, Outcome]]) -> Iterable[_Group[Row]]:
         names = tuple(sorted(values.keys() - expressions.keys()))
         key = names, tuple(sorted((name, id(value)) for name, value in expressions.items()))
         groups.setdefault(key, (names, expressions, []))[2].append((row, outcome))
-    return groups.values()
+    return list(groups.values())
 
 
 @cache
-def _sql(model: type[FlowMixin], names: tuple[str, ...]) -> tuple[str, Mapping[str, Any]]:
-    """The statement's text and its constants, made once: compiling it anew takes longer than a lone row's round trip."""
-    compiled = _statement(model, names, {}).compile(dialect=psycopg2.dialect())  # type: ignore[no-untyped-call]
-    return str(compiled), compiled.params
+def _compiled(model: type[FlowMixin], names: tuple[str, ...], *, whole: bool = False) -> Statement:
+    return compiled(_statement(model, names, {}, whole=whole))
 
 
-def _statement(model: type[FlowMixin], names: tuple[str, ...], expressions: Mapping[str, ColumnElement[Any]]) -> Any:
-    """One statement for rows of a model: lock them in the order of their ids, change them, add their history."""
+def _statement(
+    model: type[FlowMixin],
+    names: tuple[str, ...],
+    expressions: Mapping[str, ColumnElement[Any]],
+    *,
+    whole: bool = False,
+) -> Any:
+    """One statement for rows of a model: lock them in the order of their ids, change them, add their history. It tells
+    their ids, or the `whole` rows."""
     table = model.__table__  # type: ignore[attr-defined]
     own = [column(_VALUE + name, table.c[name].type) for name in names]
-    given = (
+    read = (
         func.jsonb_to_recordset(bindparam("given", type_=JSONB))
-        .table_valued(*(column(name, kind) for name, kind in _GIVEN.items()), *own, name="given")
+        .table_valued(*(column(name, kind) for name, kind in _GIVEN.items()), *own, name="read")
         .render_derived(with_types=True)
     )
+    given = select(*read.c).cte("given")
     mine = (
         select(table.c.id)
         .join(given, (table.c.id == given.c.row_id) & (table.c.lease_token == given.c.token))
@@ -129,14 +155,15 @@ def _statement(model: type[FlowMixin], names: tuple[str, ...], expressions: Mapp
     )
     changes = _changes(table.c, given.c)
     changes |= {name: given.c[_VALUE + name] for name in names} | dict(expressions)
+    shown = list(table.c) if whole else [table.c.id]
     changed = (
         update(table)
         .where(table.c.id == given.c.row_id, table.c.id == mine.c.id)
         .values(changes)
-        .returning(table.c.id, given.c.event, given.c.event_status, given.c.event_attempt, given.c.event_detail)
+        .returning(*shown, given.c.event, given.c.event_status, given.c.event_attempt, given.c.event_detail)
         .cte("changed")
     )
-    return select(changed.c.id).add_cte(_told(model, changed))
+    return select(*(changed.c[column.name] for column in shown)).add_cte(_told(model, given, mine, changed))
 
 
 def _changes(old: Any, given: Any) -> dict[str, Any]:
@@ -157,26 +184,33 @@ def _changes(old: Any, given: Any) -> dict[str, Any]:
     }
 
 
-def _told(model: type[FlowMixin], changed: CTE) -> CTE:
+def _told(model: type[FlowMixin], given: Any, mine: CTE, changed: CTE) -> CTE:
+    """The lines of history: what the outcomes say, and which leases were lost."""
     history = model.history.__table__  # type: ignore[attr-defined]
+    subject = cast(model.subject, Text)
+    told = (
+        subject,
+        changed.c.id,
+        changed.c.event,
+        changed.c.event_status,
+        changed.c.event_attempt,
+        changed.c.event_detail,
+    )
+    lost = (subject, given.c.row_id, cast("lease_lost", Text), given.c.lost_status, given.c.event_attempt, null())
     lines = (
-        select(
-            cast(model.subject, Text),
-            changed.c.id,
-            changed.c.event,
-            changed.c.event_status,
-            changed.c.event_attempt,
-            changed.c.event_detail,
-        )
+        select(*told)
         .where(changed.c.event.is_not(None))
-        .order_by(changed.c.id)
+        .union_all(select(*lost).where(given.c.lost_status.is_not(None), given.c.row_id.not_in(select(mine.c.id))))
+        .order_by(text("2"))
     )
     names = ["subject", "subject_id", "type", "status", "attempt", "detail"]
     return insert(history).from_select(names, lines).returning(history.c.id).cte("told")
 
 
-def _given(row: FlowMixin, outcome: Outcome, keep_sec: float | None, names: tuple[str, ...]) -> _Given:
+def _given(row: FlowMixin, outcome: Outcome, keep_sec: float | None, names: tuple[str, ...], *, one_of: int) -> _Given:
     given: _Given = {"row_id": row.id, "token": row.lease_token, "event_attempt": row.attempts}
+    if one_of > 1:
+        given["lost_status"] = row.status
     if isinstance(outcome, Advance):
         given |= _advanced(outcome, keep_sec)
     elif isinstance(outcome, Wait):

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Text, delete, func, literal, or_, select
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import insert
 
-from apps.common.database import Sessions, one_of, transaction
+from apps.common.database import Sessions, one_of, text_array, transaction
 from apps.common.wire import new_id
 from apps.flow.row import LaneMixin, seconds
 
@@ -47,7 +47,7 @@ def _take(
     sessions: Sessions, model: type[LaneMixin], scope: str, names: list[str], holder: str, lease_sec: float
 ) -> None:
     # The names go over as one array: as rows of VALUES ten thousand of them took seconds to be put together.
-    named = func.unnest(literal(names, ARRAY(Text))).column_valued("name")
+    named = func.unnest(text_array(names)).column_valued("name")
     until = func.now() + seconds(lease_sec)
     statement = insert(model).from_select(
         [model.scope, model.name, model.holder, model.held_until],

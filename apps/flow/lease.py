@@ -6,16 +6,31 @@ discarded. All clocks are the database's.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Select, Text, and_, cast, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Double,
+    Integer,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from apps.common.database import Sessions, transaction
 from apps.common.wire import new_id
+from apps.flow import loading
+from apps.flow.loading import Row, Statement, compiled
 from apps.flow.row import FlowEventMixin, FlowMixin, seconds
-
-Row = TypeVar("Row", bound=FlowMixin)
 
 
 class LeaseLost(Exception):
@@ -36,22 +51,29 @@ def acquire(
     `early` takes the named row before its time, for work that a hint made possible sooner. Rows that a later release began
     with other steps are left to its workers.
     """
+    given = {"lease_sec": lease_sec, "most": limit} if row_id is None else {"lease_sec": lease_sec, "row_id": row_id}
+    statement = _acquire(model, row_id is not None, early)  # type: ignore[arg-type]  # a class is hashable
+    return loading.entities(model, loading.run(sessions, statement, **given))
+
+
+@cache
+def _acquire(model: type[FlowMixin], named: bool, early: bool) -> Statement:  # noqa: FBT001
     chosen = select(model.id).where(_is_free(model), model.next_run_at.is_not(None)) if early else select_due(model)
-    if row_id is not None:
-        chosen = chosen.where(model.id == row_id)
-    chosen = chosen.order_by(model.next_run_at).limit(limit).with_for_update(skip_locked=True)
-    with transaction(sessions) as session:
-        statement = (
-            update(model)
-            .where(model.id.in_(chosen.scalar_subquery()))
-            .values(
-                lease_token=cast(func.gen_random_uuid(), Text),
-                lease_until=func.now() + seconds(lease_sec),
-                attempts=model.attempts + 1,
-            )
-            .returning(model)
+    if named:
+        chosen = chosen.where(model.id == bindparam("row_id", type_=Text))
+    else:
+        chosen = chosen.order_by(model.next_run_at).limit(bindparam("most", type_=Integer))
+    table = model.__table__  # type: ignore[attr-defined]
+    return compiled(
+        update(table)
+        .where(table.c.id.in_(chosen.with_for_update(skip_locked=True).scalar_subquery()))
+        .values(
+            lease_token=cast(func.gen_random_uuid(), Text),
+            lease_until=func.now() + seconds(bindparam("lease_sec", type_=Double)),
+            attempts=table.c.attempts + 1,
         )
-        return list(session.scalars(statement, execution_options={"synchronize_session": False}))
+        .returning(*table.c)
+    )
 
 
 def select_due(model: type[FlowMixin]) -> Select[str]:
@@ -71,13 +93,17 @@ def held_from_the_start(lease_sec: float) -> dict[str, Any]:  # values and SQL e
 
 def reread(sessions: Sessions, row: Row) -> Row:
     """The row as it stands now; raises `LeaseLost` where the lease is gone."""
-    model = type(row)
-    with transaction(sessions) as session:
-        mine = model.id == row.id, model.lease_token == row.lease_token
-        found = session.scalars(select(model).where(*mine)).one_or_none()
-    if found is None:
+    rows = loading.run(sessions, _mine(type(row)), row_id=row.id, token=row.lease_token)  # type: ignore[arg-type]
+    if not rows:
         raise LeaseLost(f"{row.subject} {row.id}")
-    return found
+    return loading.entities(type(row), rows)[0]
+
+
+@cache
+def _mine(model: type[FlowMixin]) -> Statement:
+    table = model.__table__  # type: ignore[attr-defined]
+    mine = table.c.id == bindparam("row_id", type_=Text), table.c.lease_token == bindparam("token", type_=Text)
+    return compiled(select(*table.c).where(*mine))
 
 
 def extend(sessions: Sessions, row: FlowMixin, lease_sec: float) -> None:

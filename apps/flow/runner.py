@@ -8,7 +8,7 @@ goes on with those whose next step is due under the same lease. Each outcome is 
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -18,10 +18,11 @@ from sqlalchemy.orm import Session
 from apps.common.crashpoint import crashpoint
 from apps.common.database import Sessions, is_transient, transaction
 from apps.common.errors import Unavailable
-from apps.flow.checkpoint import PARKED, goes_on, write_outcomes
+from apps.flow.checkpoint import PARKED, are_alike, goes_on, write_alike, write_outcomes
 from apps.flow.hints import Publish
 from apps.flow.lanes import LaneBusy
-from apps.flow.lease import LeaseLost, Row, acquire, flow_event, give_back
+from apps.flow.lease import LeaseLost, acquire, flow_event, give_back
+from apps.flow.loading import Row
 from apps.flow.outcome import Advance, BackOff, Outcome, Park, Wait
 from apps.flow.row import FlowMixin, code_of, reason
 
@@ -188,28 +189,55 @@ def _write_or_recover(flow: Flow[Row], group: Sequence[tuple[Row, Outcome]], kee
 
 
 def _write(flow: Flow[Row], done: Sequence[tuple[Row, Outcome]], keep_sec: float | None) -> list[Row]:
-    """One transaction with all that belongs to the outcomes, then their hints; returns the rows that go on.
+    """Write outcomes and all that belongs to them, then publish their hints; returns the rows that go on.
 
     A lease that was lost is noted where the row is one of many; raises `LeaseLost` where it is the only one.
     """
+    alone = _nothing_belongs_to(flow, done)
+    held, again = (_write_alone if alone else _write_with_more)(flow, done, keep_sec)
+    kept = {row.id for row, _ in held}
+    for row, outcome in done:
+        _log(flow, row, outcome if row.id in kept else None)
+    for task, row_id in dict.fromkeys(hint for _, outcome in held for hint in _hints(outcome)):
+        flow.publish(task, row_id)
+    return again
+
+
+def _nothing_belongs_to(flow: Flow[Row], done: Sequence[tuple[Row, Outcome]]) -> bool:
+    """Whether the outcomes are all that there is to write."""
+    kind = type(flow)
+    adds = {Advance: kind.advanced, Wait: kind.waits, Park: kind.parked}
+    nothing = {Flow.advanced, Flow.waits, Flow.parked, None}
+    return all(not _has_more(outcome) and adds.get(type(outcome)) in nothing for _, outcome in done) and are_alike(done)
+
+
+def _write_alone(
+    flow: Flow[Row], done: Sequence[tuple[Row, Outcome]], keep_sec: float | None
+) -> tuple[list[tuple[Row, Outcome]], list[Row]]:
+    """By one statement, which is its own transaction; returns what was held, and the rows that go on."""
+    written = {row.id: row for row in write_alike(flow.sessions, done, keep_sec)}
+    held = _held(done, written.keys())
+    return held, [] if keep_sec is None else [written[row.id] for row, outcome in held if goes_on(outcome)]
+
+
+def _write_with_more(
+    flow: Flow[Row], done: Sequence[tuple[Row, Outcome]], keep_sec: float | None
+) -> tuple[list[tuple[Row, Outcome]], list[Row]]:
+    """One transaction with what the outcomes and the flow add; returns the same."""
     with transaction(flow.sessions) as session:
-        written = write_outcomes(session, done, keep_sec)
-        held = [(row, outcome) for row, outcome in done if row.id in written]
-        if not held and len(done) == 1:
-            raise LeaseLost(f"{done[0][0].subject} {done[0][0].id}")
+        held = _held(done, write_outcomes(session, done, keep_sec))
         for _, outcome in held:
             if isinstance(outcome, Advance) and outcome.write is not None:
                 outcome.write(session)
         _tell_flow(flow, session, held)
         again = [] if keep_sec is None else _reread(session, [row for row, outcome in held if goes_on(outcome)])
-        for row, _ in done:
-            if row.id not in written:
-                session.add(flow_event(row, "lease_lost", row.status, None))
-    for row, outcome in done:
-        _log(flow, row, outcome if row.id in written else None)
-    for task, row_id in dict.fromkeys(hint for _, outcome in held for hint in _hints(outcome)):
-        flow.publish(task, row_id)
-    return again
+    return held, again
+
+
+def _held(done: Sequence[tuple[Row, Outcome]], written: Collection[str]) -> list[tuple[Row, Outcome]]:
+    if not written and len(done) == 1:
+        raise LeaseLost(f"{done[0][0].subject} {done[0][0].id}")
+    return [(row, outcome) for row, outcome in done if row.id in written]
 
 
 def _tell_flow(flow: Flow[Row], session: Session, held: Sequence[tuple[Row, Outcome]]) -> None:

@@ -6,6 +6,7 @@ from sqlalchemy import Engine
 from apps.common.append_only import Attempt, Proof
 from apps.common.database import make_engine, make_sessions
 from apps.common.service_app import build_app
+from apps.ledger.models import AuditEntry
 from apps.ledger.reads import LedgerReads
 from apps.ledger.routes import blueprint
 from apps.ledger.service import LedgerService
@@ -44,7 +45,14 @@ def create_app(settings: LedgerSettings | None = None) -> Flask:
     poster = make_engine(settings.database_url, autocommit=True)
     proof = append_only_proof(engine)
     proof.at_start()
-    app = build_app("ledger", blueprints=[blueprint], sessions=sessions, accepted_keys=settings.internal_keys)
+    app = build_app(
+        "ledger",
+        blueprints=[blueprint],
+        sessions=sessions,
+        accepted_keys=settings.internal_keys,
+        keys_file=settings.api_keys_file,
+        audit_entries=AuditEntry,
+    )
     app.extensions["service"] = LedgerService(sessions, poster, proof, settings.pool_id)
     app.extensions["reads"] = LedgerReads(sessions, settings.pool_id)
     return app

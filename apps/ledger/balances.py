@@ -16,6 +16,7 @@ from apps.common.wei import exact_int
 from apps.ledger.kinds import BUCKETS
 from apps.ledger.models import Balance, Movement
 
+LAST_CHARACTER = "\U0010ffff"
 _AFTER = tuple(f"{name}_wei" for name in BUCKETS)
 
 
@@ -40,9 +41,14 @@ def as_of(session: Session, pool_id: str, user_id: str, at: datetime) -> Balance
     return _shape(pool_id, user_id, then, then.id if then else None, moment)
 
 
-def by_user(session: Session, pool_id: str, after: str, limit: int) -> list[BalanceShape]:
-    """Balances of the pool's users whose ids follow `after`, in their order."""
-    rows = session.execute(_LIST, {"pool_id": pool_id, "after": after, "limit": limit}).all()
+def by_user(session: Session, pool_id: str, after: str, limit: int, prefix: str | None = None) -> list[BalanceShape]:
+    """Balances of the pool's users whose ids follow `after` (and begin with `prefix`), in their order."""
+    # By the bytes of their ids, as the index has them: all that begin with a text stand between it and the text with a
+    # character after it that comes behind every other.
+    first, last = prefix or "", f"{prefix or ''}{LAST_CHARACTER}"
+    rows = session.execute(
+        _LIST, {"pool_id": pool_id, "after": after, "first": first, "last": last, "limit": limit}
+    ).all()
     return [_shape(pool_id, row.user_id, row, row.last_movement_id, row.as_of) for row in rows]
 
 
@@ -59,6 +65,7 @@ _FIND = text(
 )
 _LIST = text(
     f"SELECT b.user_id, {_ROW} FROM balances b WHERE b.pool_id = :pool_id AND b.user_id > :after"  # noqa: S608
+    " AND b.user_id >= :first AND b.user_id < :last"
     " ORDER BY b.user_id LIMIT :limit"
 )
 

@@ -27,6 +27,8 @@ class Kind:
 
 
 REVERSAL = "reversal"
+# What a BFF posts: money of its users that came in, or is to go out. Every other kind moves what flows and ops alone may.
+BFF_KINDS = frozenset({"deposit", "withdrawal", "withdrawal_cancel", "payout_paid"})
 
 KINDS: dict[str, Kind] = {
     "deposit": Kind("@custody", "available"),

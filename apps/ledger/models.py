@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from apps.common.audit_entries import AuditEntryMixin
 from apps.common.database import new_metadata
 from apps.common.stretches import StretchMixin
 from apps.common.wei import ScaledColumn, WeiColumn
@@ -174,3 +175,7 @@ class Audit(Base):
     ok: Mapped[bool] = mapped_column(Boolean)
     differences: Mapped[list[dict[str, str]]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+
+
+class AuditEntry(AuditEntryMixin, Base):
+    """What one of ops asked for, or what came of it. Never changed, never deleted; see `apps.common.audit_log`."""

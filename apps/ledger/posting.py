@@ -17,10 +17,10 @@ from sqlalchemy import Engine, RowMapping, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from apps.common.arrays import array, arrays
 from apps.common.database import run_statement
 from apps.common.errors import InProgress
 from apps.common.wei import MAX_WEI, exact_int
-from apps.ledger.arrays import array, arrays
 from apps.ledger.errors import AlreadyReversed, BalanceTooLarge, NotReversible, refusal
 from apps.ledger.kinds import BUCKETS, KINDS, REVERSAL, Kind, bucket_changes
 

@@ -18,6 +18,8 @@ from apps.clients.shapes.ledger import (
     ExportQuery,
     MovementPage,
     MovementsQuery,
+    Statement,
+    StatementQuery,
     Totals,
 )
 from apps.clients.shapes.ledger import Movement as MovementShape
@@ -39,6 +41,7 @@ from apps.ledger.movements import (
     wait_until_decided,
     watermarks,
 )
+from apps.ledger.statements import statement
 from apps.ledger.sums import account_sums, one_snapshot
 
 EXPORT_PAGE = 5_000
@@ -110,8 +113,14 @@ class LedgerReads:
     def balances(self, query: BalancesQuery) -> BalancePage:
         """Every user's balance, ordered by user_id."""
         with transaction(self._sessions) as session:
-            items = balances.by_user(session, self._pool(query.pool_id), query.after or "", query.limit + 1)
+            pool_id, after = self._pool(query.pool_id), query.after or ""
+            items = balances.by_user(session, pool_id, after, query.limit + 1, query.prefix)
         return BalancePage(*cut(items, query.limit, lambda item: item.user_id))
+
+    def statement(self, query: StatementQuery, user_id: str) -> Statement:
+        """What a user had at both ends of a span, and what moved in between."""
+        with transaction(self._sessions) as session:
+            return statement(session, self._pool(query.pool_id), user_id, query)
 
     def totals(self, pool_id: str | None) -> Totals:
         """Sums over the pool as of one moment: user buckets, system accounts, and all together, which is zero."""

@@ -1,5 +1,7 @@
 """HTTP face of the ledger: parse and answer, nothing else."""
 
+from collections.abc import Sequence
+
 from flask import Response, current_app, g
 
 from apps.clients.shapes.common import Audit, AuditPage, IdPageQuery, PoolQuery
@@ -17,12 +19,16 @@ from apps.clients.shapes.ledger import (
     NewAudit,
     NewMovement,
     NewMovementBatch,
+    Statement,
+    StatementQuery,
     Totals,
 )
 from apps.common.api import Blueprint
+from apps.common.audit_log import ops_call
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.shapes import schema_of
 from apps.common.wire import BodySchema, QuerySchema, check_user_id
+from apps.ledger.kinds import BFF_KINDS
 from apps.ledger.reads import LedgerReads
 from apps.ledger.service import LedgerService
 
@@ -34,7 +40,8 @@ blueprint = Blueprint("ledger", __name__, url_prefix="/v1", description="Money m
 @blueprint.response(201, schema_of(Movement))
 @blueprint.alt_response(200, schema=schema_of(Movement), description="A replay.")
 def post_movement(body: NewMovement) -> Response:
-    """Post one movement, once per message_id."""
+    """Post one movement, once per message_id. Kinds that no BFF posts need a key of ops."""
+    _check_kinds([body])
     return _service().post(body, g.request_id).response()
 
 
@@ -43,7 +50,8 @@ def post_movement(body: NewMovement) -> Response:
 @blueprint.response(201, schema_of(BatchAnswer))
 @blueprint.alt_response(200, schema=schema_of(BatchAnswer), description="All of them were known.")
 def post_batch(body: NewMovementBatch) -> BatchAnswer | tuple[BatchAnswer, int, dict[str, str]]:
-    """Post up to 10,000 movements, all or nothing."""
+    """Post up to 10,000 movements, all or nothing. Kinds that no BFF posts need a key of ops."""
+    _check_kinds(body.movements)
     answer = _service().post_batch(body.movements)
     return answer if answer.posted else (answer, 200, {REPLAY_HEADER: "true"})
 
@@ -90,6 +98,14 @@ def get_balance(query: BalanceQuery, user_id: str) -> Balance:
     return _reads().balance(query, check_user_id(user_id))
 
 
+@blueprint.get("/statements/<user_id>")
+@blueprint.arguments(schema_of(StatementQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(Statement))
+def get_statement(query: StatementQuery, user_id: str) -> Statement:
+    """What a user had at both ends of a span, and every movement in between."""
+    return _reads().statement(query, check_user_id(user_id))
+
+
 @blueprint.get("/totals")
 @blueprint.arguments(schema_of(PoolQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(Totals))
@@ -112,6 +128,11 @@ def post_audit(body: NewAudit) -> Audit:
 def list_audits(query: IdPageQuery) -> AuditPage:
     """Audits, newest first."""
     return _reads().audits(query)
+
+
+def _check_kinds(movements: Sequence[NewMovement]) -> None:
+    if any(movement.kind not in BFF_KINDS for movement in movements):
+        ops_call()
 
 
 def _service() -> LedgerService:

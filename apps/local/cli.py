@@ -167,6 +167,26 @@ def trim_history(older_than: str) -> None:
 
 
 @main.group()
+def keys() -> None:
+    """Named keys for a service's API_KEYS_FILE."""
+
+
+@keys.command()
+@click.option("--name", required=True, help="Whose it is: of a person where it is for ops.")
+@click.option("--scopes", required=True, help="Out of read, write, ops; comma-separated.")
+@click.option("--expires", metavar="TIME", help="When it ends, such as 2027-01-01T00:00:00Z (default: never).")
+@click.option("--rate", type=click.IntRange(min=1), help="Calls a minute (default: 6000).")
+def new(*, name: str, scopes: str, expires: str | None, rate: int | None) -> None:
+    """Make a key: it is shown once, and kept nowhere; the file gets a line with its SHA-256."""
+    from apps.local.new_key import make_key
+
+    key, line = make_key(name, scopes, expires, rate)
+    click.echo(f"The key, shown once; send it as X-Internal-Key:\n\n  {key}\n", err=True)
+    click.echo("The line for API_KEYS_FILE (in the place of an older line of the same name):\n", err=True)
+    click.echo(line)
+
+
+@main.group()
 def oracle() -> None:
     """The buttons of the local chain's oracle."""
 

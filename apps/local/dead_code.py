@@ -21,13 +21,14 @@ CALLED_BY_DECORATORS = [
     "@*.connect",
     "@main.command",
     "@oracle.command",
+    "@keys.command",
     "@_effect",
 ]
 # Called or read by a library, by these very names.
 LIBRARIES = [
     # marshmallow and SQLAlchemy
     "Meta", "unknown", "_serialize", "_deserialize", "obj", "impl", "cache_ok", "get_col_spec", "process_bind_param",
-    "process_result_value", "is_disconnect",
+    "process_result_value", "is_disconnect", "__table_args__",
     # Flask and webargs
     "merge_slashes", "sort_keys", "load_json", "req", "ARGUMENTS_PARSER",
     # requests, and waitress

@@ -17,15 +17,17 @@ from apps.local.stack import Stack
 from apps.local.tables import Snapshot, cell, last_movement, snapshots
 from apps.local.walkthrough import Walkthrough
 
-# Nobody wants to watch a demo wait: blocks every half second, and a stack that looks twice as often as the desk's.
-# Not oftener: each look is a task, and on a busy machine more tasks than the workers can do would delay the flows.
+# Nobody wants to watch a demo wait: blocks every half second, and a stack that looks oftener than the desk's. Not more often
+# than this: each look is a task, and on a busy machine more tasks than the workers can do would delay the flows.
 RHYTHM = {
     "STAKING_BLOCK_TIME": "0.5",
-    "STAKE_BATCH_MAX_WAIT_SEC": "2",
-    "UNSTAKE_BATCH_MAX_WAIT_SEC": "2",
-    "REWARD_DISTRIBUTION_INTERVAL_SEC": "2",
-    "CLAIM_POLL_INTERVAL_SEC": "1",
-    "RECONCILIATION_INTERVAL_SEC": "3",
+    "STAKE_BATCH_MAX_WAIT_SEC": "1",
+    "UNSTAKE_BATCH_MAX_WAIT_SEC": "1",
+    "BATCH_INTERVAL_SEC": "0.5",
+    "RELAYER_PUMP_INTERVAL_SEC": "0.5",
+    "REWARD_DISTRIBUTION_INTERVAL_SEC": "1",
+    "CLAIM_POLL_INTERVAL_SEC": "0.5",
+    "RECONCILIATION_INTERVAL_SEC": "2",
 }
 
 

@@ -28,6 +28,8 @@ LARGER = {
     "tests/integration/pool/test_pool_http.py": 310,
     "tests/support/rude_node.py": 435,
 }
+# Of a merge that was not finished.
+MARK = "<" * 7
 PAGE = ROOT / "docs" / "architecture.md"
 
 
@@ -35,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if "--check" not in arguments:
         PAGE.write_text(drawing.drawn(PAGE.read_text()))
         return 0
-    found = [*untyped(), *sizes(), *repeated(), *drawing.faults(PAGE.read_text())]
+    found = [*untyped(), *sizes(), *repeated(), *unmerged(), *drawing.faults(PAGE.read_text())]
     sys.stderr.write("".join(f"{fault}\n" for fault in found))
     return 1 if found else 0
 
@@ -71,6 +73,13 @@ def repeated() -> Iterator[str]:
         yield from (
             "  " + " ~ ".join(f"{name_of(path)}:{first}-{last}" for path, first, last in places) for places in runs
         )
+
+
+def unmerged() -> Iterator[str]:
+    """Pages in which a merge left both sides and the marks between them; in code the linter fails on them."""
+    for path in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]:
+        lines = path.read_text().splitlines()
+        yield from (f"{name_of(path)}:{number} is not merged" for number, line in enumerate(lines, 1) if MARK in line)
 
 
 def sources(*folders: str) -> list[Path]:

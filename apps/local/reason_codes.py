@@ -67,6 +67,10 @@ REQUESTS_AND_BATCHES = {
     "staking_paused": ("Lido does not take stakes now; the requests are queued again.", BY_ITSELF),
     "steth_insufficient": ("The operator holds less stETH than the batch requests.", "See the reconciliation."),
     "too_many_elements": ("The batch made too many withdrawals; it is asked for in halves.", BY_ITSELF),
+    "user_on_hold": (
+        "Ops keep this user from it; the request waits in the queue.",
+        "GET /v1/holds?user_id= says why; POST /v1/holds/{id}/release ends it.",
+    ),
     "unstake_above_limit": (
         "The unstake alone makes more than the 100 withdrawals of one request; others go past it.",
         "Cancel it and ask for parts of it.",

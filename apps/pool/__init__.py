@@ -5,11 +5,20 @@ from flask import Flask
 from apps.common.celery_settings import broker_answers
 from apps.common.service_app import build_app
 from apps.flow.hints import publisher
-from apps.pool.context import make_context
+from apps.pool.context import PoolContext, make_context
+from apps.pool.models import AuditEntry
 from apps.pool.payouts.routes import blueprint as payouts
+from apps.pool.quotes.routes import blueprint as quotes
+from apps.pool.quotes.service import Quotes
+from apps.pool.reports.routes import blueprint as reports
 from apps.pool.routes import blueprint
 from apps.pool.service import PoolService
 from apps.pool.settings import PoolSettings, load_settings
+from apps.pool.users.holds import Holds
+from apps.pool.users.preferences import Users
+from apps.pool.users.routes import blueprint as users
+
+BLUEPRINTS = [blueprint, users, reports, quotes, payouts]
 
 
 def create_app(settings: PoolSettings | None = None) -> Flask:
@@ -17,10 +26,21 @@ def create_app(settings: PoolSettings | None = None) -> Flask:
     context = make_context(settings, publisher(settings.broker_url, "pool"))
     app = build_app(
         "pool",
-        blueprints=[blueprint, payouts],
+        blueprints=BLUEPRINTS,
         sessions=context.sessions,
         accepted_keys=settings.internal_keys,
+        keys_file=settings.api_keys_file,
+        audit_entries=AuditEntry,
         checks={"broker": lambda: broker_answers(settings.broker_url)},
     )
-    app.extensions["service"] = PoolService(context)
+    serve(app, context)
     return app
+
+
+def serve(app: Flask, context: PoolContext) -> None:
+    """Give the app what its routes ask."""
+    app.extensions["context"] = context
+    app.extensions["service"] = PoolService(context)
+    app.extensions["holds"] = Holds(context.sessions, context.settings.pool_id)
+    app.extensions["quotes"] = Quotes(context)
+    app.extensions["users"] = Users(context)

@@ -8,7 +8,7 @@ from apps.clients.shapes import pool as shapes
 from apps.common.database import transaction
 from apps.common.idempotency import differing_fields, raise_reused
 from apps.pool.context import PoolContext
-from apps.pool.errors import REJECTIONS, RequestRejected
+from apps.pool.errors import REJECTIONS, RequestRejected, UserOnHold
 from apps.pool.flows.requests import run_opened
 from apps.pool.models import Request
 from apps.pool.opening import Opened
@@ -41,9 +41,11 @@ class Answers:
             return self.reads.render(session, [row])[0]
 
     def replay(self, message_id: str, canonical: Mapping[str, str | None]) -> shapes.Request:
-        """The request that a message_id made; raises `MessageIdReused` where it was asked for otherwise."""
+        """The request that a message_id made; raises `MessageIdReused` where it was asked for otherwise, and `UserOnHold` where
+        it made none."""
         found = self.known(message_id, canonical)
-        assert found is not None  # it was there a moment ago, and nothing removes it
+        if found is None:  # not stored, and not by a twin either
+            raise UserOnHold
         return found
 
     def known(self, message_id: str, canonical: Mapping[str, str | None]) -> shapes.Request | None:

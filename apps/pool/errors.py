@@ -105,6 +105,25 @@ class NotRetryable(Conflict):
     code = "not_retryable"
 
 
+class UserOnHold(Conflict):
+    """Ops keep this user from this action; ask again, under the same message_id, when the hold is released."""
+
+    code = "user_on_hold"
+
+
+class HoldReleased(Conflict):
+    """This hold has been released before, by somebody else or for another reason."""
+
+    code = "hold_released"
+
+
+class LaterRelease(Conflict):
+    """A later release made this request, with steps that this one does not know; send the same call again until a service
+    of that release takes it."""
+
+    code = "later_release"
+
+
 class NotHalted(Conflict):
     """The walk is not halted, so there is nothing to resolve; see GET /v1/walk."""
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, CursorResult, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
+from apps.common.arrays import array
 from apps.common.database import Sessions, transaction
 from apps.pool.models import Request, UnnumberedEvent
 
@@ -19,7 +20,7 @@ NUMBERED_AT_ONCE = 10_000
 _INSERT = text(
     """
     INSERT INTO unnumbered_events (request_id, status, reason, amount_wei, settled_wei, batch_id)
-    SELECT id, status, reason, amount_wei, settled_wei, batch_id FROM requests WHERE id = ANY(:ids) ORDER BY id
+    SELECT id, status, reason, amount_wei, settled_wei, batch_id FROM requests WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id
     """
 )
 
@@ -30,7 +31,7 @@ def record_events(session: Session, request_ids: Sequence[str]) -> None:
     if not ids:
         return
     session.flush()
-    session.execute(_INSERT, {"ids": ids})
+    session.execute(_INSERT, {"ids": array(ids)})
 
 
 def change_requests(session: Session, *which: ColumnElement[bool], **values: Any) -> int:

@@ -25,15 +25,19 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from apps.common.audit_entries import AuditEntryMixin
 from apps.common.wei import SignedWeiColumn, WeiColumn
 from apps.flow.row import FlowMixin, LaneMixin, Reason, ScheduleFireMixin
 from apps.pool.base import JSON_OR_NULL, TIME, Base, FlowEvent
 from apps.pool.payouts.models import Deposit, Payout, PayoutAddress, PayoutTransaction
+from apps.pool.quotes.models import RequestEstimate
 from apps.pool.states import BATCH_TERMINAL, RequestStatus
+from apps.pool.users.models import UserHold, UserHoldRelease, UserPreference
 from apps.pool.walk.models import WHOLE_BLOCK, CompanyWithdrawal, ProtocolMetric, Resolution, RewardCut, Walk
 
 __all__ = [
     "WHOLE_BLOCK",
+    "AuditEntry",
     "Base",
     "Batch",
     "BatchElement",
@@ -47,22 +51,29 @@ __all__ = [
     "PayoutTransaction",
     "ProtocolMetric",
     "Request",
+    "RequestEstimate",
     "RequestEvent",
     "Resolution",
     "RewardCut",
     "ScheduleFire",
     "UnnumberedEvent",
     "UnsignedTransaction",
+    "UserHold",
+    "UserHoldRelease",
     "UserLane",
+    "UserPreference",
     "Walk",
     "Withdrawal",
     "parked_batches_of",
+    "queued_requests",
     "requests_of",
 ]
 
 # As SQL lists them, in a stated order: an index is compared by the text of its condition.
 _ENDS = ", ".join(f"'{status}'" for status in sorted(BATCH_TERMINAL))
-_QUEUED = f"status = '{RequestStatus.QUEUED}'"
+# The queue, and what was taken back while it waited for a worker. Not chosen by the status: while a request moves with its
+# batch, nothing of it changes that an index knows, so that no index is written.
+_WAITING = "batch_id IS NULL AND eligible_at IS NOT NULL"
 
 
 class Batch(FlowMixin, Base):
@@ -108,15 +119,17 @@ class Request(FlowMixin, Base):
     __table_args__ = (
         Index("ix_requests_due", "next_run_at", postgresql_where=text("next_run_at IS NOT NULL")),
         Index(
-            "ix_requests_queue",
+            "ix_requests_waiting",
             "pool_id",
             "kind",
             "queued_at",
             "id",
-            postgresql_where=text(_QUEUED),
+            postgresql_where=text(_WAITING),
         ),
         Index("ix_requests_user", "user_id", "id"),
         Index("ix_requests_batch", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
+        # Room for the next version of each row beside it, which an index then need not be told of.
+        {"postgresql_with": {"fillfactor": "50"}},
     )
 
     message_id: Mapped[str] = mapped_column(Text, unique=True)
@@ -140,9 +153,10 @@ class Request(FlowMixin, Base):
 
 
 class _EventMixin:
-    """What an event tells: the request as its change of status left it."""
+    """What an event tells: the request as its change of status left it. That there is such a request is looked up by a guard
+    (`sql/refuse_unknown_request.sql`)."""
 
-    request_id: Mapped[str] = mapped_column(ForeignKey("requests.id"))
+    request_id: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(Text)
     reason: Mapped[Reason | None] = mapped_column(JSON_OR_NULL)
     amount_wei: Mapped[int | None] = mapped_column(WeiColumn)
@@ -179,7 +193,8 @@ class FeedCounter(Base):
 
 
 class BatchTransaction(Base):
-    """A transaction that a batch gave to the relayer, by its message_id."""
+    """A transaction that a batch gave to the relayer, by its message_id. `block_number`: where the walk has met it; also null
+    where a release before this column did."""
 
     __tablename__ = "batch_transactions"
     __table_args__ = (Index("ix_batch_transactions_batch", "batch_id"), Index("ix_batch_transactions_hash", "tx_hash"))
@@ -189,6 +204,7 @@ class BatchTransaction(Base):
     purpose: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(Text)
     tx_hash: Mapped[str | None] = mapped_column(Text)
+    block_number: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
 
 
@@ -262,6 +278,11 @@ class ScheduleFire(ScheduleFireMixin, Base):
     __tablename__ = "schedule_fires"
 
 
+def queued_requests() -> tuple[ColumnElement[bool], ...]:
+    """Which requests are in the queue, as `ix_requests_waiting` finds them."""
+    return Request.status == RequestStatus.QUEUED, Request.batch_id.is_(None), Request.eligible_at.is_not(None)
+
+
 def requests_of(batch: Batch) -> ColumnElement[bool]:
     """Which requests a batch moves: its own, or for a claim those whose NFTs it claims."""
     if batch.kind != "claim":
@@ -275,3 +296,7 @@ def parked_batches_of(request: Request) -> ColumnElement[bool]:
         Withdrawal.request_id == request.id, Withdrawal.claim_batch_id.is_not(None)
     )
     return or_(Batch.id == request.batch_id, Batch.id.in_(claiming))
+
+
+class AuditEntry(AuditEntryMixin, Base):
+    """What one of ops asked for, or what came of it. Never changed, never deleted; see `apps.common.audit_log`."""

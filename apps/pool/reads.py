@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.clients.shapes import pool as shapes
-from apps.clients.shapes.common import NumberPageQuery, PoolQuery, Reason
-from apps.clients.shapes.protocols import LidoState
+from apps.clients.shapes.common import NumberPageQuery, PoolQuery
 from apps.clients.shapes.walk import MetricsQuery, ProtocolMetricPage
 from apps.clients.shapes.walk import ProtocolMetric as ShownMetric
 from apps.clients.shapes.walk import Walk as ShownWalk
@@ -19,7 +18,7 @@ from apps.common.errors import NotFound
 from apps.common.wire import cut, integer_cursor
 from apps.pool.context import PoolContext
 from apps.pool.feed import number_events
-from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap, relayer_limits
+from apps.pool.flows.limits import Cap, relayer_limits
 from apps.pool.models import WHOLE_BLOCK, Batch, ProtocolMetric, Request, RequestEvent, Walk
 from apps.pool.rendering import (
     batch_transactions,
@@ -82,13 +81,10 @@ class PoolReads:
             requests=self.requests(shapes.RequestsQuery(pool_id=pool_id, user_id=user_id)).items,
         )
 
-    def quote(self, query: shapes.QuoteQuery) -> shapes.Quote:
-        """Limits now, and the expected time with its reason. The protocol's state is read fresh."""
-        state = self.context.protocols.state()
-        if query.kind == RequestKind.UNSTAKE:
-            return _quote_unstake(query.amount_wei, state)
-        cap = relayer_limits(self.context.relayer).with_state(state).of_a_stake()
-        return _quote_stake(query.amount_wei, state, cap, int(self.context.settings.stake_batch_max_wait_sec))
+    def least_wei(self, kind: RequestKind) -> int:
+        """The least amount that a request of a kind may name."""
+        settings = self.context.settings
+        return {RequestKind.STAKE: settings.min_stake_wei, RequestKind.UNSTAKE: settings.min_unstake_wei}.get(kind, 1)
 
     def stake_cap(self) -> Cap | None:
         """The most that one stake can be, by what protocols and the relayer say now; None where neither limits it."""
@@ -165,44 +161,6 @@ class PoolReads:
     def shown(self, row: Request, timeline: list[shapes.TimelineEntry]) -> shapes.Request:
         """The `request` shape of a row that has no withdrawals and no transactions yet."""
         return shown_request(row, timeline, self.context.settings.stake_batch_max_wait_sec)
-
-
-def _quote_stake(amount_wei: int, state: LidoState, cap: Cap | None, batch_wait_sec: int) -> shapes.Quote:
-    limit = state.stake_limit.current_wei
-    paused = state.switches.staking_paused or state.switches.stopped
-    why = Reason("batching", "Waits for its batch, then for the chain to confirm it.")
-    if paused:
-        why = Reason("staking_paused", "Staking is paused by the protocol; the request would wait in the queue.")
-    elif limit is not None and amount_wei > limit:
-        why = Reason("stake_limit", "Above the protocol's present stake limit; it would wait for it to refill.")
-    if cap is not None and amount_wei > cap.wei:
-        why = Reason(cap.code, cap.detail)
-    return shapes.Quote(
-        kind=RequestKind.STAKE,
-        amount_wei=amount_wei,
-        minimum_wei=1,
-        maximum_wei=None if cap is None else cap.wei,
-        current_limit_wei=limit,
-        expected_sec=None if paused else batch_wait_sec,
-        reason=why,
-    )
-
-
-def _quote_unstake(amount_wei: int, state: LidoState) -> shapes.Quote:
-    why = Reason("withdrawal_queue", "The protocol pays in its own order, usually within days.")
-    if state.switches.queue_paused or state.switches.stopped:
-        why = Reason("queue_paused", "The withdrawal queue is paused; the request would wait.")
-    if amount_wei > MAX_UNSTAKE_WEI:
-        why = Reason("unstake_above_limit", TOO_MUCH_TO_UNSTAKE)
-    return shapes.Quote(
-        kind=RequestKind.UNSTAKE,
-        amount_wei=amount_wei,
-        minimum_wei=shapes.MIN_UNSTAKE_WEI,
-        maximum_wei=MAX_UNSTAKE_WEI,
-        current_limit_wei=None,
-        expected_sec=None,
-        reason=why,
-    )
 
 
 def _newest(model: type[Row], limit: int, after: str | None, filters: Mapping[str, str | None]) -> Select[Row]:

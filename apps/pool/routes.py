@@ -16,6 +16,7 @@ from apps.clients.shapes.walk import (
     Walk,
 )
 from apps.common.api import Blueprint
+from apps.common.auth import person
 from apps.common.errors import InvalidInput
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.shapes import schema_of
@@ -79,6 +80,7 @@ def cancel_request(request_id: str) -> shapes.Request:
 
 
 @blueprint.post("/requests/<request_id>/retry")
+@blueprint.ops
 @blueprint.response(200, schema_of(shapes.Request))
 def retry_request(request_id: str) -> shapes.Request:
     """Ops: put a request that needs attention back to the step where it stopped."""
@@ -108,14 +110,6 @@ def get_portfolio(query: PoolQuery, user_id: str) -> shapes.Portfolio:
     return _service().reads.portfolio(query, check_user_id(user_id))
 
 
-@blueprint.get("/quotes")
-@blueprint.arguments(schema_of(shapes.QuoteQuery, QuerySchema), location="query")
-@blueprint.response(200, schema_of(shapes.Quote))
-def get_quote(query: shapes.QuoteQuery) -> shapes.Quote:
-    """Limits and expected time of a stake or unstake, with the reason."""
-    return _service().reads.quote(query)
-
-
 @blueprint.get("/events")
 @blueprint.arguments(schema_of(NumberPageQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(shapes.EventPage))
@@ -133,6 +127,7 @@ def get_walk(query: PoolQuery) -> Walk:
 
 
 @blueprint.post("/walk/resolve")
+@blueprint.ops
 @blueprint.arguments(schema_of(NewResolution, BodySchema))
 @blueprint.response(201, schema_of(Resolution))
 @blueprint.alt_response(200, schema=schema_of(Resolution), description="A replay.")
@@ -140,6 +135,7 @@ def resolve_walk(body: NewResolution) -> Said:
     """Ops: say what happened where the walk is halted, by one of the ways out that `GET /v1/walk` names.
 
     With OPS_FOUR_EYES it is `proposed` until a second person approves it; the walk acts on it at its next try."""
+    person(body.by)
     return said(*_service().resolutions.resolve_walk(body))
 
 
@@ -152,31 +148,36 @@ def list_resolutions(query: ResolutionsQuery) -> ResolutionPage:
 
 
 @blueprint.post("/walk/resolutions/<resolution_id>/approve")
+@blueprint.ops
 @blueprint.arguments(schema_of(Decision, BodySchema))
 @blueprint.response(200, schema_of(Resolution))
 def approve_resolution(body: Decision, resolution_id: str) -> Resolution:
     """Ops: the second person agrees with what the first said."""
-    return _service().resolutions.approve(resolution_id, body.by)
+    return _service().resolutions.approve(resolution_id, person(body.by))
 
 
 @blueprint.post("/walk/resolutions/<resolution_id>/reject")
+@blueprint.ops
 @blueprint.arguments(schema_of(Decision, BodySchema))
 @blueprint.response(200, schema_of(Resolution))
 def reject_resolution(body: Decision, resolution_id: str) -> Resolution:
     """Ops: take a proposal back."""
-    return _service().resolutions.reject(resolution_id, body.by)
+    return _service().resolutions.reject(resolution_id, person(body.by))
 
 
 @blueprint.post("/batches/<batch_id>/release")
+@blueprint.ops
 @blueprint.arguments(schema_of(NewRelease, BodySchema))
 @blueprint.response(201, schema_of(Resolution))
 @blueprint.alt_response(200, schema=schema_of(Resolution), description="A replay.")
 def release_batch(body: NewRelease, batch_id: str) -> Said:
     """Ops: a parked batch did nothing on chain and never will; its requests go back to where they waited."""
+    person(body.by)
     return said(*_service().resolutions.release_batch(batch_id, body))
 
 
 @blueprint.post("/batches/resume")
+@blueprint.ops
 @blueprint.arguments(schema_of(PoolQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(Walk))
 def resume_batches(query: PoolQuery) -> Walk:

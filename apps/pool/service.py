@@ -2,7 +2,7 @@
 
 import time
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from apps.clients.shapes import pool as shapes
@@ -13,7 +13,7 @@ from apps.common.errors import InvalidInput, NotFound
 from apps.flow.runner import unpark
 from apps.pool.answers import Answers
 from apps.pool.context import PoolContext
-from apps.pool.errors import NotCancellable, NotRetryable
+from apps.pool.errors import LaterRelease, NotCancellable, NotRetryable
 from apps.pool.feed import record_events
 from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap
 from apps.pool.flows.members import unpark_members
@@ -58,9 +58,9 @@ class PoolService:
         """Make a request and run its first step; returns it and whether this was a replay. The caller has settled its
         `message_id`: the body's or the header's.
 
-        Raises `RequestRejected` or a subclass when the ledger or the index refuses (the row is kept, `rejected`), and
-        `MessageIdReused`. A ledger that does not answer is no error: the request stays `reserving` and its flow
-        finishes it.
+        Raises `RequestRejected` or a subclass when the ledger or the index refuses (the row is kept, `rejected`),
+        `MessageIdReused`, and `UserOnHold` where ops keep the user from it, which leaves the message_id free. A ledger that
+        does not answer is no error: the request stays `reserving` and its flow finishes it.
         """
         amount = None if isinstance(wanted, shapes.NewRewardClaim) else wanted.amount_wei
         pool_id = self.reads.pool_of(wanted.pool_id)
@@ -68,9 +68,9 @@ class PoolService:
         if amount is not None:
             canonical["amount_wei"] = str(amount)
         wei = None if amount == shapes.MAX else amount
-        too_much = self._too_much(kind, wei)
-        if too_much is not None and not self._known(message_id):
-            raise InvalidInput(errors={"amount_wei": [too_much]})
+        outside = self._outside_limits(kind, wei)
+        if outside is not None and not self._known(message_id):
+            raise InvalidInput(errors={"amount_wei": [outside]})
         row = Request(
             message_id=message_id,
             body=canonical,
@@ -87,7 +87,10 @@ class PoolService:
 
     def cancel(self, request_id: str) -> shapes.Request:
         """Ask for a queued request, or a payout that was not handed to the relayer, to be undone, and try at once; all is moved
-        back, or the flow goes on trying."""
+        back, or the flow goes on trying.
+
+        Raises `NotFound`, `NotCancellable`, and `LaterRelease` where this release does not know the request's steps.
+        """
         with transaction(self.context.sessions) as session:
             row = session.scalar(select(Request).where(Request.id == request_id).with_for_update())
             if row is None:
@@ -95,6 +98,7 @@ class PoolService:
             if row.status == RequestStatus.CANCELLED:
                 return self.reads.render(session, [row])[0]
             _check_cancellable(session, row)
+            _refuse_later(row)
             already = row.intent == CANCEL
             if not already:
                 intend(session, row, CANCEL, "cancel_requested", self.context.settings.lease_sec)
@@ -103,13 +107,17 @@ class PoolService:
         return self.reads.request(request_id)
 
     def retry(self, request_id: str) -> shapes.Request:
-        """Put a parked request, or the parked batch it is part of, back to the step where it stopped."""
+        """Put a parked request, or the parked batch it is part of, back to the step where it stopped.
+
+        Raises `NotFound`, `NotRetryable`, and `LaterRelease` where this release does not know its steps.
+        """
         with transaction(self.context.sessions) as session:
             row = session.scalar(select(Request).where(Request.id == request_id))
             if row is None:
                 raise NotFound("There is no request with this id.")
             if row.status != RequestStatus.NEEDS_ATTENTION:
                 raise NotRetryable(f"The request is {row.status}; only one in needs_attention can be retried.")
+            _refuse_later(row)
             parked = session.scalars(
                 select(Batch)
                 .where(Batch.status == BatchStatus.NEEDS_ATTENTION, parked_batches_of(row))
@@ -117,6 +125,7 @@ class PoolService:
             ).all()
             if parked:
                 for batch in parked:
+                    _refuse_later(batch)
                     self._retry_batch(session, batch)
             else:
                 row = session.scalars(select(Request).where(Request.id == request_id).with_for_update()).one()
@@ -128,8 +137,9 @@ class PoolService:
     def resume_batches(self, query: PoolQuery) -> ShownWalk:
         """Ops: open batches again after a drift paused them."""
         with transaction(self.context.sessions) as session:
-            pool_id = self.reads.pool_of(query.pool_id)
-            session.execute(update(Walk).where(Walk.id == pool_id).values(batches_paused=None))
+            walk = session.get(Walk, self.reads.pool_of(query.pool_id), with_for_update=True)
+            if walk is not None:
+                walk.batches_paused = None
         return self.reads.walk(query)
 
     def _known(self, message_id: str) -> bool:
@@ -149,10 +159,14 @@ class PoolService:
         session.flush()
         unpark_members(session, batch, batch.status)
 
-    def _too_much(self, kind: RequestKind, amount_wei: int | None) -> str | None:
-        """Why an amount could never be submitted; an unknown limit refuses nothing, the batch waits instead."""
+    def _outside_limits(self, kind: RequestKind, amount_wei: int | None) -> str | None:
+        """Why an amount is below the least that the operator of this service takes, or could never be submitted; an
+        unknown limit refuses nothing, the batch waits instead."""
         if amount_wei is None:
             return None
+        least_wei = self.reads.least_wei(kind)
+        if amount_wei < least_wei:
+            return f"Below {least_wei} wei, the least amount of one {kind}."
         if kind == RequestKind.UNSTAKE:
             return TOO_MUCH_TO_UNSTAKE if amount_wei > MAX_UNSTAKE_WEI else None
         now = time.monotonic()
@@ -163,6 +177,12 @@ class PoolService:
         if cap is None or amount_wei <= cap.wei:
             return None
         return f"Above {cap.wei} wei, the most that one stake can be now; split the amount. {cap.detail}"
+
+
+def _refuse_later(row: Request | Batch) -> None:
+    """What a later release began with other steps is left to it, as workers leave it too (`apps.flow.lease`)."""
+    if row.flow_version > row.current_version:
+        raise LaterRelease
 
 
 def _check_cancellable(session: Session, row: Request) -> None:

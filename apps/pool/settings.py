@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from apps.clients.shapes.pool import MIN_UNSTAKE_WEI
 from apps.common.settings import BaseSettings, SettingsReader
-from apps.common.wei import ETHER
+from apps.common.wei import ETHER, GWEI
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class PoolSettings(BaseSettings):
     reward_source: str
     pause_on_drift: bool
     ops_four_eyes: bool
+    min_stake_wei: int = 1
+    min_unstake_wei: int = MIN_UNSTAKE_WEI
+    auto_claim_interval_sec: float = 86_400.0
+    auto_claim_min_wei: int = GWEI
     # Of payouts. Limits are wei of the last 24 hours; 0 is none.
     payout_address_delay_sec: int = 86_400
     payout_user_day_limit_wei: int = 100 * ETHER
@@ -47,6 +52,7 @@ def load_settings() -> PoolSettings:
         app_env=app_env,
         http_port=reader.integer("HTTP_PORT", 8104, minimum=1),
         http_bind_address=reader.bind_address(),
+        api_keys_file=reader.api_keys_file(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
         broker_url=reader.broker_url(),
@@ -66,10 +72,18 @@ def load_settings() -> PoolSettings:
         reward_source=reader.choice("REWARD_SOURCE", ("share_rate", "total_pooled_ether"), "share_rate"),
         pause_on_drift=reader.flag("PAUSE_BATCHES_ON_DRIFT", default=False),
         ops_four_eyes=reader.flag("OPS_FOUR_EYES", default=app_env == "production"),
+        min_stake_wei=reader.wei("MIN_STAKE_WEI", 1),
+        min_unstake_wei=reader.wei("MIN_UNSTAKE_WEI", MIN_UNSTAKE_WEI),
+        auto_claim_interval_sec=reader.seconds("AUTO_CLAIM_INTERVAL_SEC", 86_400),
+        auto_claim_min_wei=reader.wei("AUTO_CLAIM_MIN_WEI", GWEI),
         payout_address_delay_sec=reader.integer("PAYOUT_ADDRESS_DELAY_SEC", 86_400),
         payout_user_day_limit_wei=reader.wei("PAYOUT_USER_DAY_LIMIT_WEI", 100 * ETHER),
         payout_day_limit_wei=reader.wei("PAYOUT_DAY_LIMIT_WEI", 1_000 * ETHER),
         payout_four_eyes_wei=reader.wei("PAYOUT_FOUR_EYES_WEI", 32 * ETHER),
     )
+    if app_env == "production":
+        reader.refuse_weak_keys("RELAYER_HTTP_API_KEY", [settings.relayer_api_key] if settings.relayer_api_key else [])
+        if not settings.ops_four_eyes:
+            reader.fault("OPS_FOUR_EYES", "is off, which APP_ENV=production refuses: what ops decide needs two persons")
     reader.finish()
     return settings

@@ -10,8 +10,7 @@ from apps.pool.context import PoolContext
 from apps.pool.feed import number_events
 from apps.pool.flows.batches import BatchFlow
 from apps.pool.flows.requests import RequestFlow
-from apps.pool.models import Batch, Request, ScheduleFire, UserLane, Walk
-from apps.pool.states import RequestStatus
+from apps.pool.models import Batch, Request, ScheduleFire, UserLane, Walk, queued_requests
 from apps.pool.walk.run import WalkFlow
 
 FLOWS: dict[type[FlowMixin], str] = {Request: RequestFlow.task, Batch: BatchFlow.task}
@@ -37,6 +36,6 @@ def _bring_back_queued(session: Session) -> None:
         "queued_at": no_later_than(Request.queued_at, func.now()),
     }
     session.execute(
-        update(Request).where(Request.status == RequestStatus.QUEUED, late).values(**changes),
+        update(Request).where(*queued_requests(), late).values(**changes),
         execution_options={"synchronize_session": False},
     )

@@ -11,6 +11,7 @@ from apps.protocols.builders import Builders
 from apps.protocols.chain import Chain
 from apps.protocols.deposits import DepositReads
 from apps.protocols.history import History
+from apps.protocols.models import AuditEntry
 from apps.protocols.reads import ProtocolsReads
 from apps.protocols.routes import blueprint
 from apps.protocols.service import ProtocolsService
@@ -30,6 +31,8 @@ def create_app(settings: ProtocolsSettings | None = None) -> Flask:
         blueprints=[blueprint],
         sessions=sessions,
         accepted_keys=settings.internal_keys,
+        keys_file=settings.api_keys_file,
+        audit_entries=AuditEntry,
         checks={"chain": addresses.status, "history": history.doubts},
     )
     app.extensions["addresses"] = addresses

@@ -6,6 +6,7 @@ APR = 31536000 * (post rate - pre rate) / pre rate / elapsed seconds, rate = eth
 from collections.abc import Sequence
 
 from apps.clients.shapes.history import Rebase, YearlyRate
+from apps.common.wei import decimal_fraction
 from apps.ethereum.constants import RAY
 
 YEAR_SEC = 31_536_000
@@ -20,13 +21,7 @@ def apr_of(rebases: Sequence[Rebase]) -> YearlyRate | None:
     pre = first.pre_total_ether_wei * RAY // first.pre_total_shares
     post = last.post_total_ether_wei * RAY // last.post_total_shares
     elapsed = sum(rebase.time_elapsed_sec for rebase in rebases)
-    if elapsed == 0 or pre == 0:
+    apr = decimal_fraction(YEAR_SEC * (post - pre), pre * elapsed, DIGITS)
+    if apr is None:
         return None
-    scaled = YEAR_SEC * (post - pre) * 10**DIGITS // (pre * elapsed)
-    sign, scaled = ("-", -scaled) if scaled < 0 else ("", scaled)
-    return YearlyRate(
-        apr=f"{sign}{scaled // 10**DIGITS}.{scaled % 10**DIGITS:0{DIGITS}d}",
-        rebases=len(rebases),
-        elapsed_sec=elapsed,
-        block_number=last.block_number,
-    )
+    return YearlyRate(apr=apr, rebases=len(rebases), elapsed_sec=elapsed, block_number=last.block_number)

@@ -7,10 +7,10 @@ from apps.common.errors import Conflict, InvalidInput
 from apps.ethereum.constants import MAX_ELEMENTS, MAX_GAS, MAX_WITHDRAWAL_WEI, ZERO_ADDRESS
 from apps.ethereum.contracts import Contract
 from apps.ethereum.logs import integer
+from apps.ethereum.splitting import split
 from apps.protocols import errors
 from apps.protocols.calls import Call, CallReverted
 from apps.protocols.chain import Chain
-from apps.protocols.splitting import split
 from apps.protocols.state import read_state
 from apps.protocols.withdrawals import Withdrawal, read_statuses
 

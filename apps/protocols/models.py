@@ -10,6 +10,7 @@ from sqlalchemy.types import TypeDecorator
 
 from apps.clients.shapes.history import HistoryItem, RebaseTotals
 from apps.clients.shapes.reconciliation import ReconciliationLine
+from apps.common.audit_entries import AuditEntryMixin
 from apps.common.database import new_metadata
 from apps.common.idempotency import MessageKeyMixin
 from apps.common.shapes import dump, load
@@ -196,3 +197,7 @@ class ReconciliationRun(Base):
     reason: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
     lines: Mapped[list[ReconciliationLine]] = mapped_column(ShapesColumn(ReconciliationLine))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+
+
+class AuditEntry(AuditEntryMixin, Base):
+    """What one of ops asked for, or what came of it. Never changed, never deleted; see `apps.common.audit_log`."""

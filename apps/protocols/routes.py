@@ -37,9 +37,10 @@ from apps.clients.shapes.reconciliation import (
     ReconciliationsQuery,
 )
 from apps.common.api import Blueprint
+from apps.common.auth import person
 from apps.common.errors import InvalidInput
 from apps.common.shapes import schema_of
-from apps.common.wire import BodySchema, QuerySchema
+from apps.common.wire import BodySchema, QuerySchema, check_tx_hash
 from apps.protocols.accounts import Accounts
 from apps.protocols.addresses import AddressCheck
 from apps.protocols.builders import Builders
@@ -119,20 +120,24 @@ def list_history(query: HistoryQuery) -> History:
 
 
 @blueprint.post("/lido/rescan")
+@blueprint.ops
 @blueprint.arguments(schema_of(NewRescan, BodySchema))
 @blueprint.response(201, schema_of(Rescan))
 @blueprint.alt_response(200, schema=schema_of(Rescan), description="A replay.")
 def post_rescan(body: NewRescan) -> Response:
     """Ops: read a part of the history again, prove it, and mend what is stored of it; the answer lists what changed."""
+    person(body.requested_by, "requested_by")
     return _service().rescan(body).response()
 
 
 @blueprint.post("/lido/share-differences")
+@blueprint.ops
 @blueprint.arguments(schema_of(NewShareDifference, BodySchema))
 @blueprint.response(201, schema_of(ShareDifference))
 @blueprint.alt_response(200, schema=schema_of(ShareDifference), description="A replay.")
 def post_share_difference(body: NewShareDifference) -> Response:
     """Ops: shares of the operator came or went in a block without a log; the history goes on past it."""
+    person(body.requested_by, "requested_by")
     return _service().accept_difference(body).response()
 
 
@@ -156,9 +161,7 @@ def list_rebases(query: RebasesQuery) -> RebasePage:
 @blueprint.response(200, schema_of(LidoReceipt))
 def get_receipt(tx_hash: str) -> LidoReceipt:
     """What Lido's logs in one transaction say."""
-    if not re.fullmatch(r"0x[0-9a-fA-F]{64}", tx_hash):
-        raise InvalidInput(errors={"tx_hash": ["Must be 0x and 64 hex digits."]})
-    return _reads().receipt(tx_hash.lower())
+    return _reads().receipt(check_tx_hash(tx_hash))
 
 
 @blueprint.post("/lido/withdrawals/status")

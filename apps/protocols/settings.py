@@ -28,11 +28,12 @@ def load_settings() -> ProtocolsSettings:
     reader = SettingsReader("protocols", Path(__file__).parent)
     app_env = reader.app_env()
     start = reader.integer("LIDO_START_BLOCK", -1, minimum=-1)
-    chain_id = reader.integer("CHAIN_ID", 0, minimum=0)
+    chain_id = reader.chain_id(0)
     settings = ProtocolsSettings(
         app_env=app_env,
         http_port=reader.integer("HTTP_PORT", 8102, minimum=1),
         http_bind_address=reader.bind_address(),
+        api_keys_file=reader.api_keys_file(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
         pool_id=reader.pool_id(),

@@ -52,6 +52,8 @@ def _read(chain: Chain, endpoint: Endpoint, block: Block) -> LidoState:
             address=operator, shares=operator_shares, steth_wei=operator_steth, eth_wei=eth, allowance_wei=allowance
         ),
         custody=Custody(address=custody, eth_wei=custody_eth),
-        stake_limit=StakeLimit(current_wei=current if limited else None, max_wei=maximum if limited else None),
+        stake_limit=StakeLimit(current, maximum, maximum // limit[4] if limit[4] else 0)
+        if limited
+        else StakeLimit(None, None),
         switches=Switches(staking_paused=paused, queue_paused=queue_paused, stopped=stopped, bunker=bunker),
     )

@@ -5,6 +5,7 @@ from flask import Flask
 from apps.common.append_only import Proof
 from apps.common.database import make_engine, make_sessions
 from apps.common.service_app import build_app
+from apps.rewards.models import AuditEntry
 from apps.rewards.reads import RewardReads
 from apps.rewards.routes import blueprint
 from apps.rewards.service import RewardsService
@@ -22,7 +23,14 @@ def create_app(settings: RewardsSettings | None = None) -> Flask:
     sessions = make_sessions(engine)
     proof = Proof(engine, {"reward_events": "claimed_wei", "audit_checkpoints": "state", "audit_stretches": "digest"})
     proof.at_start()
-    app = build_app("rewards", blueprints=[blueprint], sessions=sessions, accepted_keys=settings.internal_keys)
+    app = build_app(
+        "rewards",
+        blueprints=[blueprint],
+        sessions=sessions,
+        accepted_keys=settings.internal_keys,
+        keys_file=settings.api_keys_file,
+        audit_entries=AuditEntry,
+    )
     app.extensions["service"] = RewardsService(sessions, proof, settings.reward_fee_bps, Settlements(sessions))
-    app.extensions["reads"] = RewardReads(sessions, settings.pool_id)
+    app.extensions["reads"] = RewardReads(sessions, settings.pool_id, settings.reward_fee_bps)
     return app

@@ -11,6 +11,7 @@ from sqlalchemy import BigInteger, Boolean, CheckConstraint, DateTime, Identity,
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from apps.common.audit_entries import AuditEntryMixin
 from apps.common.database import new_metadata
 from apps.common.idempotency import MessageKeyMixin
 from apps.common.stretches import StretchMixin
@@ -144,3 +145,7 @@ class AuditCheckpoint(Base):
 
 class AuditStretch(StretchMixin, Base):
     pass
+
+
+class AuditEntry(AuditEntryMixin, Base):
+    """What one of ops asked for, or what came of it. Never changed, never deleted; see `apps.common.audit_log`."""

@@ -1,16 +1,20 @@
 """What the index answers to questions: one consistent statement each, no locks."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select, union
 from sqlalchemy.orm import Session
 
 from apps.clients.shapes import rewards as shapes
-from apps.clients.shapes.common import AuditPage, IdPageQuery
+from apps.clients.shapes.common import AuditPage, IdPageQuery, SpanQuery
 from apps.common.database import Sessions, transaction
+from apps.common.spans import span_of
 from apps.common.wire import cut, integer_cursor
 from apps.rewards.audits import audit_shape
+from apps.rewards.earnings import Event as EarningsEvent
+from apps.rewards.earnings import earnings
 from apps.rewards.index_math import PoolState, PositionState, pending_wei, reward_debt
 from apps.rewards.models import RewardAudit, RewardEvent, RewardPool, RewardPosition
 from apps.rewards.store import pool_state, position_state, settling_of
@@ -19,9 +23,14 @@ from apps.rewards.store import pool_state, position_state, settling_of
 class RewardReads:
     """What the routes ask. Where a question names no pool, it is about `default_pool_id`."""
 
-    def __init__(self, sessions: Sessions, default_pool_id: str) -> None:
+    def __init__(self, sessions: Sessions, default_pool_id: str, fee_bps: int) -> None:
         self._sessions = sessions
+        self._fee_bps = fee_bps
         self._default_pool_id = default_pool_id
+
+    def fee(self) -> shapes.Fee:
+        """The company's part of gains."""
+        return shapes.Fee(self._fee_bps)
 
     def pool(self, pool_id: str) -> shapes.RewardPool:
         """A pool's index and sums; zeros where nothing ever happened."""
@@ -46,6 +55,30 @@ class RewardReads:
         with transaction(self._sessions) as session:
             found = _positions(session, pool_id, RewardPosition.user_id == user_id, limit=1)
         return found[0] if found else _position(pool_id, user_id, PositionState(), 0, None)
+
+    def earnings(self, query: SpanQuery, user_id: str) -> shapes.Earnings:
+        """What a user earned over a span that ends now at the latest, day by day; raises `InvalidInput`."""
+        pool_id = query.pool_id or self._default_pool_id
+        with transaction(self._sessions) as session:
+            start, end = span_of(query, session)
+            # Whoever writes events holds the pool's row: what is of this span is there to be seen once it is free.
+            session.execute(select(RewardPool.pool_id).where(RewardPool.pool_id == pool_id).with_for_update(read=True))
+        with transaction(self._sessions) as session:
+            found = earnings(_events_of(session, pool_id, user_id, start, end), start, end)
+        return shapes.Earnings(
+            pool_id=pool_id,
+            user_id=user_id,
+            start=start,
+            end=end,
+            opening_wei=found.opening_wei,
+            closing_wei=found.closing_wei,
+            fee_wei=found.fee_wei,
+            apr=found.apr,
+            days=[
+                shapes.EarningsDay(day.date.isoformat(), day.earned_wei, day.fee_wei, day.weight_wei)
+                for day in found.days
+            ],
+        )
 
     def positions(self, query: shapes.PositionsQuery) -> shapes.Positions:
         """All positions of a pool in user order; the cursor is a user id."""
@@ -85,6 +118,31 @@ class RewardReads:
         with transaction(self._sessions) as session:
             rows = session.scalars(statement).all()
         return AuditPage(*cut([audit_shape(row) for row in rows], query.limit, lambda item: item.id))
+
+
+def _events_of(session: Session, pool_id: str, user_id: str, start: datetime, end: datetime) -> Iterable[EarningsEvent]:
+    """What `earnings` reads of a user, in the order of ids."""
+    of_pool = RewardEvent.pool_id == pool_id
+    moves_index = RewardEvent.kind.in_(("accrual", "release"))
+    before = select(func.max(RewardEvent.id)).where(of_pool, moves_index, RewardEvent.created_at <= start)
+    within = and_(moves_index, RewardEvent.created_at > start)
+    columns = (
+        RewardEvent.kind,
+        RewardEvent.user_id,
+        RewardEvent.staked_delta_wei,
+        RewardEvent.exiting_delta_wei,
+        RewardEvent.claimed_wei,
+        RewardEvent.fee_wei,
+        RewardEvent.weight_wei,
+        RewardEvent.acc_reward_per_share,
+        RewardEvent.created_at,
+        RewardEvent.id,
+    )
+    parts = [
+        select(*columns).where(of_pool, which, RewardEvent.created_at <= end)
+        for which in (RewardEvent.user_id == user_id, within, RewardEvent.id == before.scalar_subquery())
+    ]
+    return session.execute(union(*parts).order_by("id"))
 
 
 def _positions(session: Session, pool_id: str, which: Any, *, limit: int) -> list[shapes.Position]:

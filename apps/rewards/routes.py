@@ -2,13 +2,15 @@
 
 from flask import Response, current_app
 
-from apps.clients.shapes.common import Audit, AuditPage, IdPageQuery, PoolQuery
+from apps.clients.shapes.common import Audit, AuditPage, IdPageQuery, PoolQuery, SpanQuery
 from apps.clients.shapes.rewards import (
     Accrual,
     Claim,
     ClaimsAnswer,
+    Earnings,
     Events,
     EventsQuery,
+    Fee,
     NewAccrual,
     NewAudit,
     NewClaim,
@@ -45,6 +47,7 @@ def post_accrual(body: NewAccrual) -> Response:
 
 
 @blueprint.post("/parked/release")
+@blueprint.ops
 @blueprint.arguments(schema_of(NewRelease, BodySchema))
 @blueprint.response(201, schema_of(Accrual))
 @blueprint.alt_response(200, schema=schema_of(Accrual), description="A replay.")
@@ -89,12 +92,27 @@ def get_pool(pool_id: str) -> RewardPool:
     return _reads().pool(check_pool_id(pool_id))
 
 
+@blueprint.get("/fee")
+@blueprint.response(200, schema_of(Fee))
+def get_fee() -> Fee:
+    """The company's part of gains, as this service was started with."""
+    return _reads().fee()
+
+
 @blueprint.get("/positions/<user_id>")
 @blueprint.arguments(schema_of(PoolQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(Position))
 def get_position(query: PoolQuery, user_id: str) -> Position:
     """A user's position with the pending reward as of now; zeros for an unknown user."""
     return _reads().position(query.pool_id, check_user_id(user_id))
+
+
+@blueprint.get("/positions/<user_id>/earnings")
+@blueprint.arguments(schema_of(SpanQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(Earnings))
+def get_earnings(query: SpanQuery, user_id: str) -> Earnings:
+    """What a user earned over a span, day by day, and at which yearly rate."""
+    return _reads().earnings(query, check_user_id(user_id))
 
 
 @blueprint.get("/positions")

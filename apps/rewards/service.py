@@ -41,7 +41,7 @@ from apps.rewards.index_math import PoolState
 from apps.rewards.models import MessageKey
 from apps.rewards.settlement import Settlements, Unsettled, settle_first, settle_piece
 from apps.rewards.spreading import Cause, hold_settled, spread
-from apps.rewards.standings import Scan, bearable_fall, scan_ahead, with_standing
+from apps.rewards.standings import Outdated, Scan, bearable_fall, scan_ahead, with_standing
 from apps.rewards.store import HeldPool
 
 _DELTA_ANSWER = dumps(dump(StakeDeltasAnswer(applied=1, replayed=0)))
@@ -53,6 +53,8 @@ class _Named(Protocol):
 
 
 N = TypeVar("N", bound=_Named)
+# How often a loss looks at the positions anew, or at the losses before it, until its caller is asked to come again.
+ATTEMPTS = 3
 # What moves the index, given what a scan told before the pool was locked.
 Work = Callable[[Scan | None, Session], Accrual]
 
@@ -176,15 +178,16 @@ class RewardsService:
     def _settled(self, endpoint: str, new: NewAccrual | NewRelease, amount_wei: int, work: Work) -> Answer:
         """`_once`, with any loss settled before it and its own one after it. Raises `InProgress` where that takes longer than
         a call may: what was done stands, and the same call goes on with it."""
-        ahead = scan_ahead(self._sessions, new.pool_id, amount_wei)
-        try:
-            answer = self._once(endpoint, new, partial(work, ahead))
-        except Unsettled:
-            self._wait_settled(new.pool_id)
+        for _ in range(ATTEMPTS):
             try:
-                answer = self._once(endpoint, new, partial(work, None))
-            except Unsettled as error:  # another loss came in between
-                raise InProgress(retry_after=1) from error
+                answer = self._once(endpoint, new, partial(work, scan_ahead(self._sessions, new.pool_id, amount_wei)))
+                break
+            except Unsettled:
+                self._wait_settled(new.pool_id)
+            except Outdated:
+                continue
+        else:  # other losses, or changes of very many positions, came in between each time
+            raise InProgress(retry_after=1)
         if amount_wei < 0:
             self._wait_settled(new.pool_id)
         return answer

@@ -23,6 +23,7 @@ def load_settings() -> RewardsSettings:
         app_env=app_env,
         http_port=reader.integer("HTTP_PORT", 8103, minimum=1),
         http_bind_address=reader.bind_address(),
+        api_keys_file=reader.api_keys_file(),
         internal_keys=reader.internal_keys(app_env),
         database_url=reader.database_url(),
         pool_id=reader.pool_id(),

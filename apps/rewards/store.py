@@ -12,7 +12,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from apps.common.database import Sessions, transaction
+from apps.common.arrays import array
+from apps.common.database import Sessions, one_of, transaction
 from apps.common.wei import exact_int
 from apps.rewards import index_math
 from apps.rewards.errors import AmountOutOfRange
@@ -123,8 +124,8 @@ def save(session: Session, held: HeldPool, positions: Mapping[str, PositionState
     """Write a pool and positions, new or known, that were locked before; the events of it are inserted already."""
     lowest = held.lowest
     if positions:
-        columns = {name: [getattr(state, name) for state in positions.values()] for name in _POSITION_COLUMNS}
-        session.execute(_UPSERT_POSITIONS, {"pool_id": held.pool_id, "user_ids": list(positions), **columns})
+        columns = {name: array(getattr(state, name) for state in positions.values()) for name in _POSITION_COLUMNS}
+        session.execute(_UPSERT_POSITIONS, {"pool_id": held.pool_id, "user_ids": array(positions), **columns})
         written = index_math.lowest_standing(positions.values())
         if lowest is not None and written is not None:
             lowest = min(lowest, written)
@@ -154,7 +155,7 @@ def lock_positions(session: Session, pool_id: str, user_ids: Iterable[str]) -> d
     table = RewardPosition.__table__
     rows = session.execute(
         select(table)
-        .where(RewardPosition.pool_id == pool_id, RewardPosition.user_id == func.any(wanted))
+        .where(RewardPosition.pool_id == pool_id, one_of(RewardPosition.user_id, wanted))
         .order_by(RewardPosition.user_id)
         .with_for_update()
     )
@@ -218,11 +219,11 @@ def insert_moved(
         "pool_id": pool_id,
         "kind": kind,
         "index": index,
-        "message_ids": [one.message_id for one in moved],
-        "user_ids": [one.user_id for one in moved],
-        "staked": [one.staked_delta for one in moved],
-        "exiting": [one.exiting_delta for one in moved],
-        "claimed": [one.claimed for one in moved],
+        "message_ids": array(one.message_id for one in moved),
+        "user_ids": array(one.user_id for one in moved),
+        "staked": array(one.staked_delta for one in moved),
+        "exiting": array(one.exiting_delta for one in moved),
+        "claimed": array(one.claimed for one in moved),
     }
     return {row.message_id: row.created_at for row in session.execute(_INSERT_MOVED, given)}
 

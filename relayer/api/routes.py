@@ -84,6 +84,7 @@ def explain_transaction(message_id: str) -> Explanation:
 
 
 @blueprint.post("/transactions/<message_id>/cancel")
+@blueprint.ops
 @blueprint.response(200, _TransactionSchema)
 @blueprint.alt_response(202, schema=_TransactionSchema, description="Undecided: an empty transaction races it.")
 def cancel_transaction(message_id: str) -> Answer[Transaction]:
@@ -93,6 +94,7 @@ def cancel_transaction(message_id: str) -> Answer[Transaction]:
 
 
 @blueprint.post("/transactions/<message_id>/speed-up")
+@blueprint.ops
 @blueprint.response(202, _TransactionSchema)
 def speed_up_transaction(message_id: str) -> Transaction:
     """Have the price of a signed message raised now, within the caps."""
@@ -114,6 +116,7 @@ def list_signers() -> Signers:
 
 
 @blueprint.post("/signers/<address>/pause")
+@blueprint.ops
 @blueprint.response(200, schema_of(Signer))
 def pause_signer(address: str) -> Signer:
     """Neither sign nor send with this key; what nodes hold already may still be mined."""
@@ -121,6 +124,7 @@ def pause_signer(address: str) -> Signer:
 
 
 @blueprint.post("/signers/<address>/drain")
+@blueprint.ops
 @blueprint.response(200, schema_of(Signer))
 def drain_signer(address: str) -> Signer:
     """Bring what has a nonce to its end, and begin nothing new with this key."""
@@ -128,6 +132,7 @@ def drain_signer(address: str) -> Signer:
 
 
 @blueprint.post("/signers/<address>/resume")
+@blueprint.ops
 @blueprint.response(200, schema_of(Signer))
 def resume_signer(address: str) -> Signer:
     """Sign and send again; a quarantined key must be released first."""
@@ -135,6 +140,7 @@ def resume_signer(address: str) -> Signer:
 
 
 @blueprint.post("/signers/<address>/release")
+@blueprint.ops
 @blueprint.response(200, schema_of(Signer))
 def release_signer(address: str) -> Signer:
     """Lift a quarantine: record what else used the key, as the chain tells it, and leave the key paused."""

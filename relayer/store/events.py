@@ -40,7 +40,8 @@ _APPEND = text(
 
 
 def record_all(session: Session, events: Sequence[Event]) -> None:
-    """Append events in the given order. The caller holds the messages' rows, which have a history already."""
+    """Append events in the given order. The caller holds the messages' rows, which have a history already. Where one has none,
+    somebody put it into the table by hand: that must not stop the others."""
     if not events:
         return
     session.flush()
@@ -53,7 +54,7 @@ def record_all(session: Session, events: Sequence[Event]) -> None:
     last = {row.message_id: (row.number, row.digest) for row in found}
     rows = []
     for event in events:
-        number, previous = last[event.message_id]
+        number, previous = last.get(event.message_id, (0, ""))
         entry = digest(previous, event.message_id, number + 1, event.type, event.body)
         last[event.message_id] = (number + 1, entry)
         rows.append(

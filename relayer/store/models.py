@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from apps.common.audit_entries import AuditEntryMixin
 from apps.common.database import new_metadata
 from apps.common.wei import WeiColumn
 from relayer.store.states import UNFINISHED
@@ -241,3 +242,7 @@ class Heartbeat(Base):
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     beaten_at: Mapped[datetime] = mapped_column(Time, server_default=func.clock_timestamp())
+
+
+class AuditEntry(AuditEntryMixin, Base):
+    """What one of ops asked for, or what came of it. Never changed, never deleted; see `apps.common.audit_log`."""

@@ -27,10 +27,10 @@ PRODUCTION = {
 }
 # Half of them are in the queue of stakes, the others wait for a time of their own, as after an outage.
 SEED = """
-INSERT INTO requests (id, message_id, body, kind, pool_id, user_id, amount_wei, status, queued_at, next_run_at)
+INSERT INTO requests (id, message_id, body, kind, pool_id, user_id, amount_wei, status, queued_at, eligible_at, next_run_at)
 SELECT 'idle-' || n, 'idle-' || n, '{}', 'stake', %(pool_id)s, 'idle-' || n, 1000000000,
        CASE WHEN n %% 2 = 0 THEN 'queued' ELSE 'reserving' END,
-       CASE WHEN n %% 2 = 0 THEN now() END,
+       CASE WHEN n %% 2 = 0 THEN now() END, CASE WHEN n %% 2 = 0 THEN now() END,
        CASE WHEN n %% 2 = 1 THEN now() + interval '1 day' END
 FROM generate_series(1, %(rows)s) n
 """

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-# The bytes of the next request; each call of it makes another one.
-Ask = Callable[[], bytes]
+# The bytes of the next request; each call of it makes another one, until there is none.
+Ask = Callable[[], bytes | None]
 
 
 @dataclass
@@ -41,7 +41,8 @@ def request(method: str, url: str, headers: dict[str, str], body: bytes = b"") -
 
 
 def run_load(url: str, ask: Ask, *, connections: int, seconds: float, wanted: int) -> Load:
-    """Keep `connections` callers busy for so long, each with one request at a time; then let the last answers come."""
+    """Keep `connections` callers busy for so long, or until there is nothing more to ask, each with one request at a time; then
+    let the last answers come."""
     parts = urlsplit(url)
     found = Load()
     with selectors.DefaultSelector() as selector:
@@ -51,7 +52,9 @@ def run_load(url: str, ask: Ask, *, connections: int, seconds: float, wanted: in
             selector.register(line, selectors.EVENT_READ, _Caller(line))
         started = time.perf_counter()
         for caller in _callers(selector):
-            caller.send(ask())
+            if not caller.asks(ask()):
+                selector.unregister(caller.line)
+                caller.line.close()
         while selector.get_map():
             for key, _ in selector.select(timeout=30):
                 caller = key.data
@@ -64,9 +67,7 @@ def run_load(url: str, ask: Ask, *, connections: int, seconds: float, wanted: in
                     found.good += 1
                 else:
                     found.others[status] = found.others.get(status, 0) + 1
-                if now - started < seconds:
-                    caller.send(ask())
-                else:
+                if not (now - started < seconds and caller.asks(ask())):
                     selector.unregister(caller.line)
                     caller.line.close()
         found.seconds = time.perf_counter() - started
@@ -79,9 +80,13 @@ class _Caller:
         self.sent_at = 0.0
         self._read = b""
 
-    def send(self, request: bytes) -> None:
+    def asks(self, request: bytes | None) -> bool:
+        """Send a request, where there is one."""
+        if request is None:
+            return False
         self.sent_at = time.perf_counter()
         self.line.sendall(request)
+        return True
 
     def receive(self) -> int | None:
         """Read what is there; the status of the answer once it is whole."""

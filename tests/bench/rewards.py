@@ -67,9 +67,10 @@ def main() -> int:
                 found["single deltas"] = _per_second(lambda _: _delta_batch(service, 1))
                 rounds.append(found)
                 _tell(f"round {number + 1}", found)
-            losses = {name: _loss(service, wei) for name, wei in LOSSES.items()}
-            for name, found in losses.items():
-                _tell(f"a loss of {name} over 1,000,000 positions, in seconds", found)
+            losses = {}
+            for name, wei in LOSSES.items():
+                losses[name] = _loss(service, wei)
+                _tell(f"a loss of {name} over 1,000,000 positions, in seconds", losses[name])
     ratios = {
         "accrual_1m_vs_1k": _median([each["million"] / each["thousand"] for each in rounds]),
         "deltas_vs_pgbench": _median([each["deltas"] / each["pgbench"] for each in rounds]),

@@ -6,17 +6,14 @@ What the callers have not posted when their time is up is put into the queue as 
 is JSON.
 """
 
-import http.client
 import json
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy import Engine, text
 
@@ -30,6 +27,7 @@ from apps.flow.hints import publisher
 from apps.local.bff import Bff
 from apps.local.stack import Stack
 from apps.pool import effects
+from tests.bench.load import request, run_load
 from tests.support.stack import running_stack
 
 COUNT = 10_000
@@ -99,27 +97,19 @@ def _post_all(bff: Bff, wanted: Sequence[tuple[str, str, str]]) -> None:
 def _post(stack: Stack, users: Sequence[str], seconds: float) -> Posted:
     """POST a stake for each user, by callers that keep their connections; none is begun after so many seconds."""
     status = stack.status()
-    address = urlsplit(status["services"]["pool"])
-    headers = {HEADER: status["internal_api_key"], "Content-Type": "application/json"}
-    started = time.perf_counter()
+    url = f"{status['services']['pool']}/v1/stakes"
+    headers = {HEADER: status["internal_api_key"]}
+    waiting = iter(users)
 
-    def caller(some: Sequence[str]) -> int:
-        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
-        accepted = 0
-        for user in some:
-            if time.perf_counter() - started > seconds:
-                break
-            body = json.dumps({"message_id": f"stake:{user}", "user_id": user, "amount_wei": str(AMOUNT)})
-            connection.request("POST", "/v1/stakes", body, headers)
-            answer = connection.getresponse()
-            answer.read()
-            accepted += answer.status == http.client.CREATED
-        connection.close()
-        return accepted
+    def ask() -> bytes | None:
+        user = next(waiting, None)
+        if user is None:
+            return None
+        body = {"message_id": f"stake:{user}", "user_id": user, "amount_wei": str(AMOUNT)}
+        return request("POST", url, headers, json.dumps(body).encode())
 
-    with ThreadPoolExecutor(CALLERS) as threads:
-        count = sum(threads.map(caller, (users[number::CALLERS] for number in range(CALLERS))))
-    return Posted(count, time.perf_counter() - started)
+    found = run_load(url, ask, connections=CALLERS, seconds=seconds, wanted=201)
+    return Posted(found.good, found.seconds)
 
 
 def _asked(pool: Engine) -> set[str]:

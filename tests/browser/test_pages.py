@@ -2,22 +2,21 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
 from apps.local.bff import Bff
 from apps.local.stack import Stack
-from tests.support.stack import running_stack
+from tests.support.stack import SharedStack
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with running_stack() as started:
-        yield started
+def stack(shared_stack: SharedStack) -> Stack:
+    """The one that `tests/integration/life` goes on with."""
+    return shared_stack.start()
 
 
 def page(url: str) -> str:

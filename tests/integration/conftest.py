@@ -1,4 +1,4 @@
-"""A protocol on a node for whoever asks: one deployment for a module, found as it was deployed by every test."""
+"""A protocol on a node for whoever asks: one deployment for a process, found as it was deployed by every test."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 from tests.support.lido import Desk, rolled_back, start_desk
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def deployed() -> Iterator[Desk]:
     with start_desk() as desk:
         yield desk

@@ -10,8 +10,8 @@ import pytest
 
 OPS = Path(__file__).parents[2] / "docs" / "ops"
 COLLECTORS = sorted((OPS / "sql-exporter").glob("*.collector.yml"))
-# Measured in the services' own processes (`apps/common/metrics.py`) and by others' programs.
-ELSEWHERE = re.compile(r"(staking_http_\w+|flower_\w+|process_\w+|python_\w+|up|scrape_\w+)")
+# Measured in the services' own processes (`apps/common/metrics.py`, `service_app.py`) and by others' programs.
+ELSEWHERE = re.compile(r"(staking_http_\w+|staking_api_keys_\w+|flower_\w+|process_\w+|python_\w+|up|scrape_\w+)")
 
 
 def metrics(collector: Path) -> dict[str, str]:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from flask import Flask
+
 from apps.common.errors import error_catalogue
 from apps.ledger.kinds import KINDS
 
@@ -59,11 +61,16 @@ def promises() -> dict[str, Promises]:
 
 def openapi(service: str) -> dict[str, Any]:
     """The document that the service publishes at ``/openapi.json``."""
-    module = importlib.import_module("relayer" if service == "relayer" else f"apps.{service}")
-    with mock.patch.dict(os.environ, _SETTINGS):
-        app = module.create_app()
-    document: dict[str, Any] = app.test_client().get("/openapi.json").get_json()
+    document: dict[str, Any] = make_app(service).test_client().get("/openapi.json").get_json()
     return document
+
+
+def make_app(service: str, **settings: str) -> Flask:
+    """A service's app, without a database."""
+    module = importlib.import_module("relayer" if service == "relayer" else f"apps.{service}")
+    with mock.patch.dict(os.environ, {**_SETTINGS, **settings}):
+        app: Flask = module.create_app()
+    return app
 
 
 def endpoints(document: Mapping[str, Any]) -> Promises:

@@ -1,9 +1,11 @@
-"""A house whose tasks run in processes of their own, each killed at the n-th boundary that it comes to: before and after
-each commit, each call of another service, each step."""
+"""A house whose tasks run in processes of their own, each killed or frozen at the next boundary that this was not done at
+yet: before and after each commit, each call of another service, each step."""
 
 import os
 import signal
+import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,18 +13,22 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
+import pytest
 from flask import Flask
 from sqlalchemy.orm import configure_mappers
 
+from apps.common import crashpoint
 from apps.common.auth import HEADER
 from apps.common.doorbell import doorbell_of
 from tests.support.flows import DEAD_BROKER, Flows
 from tests.support.protocols import KEY
-from tests.support.ratchet import BATCHES, BATCHING, CLAIMS, REQUESTS, WALK, Watch, ratchet, watching
+from tests.support.ratchet import BATCHES, BATCHING, CLAIMS, REQUESTS, WALK, Ratchet, Watch, watching
 from tests.support.relayer import OPERATOR_KEY
 from tests.support.workers import Mother, worker_environment
 
 NAME = "cut"  # what the killed processes call themselves at the database
+ROOT = Path(__file__).parents[2]
+OURS = tuple(str(ROOT / name) + os.sep for name in ("apps", "relayer", "tasks"))
 
 
 @dataclass
@@ -31,10 +37,12 @@ class Cutting:
     watch: Watch
     log: Path
     mother: Mother
+    ratchet: Ratchet
     cuts: Counter[str] = field(default_factory=Counter)
+    frozen: Counter[str] = field(default_factory=Counter)
 
     def run(self, work: Callable[[], None], point: str = "", *, times: int = 1) -> str | None:
-        """Run it to its end, or to its death, so often side by side; returns where it was killed."""
+        """Run it to its end, or to its death, so often side by side; returns what it said where it was killed."""
         self._bury()
         self.watch.time_passes()
         self.log.write_text("")
@@ -43,33 +51,119 @@ class Cutting:
         ends = set(self.mother.ended().values())
         told = self.log.read_text()
         if ends == {-signal.SIGKILL}:
-            where = told.rsplit("killed at ", 1)[1].strip()
-            self.cuts[where] += 1
-            return where
+            self.cuts[told.rsplit("killed at ", 1)[1].strip()] += 1
+            return told
         assert ends == {0}, told
         return None
 
-    def cut(self, work: Callable[[], None]) -> int:
+    def cut(self, name: str, work: Callable[[], None]) -> int:
         """Run it again and again, each time killed at the next boundary, until it comes to its end."""
-        return ratchet(self.watch.moved, lambda number: self.run(work, f"*:{number}") is not None)
+
+        def attempt(known: frozenset[str]) -> str | None:
+            told = self.run(partial(die_at_first_new, known, work))
+            return None if told is None else _new_in(told)
+
+        return self.ratchet.work(name, attempt)
+
+    def freeze(self, name: str, work: Callable[[], None], at: frozenset[str]) -> int:
+        """Run it again and again, each time frozen past its lease at the next boundary of those `at` which it may be, while
+        another process does the same to its end; then it goes on with what it was at. None of those may be within a
+        transaction, which the database would end."""
+
+        def attempt(known: frozenset[str]) -> str | None:
+            self._bury()
+            self.watch.time_passes()
+            self.log.write_text("")
+            frozen = self.mother.start(partial(stop_at_first_new, known, work, at))
+            ended = self.mother.halted(frozen)
+            if ended is None:
+                self.watch.time_passes()
+                ended = self.mother.halted(self.mother.start(work))
+                os.kill(frozen, signal.SIGCONT)
+                assert self.mother.ended() == {frozen: 0}, self.log.read_text()
+            told = self.log.read_text()
+            assert ended == 0, told
+            if NEW not in told:
+                return None
+            point = _new_in(told)
+            self.frozen[point.split()[0]] += 1
+            return point
+
+        return self.ratchet.work(name, attempt)
+
+    def task(self, name: str) -> int:
+        return self.cut(name, partial(run_task, name))
 
     def settle(self) -> None:
         """Cut every task that is due; once nothing is under way any more, a walk that only closes blocks is run as it is."""
+        self.watch.settle(lambda task: self.plainly(task) if self.only_closes_blocks(task) else self.task(task))
 
-        def run(task: str) -> None:
-            work = partial(run_task, task)
-            if task == WALK and not self.flows._under_way():
-                self.run(work)
-            else:
-                self.cut(work)
+    def plainly(self, task: str) -> None:
+        self.run(partial(run_task, task))
 
-        self.watch.settle(run)
+    def only_closes_blocks(self, task: str) -> bool:
+        return task == WALK and not self.flows._under_way()
 
     def _bury(self) -> None:
         """The dead are gone from the databases, and so are their locks."""
         query = "SELECT 1 FROM pg_stat_activity WHERE application_name = %s"
         while self.watch.ask(query, NAME):
             time.sleep(0.002)
+
+
+NEW = "new boundary: "
+
+
+def die_at_first_new(known: frozenset[str], work: Callable[[], None]) -> None:
+    """Do the work, and die at its first boundary that is not among those known."""
+    _at_first_new(known, lambda: True)
+    work()
+
+
+def stop_at_first_new(known: frozenset[str], work: Callable[[], None], at: frozenset[str]) -> None:
+    """Do the work, and stop once, as a frozen process does, at the first boundary of those `at` which it may be."""
+
+    def stop() -> bool:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        pytest.MonkeyPatch().setattr(crashpoint, "is_here", lambda _: False)
+        return False
+
+    _at_first_new(known, stop, at)
+    work()
+
+
+def _at_first_new(known: frozenset[str], act: Callable[[], bool], at: frozenset[str] | None = None) -> None:
+    """From now on `act` at the first boundary that is not among those known, and die there if it says so. One is known by
+    its name, by the lines of ours that lead there, and by how often they have led there in this process."""
+    times: Counter[str] = Counter()
+
+    def is_here(name: str) -> bool:
+        place = f"{name} {_way_here()}"
+        times[place] += 1
+        point = f"{place} {times[place]}"
+        if point in known or (at is not None and name not in at):
+            return False
+        os.write(2, f"{NEW}{point}\n".encode())
+        return act()
+
+    pytest.MonkeyPatch().setattr(crashpoint, "is_here", is_here)
+
+
+def _new_in(told: str) -> str:
+    return told.rsplit(NEW, 1)[1].splitlines()[0]
+
+
+def _way_here() -> str:
+    """The last line of ours outside of `apps/common`, for people; and the mark of all those that led there."""
+    lines = []
+    frame = sys._getframe(2)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if path.startswith(OURS):
+            lines.append(f"{path.removeprefix(str(ROOT))}:{frame.f_lineno}")
+        frame = frame.f_back  # type: ignore[assignment]  # the last one has none
+    last = next((line for line in lines if not line.startswith("/apps/common/")), lines[-1])
+    return f"{last} {zlib.crc32(' '.join(lines).encode()):08x}"
 
 
 def run_task(name: str, *given: str) -> None:
@@ -118,7 +212,7 @@ def cutting(flows: Flows, directory: Path, **settings: str) -> Iterator[Cutting]
     mother = Mother(_warm, environment, str(log))
     try:
         with watching(flows) as watch:
-            yield Cutting(flows, watch, log, mother)
+            yield Cutting(flows, watch, log, mother, Ratchet(watch.state))
     finally:
         mother.kill()
 

@@ -3,7 +3,7 @@
 The services are the real ones over real HTTP, the steps are the real ones; only worker, beat and broker are left out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -96,6 +96,13 @@ class Flows:
         made = self.ask("stake", user, wei)
         self.settle()
         return self.request(made)
+
+    def stakes(self, amounts: Mapping[str, int]) -> None:
+        """Deposit and stake for several users at once, to the end."""
+        for user, wei in amounts.items():
+            self.deposit(user, wei)
+            self.ask("stake", user, wei)
+        self.settle()
 
     def allow(self, user: str, address: str) -> str:
         """An address on a user's list, usable at once; returns its id."""
@@ -219,11 +226,10 @@ class Flows:
     def _each(self, model: Any, step: Callable[[Any], object]) -> int:
         """Run every row that waits for a time, as if its time had come."""
         with transaction(self.context.sessions) as session:
-            session.execute(
-                update(model)
-                .where(model.next_run_at.is_not(None))
-                .values(next_run_at=func.now() - text("interval '1 s'"))
-            )
+            waiting = update(model).where(model.next_run_at.is_not(None))
+            found: Any = session.execute(waiting.values(next_run_at=func.now() - text("interval '1 s'")))
+        if found.rowcount == 0:
+            return 0
         rows = acquire(self.context.sessions, model, self.context.settings.lease_sec, limit=100)
         for row in rows:
             step(row)

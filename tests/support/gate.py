@@ -1,15 +1,20 @@
-"""A gate before each service of a house, through which all calls pass: the n-th from now fails, in one of the ways calls fail."""
+"""A gate before each service of a house, through which all calls pass: the next one that has not failed yet does, in one of the
+ways in which calls fail."""
 
+import re
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 import requests
 from flask import Flask, Response, request
 
+from apps.flow.hints import Publish
 from apps.pool.context import make_context
 from apps.pool.reads import PoolReads
 from apps.pool.service import PoolService
@@ -18,38 +23,57 @@ from tests.support.protocols import serving
 
 SERVICES = ("ledger", "rewards", "protocols", "relayer")
 HELD_SEC = 60.0
+# What names one row among others in a path.
+AN_ID = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+")
 
 
 @dataclass
 class Gate:
-    """`kinds` of failure: `error`, nothing is done, 500; `lost`, it is done, 500; `cut`, it is done and the line breaks;
-    `late`, it is done, and answered once the caller has given up; `silent`, nothing is done and nothing answered."""
+    """`kinds` of failure: `error`, nothing is done, 500; `lost`, it is done, 500; `cut`, it is done and the line breaks, and
+    once more where the caller sends it again at once; `late`, it is done, and answered once the caller has given up; `silent`,
+    nothing is done and nothing answered."""
 
     kind: str = ""
-    left: int = 0
+    known: frozenset[str] = frozenset()
+    passed: Counter[str] = field(default_factory=Counter)
     struck: list[str] = field(default_factory=list)
+    cut: str = ""
     released: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def failing(self, kind: str, number: int) -> Iterator[None]:
-        """Within the block the `number`-th call, from 1, fails."""
-        self.kind, self.left = kind, number
+    def failing(self, kind: str, known: frozenset[str]) -> Iterator[None]:
+        """Within the block the first call that is not among those known fails; `struck` tells of it."""
+        self.kind, self.known = kind, known
+        self.passed.clear()
         self.released.clear()
         before = len(self.struck)
         try:
             yield
         finally:
-            self.left = 0
+            self.kind = ""
             self.released.set()
         assert len(self.struck) <= before + 1
 
-    def pass_on(self, service: str, upstream: str) -> Response:
+    def fails(self, service: str) -> str:
+        """In which way this call fails, if it does. A call is known by where it goes, whatever row it names, and by how
+        many like it came before in the block."""
         with self.lock:
-            self.left -= 1
-            kind = self.kind if self.left == 0 else ""
-            if kind:
-                self.struck.append(f"{service} {request.method} {request.path}")
+            call = AN_ID.sub("#", f"{service} {request.method} {request.path}")
+            if call == self.cut:
+                self.cut = ""
+                return "cut"
+            self.passed[call] += 1
+            point = f"{call} {self.passed[call]}"
+            if not self.kind or point in self.known:
+                return ""
+            kind, self.kind = self.kind, ""
+            self.struck.append(point)
+            self.cut = call if kind == "cut" else ""
+            return kind
+
+    def pass_on(self, service: str, upstream: str) -> Response:
+        kind = self.fails(service)
         if kind == "error":
             return Response("{}", 500)
         if kind == "silent":
@@ -72,14 +96,18 @@ class Gate:
 
 
 @contextmanager
-def gated(flows: Flows, timeout_sec: float = 30.0) -> Iterator[tuple[Flows, Gate]]:
-    """The same house, whose pool calls all services through a gate, and gives a call up after so long."""
+def gated(flows: Flows, timeout_sec: float, publish: Publish) -> Iterator[tuple[Flows, Gate]]:
+    """The same house, whose pool calls all services through a gate, gives a call up after so long, and hints to `publish`."""
     gate = Gate()
     settings = flows.context.settings
     with ExitStack() as stack:
+        # The few calls that may look at a whole history have a limit of their own, of a minute.
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr("apps.clients.protocols.RECONCILIATION_TIMEOUT_SEC", timeout_sec)
+        patch.setattr("apps.clients.audits.AUDIT_TIMEOUT_SEC", timeout_sec)
         urls: dict[str, Any] = {f"{name}_url": stack.enter_context(serving(_door(gate, name, getattr(settings, f"{name}_url"))))
                 for name in SERVICES}  # fmt: skip
-        context = make_context(replace(settings, http_timeout_sec=timeout_sec, **urls), flows.context.publish)
+        context = make_context(replace(settings, http_timeout_sec=timeout_sec, **urls), publish)
         yield replace(flows, context=context, service=PoolService(context), reads=PoolReads(context)), gate
 
 

@@ -1,5 +1,6 @@
 """A protocol on a real node, and the people around it: everybody signs with the node's own unlocked accounts."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from web3.logs import DISCARD
 from web3.types import RPCEndpoint
 
 from apps.common.wei import ETHER, GWEI
-from apps.devnet.deployment import Deployment, artifact, connect, deploy, set_balance, transact
+from apps.devnet.deployment import Deployment, artifact, balance, connect, deploy, read, send, set_balance, transact
 from apps.devnet.oracle import Oracle
 from tests.support.anvil import start_anvil
 
@@ -51,13 +52,13 @@ class Desk:
         return int(self.web3.eth.block_number)
 
     def balance(self, address: str) -> int:
-        return int(self.web3.eth.get_balance(Web3.to_checksum_address(address)))
+        return balance(self.web3, address)
 
     def steth(self, address: str) -> int:
-        return int(self.lido.balanceOf(address).call())
+        return int(read(self.web3, self.lido.balanceOf(address)))
 
     def shares(self, address: str) -> int:
-        return int(self.lido.sharesOf(address).call())
+        return int(read(self.web3, self.lido.sharesOf(address)))
 
     def do(self, call: Any, sender: str, value: int = 0) -> Any:
         """Send a contract call and return its receipt."""
@@ -90,8 +91,8 @@ class Desk:
         return [log["requestId"] for log in self.events("WithdrawalRequested", receipt)]
 
     def claim(self, sender: str, ids: Sequence[int], recipient: str) -> Any:
-        last = self.queue.getLastCheckpointIndex().call()
-        hints = self.queue.findCheckpointHints(list(ids), 1, last).call()
+        last = read(self.web3, self.queue.getLastCheckpointIndex())
+        hints = read(self.web3, self.queue.findCheckpointHints(list(ids), 1, last))
         return self.do(self.queue.claimWithdrawalsTo(list(ids), hints, recipient), sender)
 
     def status(self, number: int) -> Any:
@@ -107,9 +108,7 @@ class Desk:
             "value": hex(int(built["value_wei"])),
             "gas": hex(built["gas_limit"]),
         }
-        receipt = self.web3.eth.wait_for_transaction_receipt(
-            self.rpc("eth_sendTransaction", request), poll_latency=0.05
-        )
+        receipt = send(self.web3, request)
         assert receipt["status"] == 1, receipt
         return receipt
 
@@ -167,6 +166,7 @@ def rolled_back(desk: Desk) -> Iterator[Desk]:
         yield desk
     finally:
         desk.rpc("evm_revert", snapshot)
+        desk.rpc("evm_setTime", int(time.time()))  # which the snapshot does not hold
 
 
 def signatures(contract: str, kind: str) -> dict[str, str]:

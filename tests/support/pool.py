@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import func
 
@@ -18,10 +20,9 @@ from apps.common.service_app import build_app
 from apps.common.settings import normalise_database_url
 from apps.common.wei import ETHER
 from apps.common.wire import new_id
+from apps.pool import BLUEPRINTS, serve
 from apps.pool.context import PoolContext, make_context
-from apps.pool.models import Request
-from apps.pool.routes import blueprint
-from apps.pool.service import PoolService
+from apps.pool.models import AuditEntry, Request
 from apps.pool.settings import PoolSettings
 from apps.rewards import create_app as create_rewards
 from tests.support.protocols import KEY, NOBODY, POOL, running_ledger, serving
@@ -65,9 +66,24 @@ class PoolHouse:
     hints: list[tuple[str, str | None]] = field(default_factory=list)
 
     def client(self) -> FlaskClient:
-        app = build_app("pool", blueprints=[blueprint], sessions=self.context.sessions, accepted_keys=(KEY,), checks={})
-        app.extensions["service"] = PoolService(self.context)
-        return app.test_client()
+        return self._app.test_client()
+
+    @cached_property
+    def _app(self) -> Flask:
+        return self.make_app()
+
+    def make_app(self) -> Flask:
+        """A web process of this pool."""
+        app = build_app(
+            "pool",
+            blueprints=BLUEPRINTS,
+            sessions=self.context.sessions,
+            accepted_keys=(KEY,),
+            keys_file=self.context.settings.api_keys_file,
+            audit_entries=AuditEntry,
+        )
+        serve(app, self.context)
+        return app
 
     def queue_stakes(self, amounts: list[int], **values: Any) -> list[str]:
         """Put stakes into the queue as their reservation leaves them; returns their ids, oldest first."""

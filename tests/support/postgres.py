@@ -3,8 +3,9 @@
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg2
 from psycopg2 import sql
@@ -22,6 +23,8 @@ class Server:
     def __init__(self, postgres: Postgres) -> None:
         self.postgres = postgres
         self._made = 0
+        self._connection: Any = None
+        self._left: list[str] = []
 
     def url(self, database: str) -> str:
         return self.postgres.url(database)
@@ -36,19 +39,31 @@ class Server:
         self._run(create.format(sql.Identifier(name), sql.Identifier(template)))
         return self.url(name)
 
-    def drop(self, url: str) -> None:
-        """Remove a database, whoever is still connected to it; one that is gone is passed over."""
-        name = url.rsplit("/", 1)[1]
-        self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    def drop(self, urls: Sequence[str]) -> None:
+        """End all connections to these databases, and remove those of the call before; one that is gone is passed over.
+
+        A server that removes a database at once, whose connections it has just ended, sleeps a tenth of a second until
+        they are gone.
+        """
+        names = [url.rsplit("/", 1)[1] for url in urls]
+        terminate = sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY ({})")
+        self._run(terminate.format(sql.Literal(names)))
+        for name in self._left:
+            self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        self._left = names
+
+    def close(self) -> None:
+        """Give up the connection on which databases are made and removed."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _run(self, statement: sql.Composed) -> None:
-        connection = psycopg2.connect(self.url("postgres"), connect_timeout=10)
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-        finally:
-            connection.close()
+        if self._connection is None:
+            self._connection = psycopg2.connect(self.url("postgres"), connect_timeout=10)
+            self._connection.autocommit = True
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement)
 
 
 @contextmanager
@@ -78,6 +93,7 @@ def start_postgres(*, durable: bool = False) -> Iterator[Server]:
             server = Server(postgres)
             _make_logins_cheap(server)
             yield server
+            server.close()
         finally:
             process.send_signal(signal.SIGQUIT)  # at once: what a last checkpoint would write is thrown away anyway
             process.wait(timeout=30)

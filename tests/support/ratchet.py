@@ -1,14 +1,15 @@
 """What it takes to disturb a life at each of its points in turn, and what must hold of it in the end.
 
-A disturbance strikes at the n-th point that a piece of work comes to. n begins at 1 and grows for as long as that has moved
-nothing; once something has moved, it begins at 1 again, until the work comes to its end undisturbed. So every point of a
-life is struck, in its order, and none of them is written down anywhere.
+A disturbance strikes at the first point of a piece of work that it was not struck at before while the house was in such a
+state: the statuses that its open rows have between them. The same work is then done again, until it comes to its end
+undisturbed. So every point of a life is struck in every state that it is come to in, in its order; none of them is written
+down anywhere; and the way to a point costs no strike for what was struck already.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg2
@@ -32,29 +33,23 @@ TIME_PASSES = """
     UPDATE withdrawals SET claim_after = NULL WHERE claim_after IS NOT NULL;
     UPDATE user_lanes SET held_until = now() - interval '1 s'
 """
-# What has moved: statuses and effects, not leases, attempts and times.
-MOVED = {
+# The statuses that open rows have between them, by database.
+STATE = {
     "pool": """
-        SELECT (SELECT md5(string_agg((id, status, reason ->> 'code', batch_id, intent, reservation, amount_wei,
-                    settled_wei)::text, ',' ORDER BY id)) FROM requests),
-               (SELECT md5(string_agg((id, status, try_number, funded, reused_wei, settlement, short_wei)::text, ','
-                    ORDER BY id)) FROM batches),
-               (SELECT md5(string_agg((message_id, status, tx_hash)::text, ',' ORDER BY message_id))
-                    FROM batch_transactions),
-               (SELECT count(*) FROM unsigned_transactions),
-               (SELECT md5(string_agg((message_id, status, tx_hash)::text, ',' ORDER BY message_id))
-                    FROM payout_transactions),
-               (SELECT md5(string_agg((withdrawal_id, claim_batch_id, paid_wei)::text, ',' ORDER BY withdrawal_id))
-                    FROM withdrawals),
-               (SELECT md5(string_agg((status, cursor_block, cursor_log_index, closing_block, reward_event_id,
-                    gas_cursor)::text, ',' ORDER BY id)) FROM walks),
-               (SELECT last_sequence + (SELECT count(*) FROM unnumbered_events) FROM feed_counter)""",
-    "ledger": "SELECT max(id) FROM movements",
-    "rewards": "SELECT max(id) FROM reward_events",
+        SELECT coalesce(string_agg(DISTINCT told, ', ' ORDER BY told), '') FROM (
+            SELECT concat_ws(' ', kind, status, intent) AS told FROM requests
+            WHERE status NOT IN ('completed', 'rejected', 'cancelled', 'failed')
+            UNION ALL
+            SELECT concat_ws(' ', 'batch', kind, status) FROM batches WHERE status NOT IN ('completed', 'failed')
+            UNION ALL
+            SELECT concat_ws(' ', 'transfer', t.status) FROM payout_transactions t JOIN requests r ON r.id = t.request_id
+            WHERE r.status NOT IN ('completed', 'rejected', 'cancelled', 'failed')
+        ) found""",
     "relayer": """
-        SELECT (SELECT md5(string_agg((message_id, status, nonce, tx_hash)::text, ',' ORDER BY message_id)) FROM messages),
-               (SELECT count(*) FROM attempts)""",
+        SELECT coalesce(string_agg(DISTINCT 'message ' || status, ', '), '') FROM messages
+        WHERE status IN ('queued', 'signed', 'broadcast', 'mined')""",
 }
+DATABASES = ("pool", "ledger", "rewards", "relayer")
 REQUESTS, BATCHING, BATCHES = "tasks.requests.advance", "tasks.batching.run", "tasks.batches.advance"
 PUMP, WALK, CLAIMS = "relayer.tasks.pump", "tasks.walk.run_pool", "tasks.claims.poll"
 DUE = {
@@ -95,9 +90,9 @@ class Watch:
     def time_passes(self) -> None:
         self.cursors["pool"].execute(TIME_PASSES)
 
-    def moved(self) -> list[Any]:
-        """A fingerprint of all that a life moves."""
-        return [self.ask(query, database=name) for name, query in MOVED.items()]
+    def state(self) -> str:
+        """The statuses of all that is open."""
+        return ", ".join(str(self.ask(query, database=name)[0][0]) for name, query in STATE.items())
 
     def due(self, task: str) -> bool:
         if task == PUMP:
@@ -140,7 +135,7 @@ class Watch:
         flows = self.flows
         number_events(flows.context.sessions)
         found = Counter(status for (status,) in self.ask("SELECT status FROM requests"))
-        assert found == ends
+        assert found == ends, self.ask("SELECT kind, status, reason, count(*) FROM requests GROUP BY 1, 2, 3")
         for kind, request_id, status in self.ask("SELECT kind, id, status FROM requests"):
             names = self.ask("SELECT message_id FROM movements WHERE message_id LIKE %s", f"{kind}:{request_id}:%",
                              database="ledger")  # fmt: skip
@@ -164,25 +159,33 @@ class Watch:
             assert audit.ok, dump(audit)
 
 
-def ratchet(moved: Callable[[], object], attempt: Callable[[int], bool]) -> int:
-    """Attempt a piece of work, struck at its n-th point, until it comes to its end; returns how often it was struck.
+@dataclass
+class Ratchet:
+    """Which points were struck already, by the name of the work and the state of the house that it was begun in."""
 
-    `attempt` is given n, and tells whether it was struck.
-    """
-    number, struck, before = 1, 0, moved()
-    while attempt(number):
-        struck += 1
-        assert struck < MOST
-        after = moved()
-        number, before = (1, after) if after != before else (number + 1, before)
-    return struck
+    state: Callable[[], str]
+    struck: defaultdict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def work(self, name: str, attempt: Callable[[frozenset[str]], str | None]) -> int:
+        """Attempt a piece of work until it comes to its end; returns how often it was struck.
+
+        `attempt` is given the points that are struck already, and tells where it was struck this time.
+        """
+        for times in range(MOST):
+            known = self.struck[name, self.state()]
+            point = attempt(frozenset(known))
+            if point is None:
+                return times
+            assert point not in known
+            known.add(point)
+        raise AssertionError(f"{name} was struck {MOST} times and has not come to its end")
 
 
 @contextmanager
 def watching(flows: Flows) -> Iterator[Watch]:
     with ExitStack() as stack:
         cursors = {}
-        for name in MOVED:
+        for name in DATABASES:
             connection = psycopg2.connect(flows.databases[name])
             stack.callback(connection.close)
             connection.autocommit = True

@@ -3,7 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from apps.local.home import Home
@@ -16,6 +16,17 @@ from tests.support.scratch import scratch
 from tests.support.shifted_clock import ShiftedClock
 
 RHYTHM = {"RECONCILIATION_INTERVAL_SEC": "2", "STAKE_BATCH_THRESHOLD_WEI": str(10**18), "STAKE_BATCH_MAX_WAIT_SEC": "3"}
+# A life mostly waits: for blocks, and for the next look at them. For tests that need no second to be a second.
+QUICK = {
+    "STAKING_BLOCK_TIME": "0.25",
+    "RECONCILIATION_INTERVAL_SEC": "1",
+    "STAKE_BATCH_MAX_WAIT_SEC": "1",
+    "UNSTAKE_BATCH_MAX_WAIT_SEC": "1",
+    "BATCH_INTERVAL_SEC": "0.5",
+    "REWARD_DISTRIBUTION_INTERVAL_SEC": "0.5",
+    "CLAIM_POLL_INTERVAL_SEC": "1",
+    "RELAYER_PUMP_INTERVAL_SEC": "0.5",
+}
 
 
 @contextmanager
@@ -31,6 +42,24 @@ def running_stack(settings: dict[str, str] | None = None, *, separate_custody: b
             yield stack
         finally:
             stack.erase()
+
+
+class SharedStack:
+    """One quick stack for the folders whose tests use users of their own: started by the first that asks, until `stop`."""
+
+    def __init__(self) -> None:
+        self._started = ExitStack()
+        self._stack: Stack | None = None
+
+    def start(self) -> Stack:
+        if self._stack is None:
+            self._stack = self._started.enter_context(running_stack(QUICK))
+        return self._stack
+
+    def stop(self) -> None:
+        """Called where no later test uses it: its processes would take from the others' time."""
+        self._stack = None
+        self._started.close()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,12 @@ class Service:
     environment: Mapping[str, str] = field(default_factory=dict)
     session: requests.Session = field(default_factory=requests.Session)
 
+    @cached_property
+    def paths(self) -> dict[str, Any]:
+        """The documented paths, asked for once."""
+        found: dict[str, Any] = self.get("/openapi.json").json()["paths"]
+        return found
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
@@ -79,7 +86,7 @@ class Service:
     def operations(self, method: str) -> list[tuple[str, frozenset[str]]]:
         """Every documented path of a method, its ids filled in with what nobody has, and its query parameters."""
         found = []
-        for path, item in self.get("/openapi.json").json()["paths"].items():
+        for path, item in self.paths.items():
             if method.lower() in item:
                 parameters = [*item.get("parameters", []), *item[method.lower()].get("parameters", [])]
                 query = frozenset(one["name"] for one in parameters if one["in"] == "query")

@@ -15,7 +15,9 @@ from urllib.parse import unquote, urlsplit
 from tests.support.relayer import CHAIN_ID, CUSTODY, CUSTODY_KEY, OPERATOR, OPERATOR_KEY
 
 _forkserver = multiprocessing.get_context("forkserver")
-_forkserver.set_forkserver_preload(["relayer", "relayer.tasks", "tests.support.naive", "apps.pool", "tasks.entry"])
+_forkserver.set_forkserver_preload(
+    ["relayer", "relayer.tasks", "tests.support.naive", "tests.support.pool", "tasks.entry"]
+)
 
 PAUSE_SEC = 0.02
 # The server keeps the environment of the test that started it: what that test had set must not reach others' workers.
@@ -81,7 +83,8 @@ def pump_once() -> None:
 
 
 class Mother:
-    """A process that has done `warm` once, and forks: its children begin in milliseconds, and die as any process does."""
+    """A process that has done `warm` once, before this is made, and forks: its children begin in milliseconds, and die as any
+    process does."""
 
     def __init__(self, warm: Callable[[], None], environment: dict[str, str], log_path: str) -> None:
         self._orders, theirs = _forkserver.Pipe()
@@ -91,14 +94,21 @@ class Mother:
         )
         self._process.start()
         theirs.close()
+        self._orders.recv()
 
     def start(self, work: Callable[[], None], point: str = "") -> int:
         """Fork a child that does `work` and dies at `point`; returns its process id."""
         self._orders.send((work, point))
         return int(self._orders.recv())
 
+    def halted(self, child: int) -> int | None:
+        """Wait until a child has stopped itself, for None, or has ended, for how."""
+        self._orders.send(child)
+        found: int | None = self._orders.recv()
+        return found
+
     def ended(self) -> dict[int, int]:
-        """Wait for all children that were started; returns how each ended, negative for a signal."""
+        """Wait for all children that were started and not seen to end; returns how each ended, negative for a signal."""
         self._orders.send(None)
         found: dict[int, int] = self._orders.recv()
         return found
@@ -111,12 +121,20 @@ class Mother:
 
 def _serve(warm: Callable[[], None], orders: "Connection[object, object]") -> None:
     warm()
+    orders.send(None)
     children: list[int] = []
     while True:
         order: Any = orders.recv()
         if order is None:
             orders.send({child: os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children})
             children.clear()
+            continue
+        if isinstance(order, int):
+            status = os.waitpid(order, os.WUNTRACED)[1]
+            stopped = os.WIFSTOPPED(status)
+            if not stopped:
+                children.remove(order)
+            orders.send(None if stopped else os.waitstatus_to_exitcode(status))
             continue
         child = os.fork()
         if child == 0:

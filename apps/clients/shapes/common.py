@@ -1,6 +1,7 @@
 """Shapes that several services answer with or take."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import marshmallow as ma
 
@@ -70,6 +71,15 @@ class UserPageQuery:
 
     limit: int = given(wire.limit_field, load_default=wire.DEFAULT_LIMIT)
     after: str | None = given(wire.cursor_field, regex=wire.USER_ID, load_default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanQuery:
+    """The query of what happened after one time and up to another, which is now where it is not named."""
+
+    pool_id: str | None = given(wire.pool_id_field, load_default=None)
+    start: datetime = given(wire.TimeField, required=True, data_key="from")
+    end: datetime | None = given(wire.TimeField, load_default=None, data_key="to")
 
 
 @dataclass(frozen=True, kw_only=True)

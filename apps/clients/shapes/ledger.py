@@ -1,11 +1,11 @@
 """What the ledger takes and answers. Amounts are wei."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import marshmallow as ma
 
-from apps.clients.shapes.common import FULL, NumberPageQuery, PoolQuery, UserPageQuery, one_of
+from apps.clients.shapes.common import FULL, NumberPageQuery, PoolQuery, SpanQuery, UserPageQuery, one_of
 from apps.common import wire
 from apps.common.shapes import PositiveWei, SignedWei, Time, Wei, Whole, given, several
 
@@ -128,6 +128,46 @@ class BalancePage:
 
 
 @dataclass(frozen=True)
+class Buckets:
+    """What stands in a user's buckets."""
+
+    available_wei: Wei
+    reserved_wei: Wei
+    staked_wei: Wei
+    unstaking_wei: Wei
+
+
+@dataclass(frozen=True)
+class StatementLine:
+    """A movement of the user's: from which account to which, and the user's buckets after it."""
+
+    id: Whole
+    message_id: str
+    kind: str
+    amount_wei: Wei
+    reference: str | None
+    source: str
+    target: str
+    after: Buckets
+    created_at: Time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """A user's buckets at both ends of a span, and what moved in between: `opening` and the amounts of all pages give
+    `closing`. `next` is the cursor of the next page, to be asked for with the same `from` and `to`."""
+
+    pool_id: str
+    user_id: str
+    start: Time = field(metadata={"data_key": "from"})
+    end: Time = field(metadata={"data_key": "to"})
+    opening: Buckets
+    closing: Buckets
+    lines: list[StatementLine]
+    next: str | None
+
+
+@dataclass(frozen=True)
 class Totals:
     """Sums over a pool: user buckets, system accounts by name, and all together, which must be 0."""
 
@@ -178,6 +218,12 @@ class BalanceQuery(PoolQuery):
 
 @dataclass(frozen=True, kw_only=True)
 class BalancesQuery(UserPageQuery):
-    """Whose balances to list."""
+    """Whose balances to list: of the users whose id begins with a text, or of all."""
 
+    prefix: str | None = given(wire.user_id_field, load_default=None)
     pool_id: str | None = given(wire.pool_id_field, load_default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatementQuery(SpanQuery, NumberPageQuery):
+    """Of which span, and which page of it."""

@@ -203,11 +203,23 @@ class Portfolio:
 
 
 @dataclass(frozen=True)
-class Quote:
-    """The limits of a stake or an unstake now, and how long it is expected to take, with the reason.
+class QuoteBasis:
+    """A part of the expected time: what is waited for, for how many seconds (None where it cannot be told), and what that
+    rests on."""
 
-    `maximum_wei` is None where nothing limits it, `current_limit_wei` what the protocol takes right now, `expected_sec`
-    None where it cannot be told.
+    code: str
+    seconds: Whole | None
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quote:
+    """The limits of a stake or an unstake now, what it costs, and how long it is expected to take, with the reason.
+
+    `maximum_wei` is None where nothing limits it, `current_limit_wei` what the protocol takes right now. `split_wei`: the
+    withdrawals that an unstake is asked for in, or the one stake. `reward_fee_bps`: the company's part of rewards, in
+    ten-thousandths. `expected_sec` is the sum of its basis, None where a part of it cannot be told. What is quoted is of
+    block `block_number`; ask again after `expires_at`.
     """
 
     kind: _Kind
@@ -217,6 +229,32 @@ class Quote:
     current_limit_wei: Wei | None
     expected_sec: Whole | None
     reason: Reason
+    expected_at: Time | None
+    basis: list[QuoteBasis]
+    split_wei: list[Wei]
+    reward_fee_bps: Whole
+    block_number: Whole
+    quoted_at: Time
+    expires_at: Time
+
+
+@dataclass(frozen=True)
+class QuoteAccuracy:
+    """How good estimates were, of requests of a kind that were completed in the last 30 days: seconds from what was expected to
+    what came, late above 0; null where there is none."""
+
+    kind: _Kind
+    requests: Whole
+    median_error_sec: int | None
+    p90_error_sec: int | None
+    worst_error_sec: int | None
+
+
+@dataclass(frozen=True)
+class QuoteAccuracies:
+    """One for each kind that is quoted."""
+
+    items: list[QuoteAccuracy]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,3 +282,4 @@ class QuoteQuery:
 
     kind: str = given(ma.fields.String, required=True, validate=one_of((RequestKind.STAKE, RequestKind.UNSTAKE)))
     amount_wei: PositiveWei
+    pool_id: str | None = given(wire.pool_id_field, load_default=None)

@@ -105,10 +105,12 @@ class Custody:
 
 @dataclass(frozen=True)
 class StakeLimit:
-    """How much Lido takes now, and at most at once; both None where the protocol sets no limit."""
+    """How much Lido takes now, and at most at once; both None where the protocol sets no limit. It grows with each block by
+    `growth_per_block_wei`, until it is full."""
 
     current_wei: Wei | None
     max_wei: Wei | None
+    growth_per_block_wei: Wei | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What the rewards service takes and answers. Amounts are wei; a loss is negative."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import marshmallow as ma
 
@@ -165,6 +165,13 @@ class RewardPool:
     settling: bool = described("Whether a loss is being settled into the positions.", default=False)
 
 
+@dataclass(frozen=True)
+class Fee:
+    """The company's part of gains, in ten-thousandths, once they have repaid a pool's deficit."""
+
+    reward_fee_bps: Whole
+
+
 @dataclass(frozen=True, kw_only=True)
 class Position:
     """``pending_wei = ((staked_wei + exiting_wei) * acc_reward_per_share - reward_debt) // 10^36``, floored."""
@@ -185,6 +192,33 @@ class Positions:
 
     items: list[Position]
     next: str | None
+
+
+@dataclass(frozen=True)
+class EarningsDay:
+    """Wei earned on a day of UTC (a loss is negative), the user's part of the fees taken on it, and the principal at its
+    end."""
+
+    date: str
+    earned_wei: SignedWei
+    fee_wei: Wei
+    weight_wei: Wei
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earnings:
+    """What a user earned over a span. Earned is what was claimed and what is pending; the days add up to
+    ``closing_wei - opening_wei``. `apr` is a decimal fraction, None where nothing was staked."""
+
+    pool_id: str
+    user_id: str
+    start: Time = field(metadata={"data_key": "from"})
+    end: Time = field(metadata={"data_key": "to"})
+    opening_wei: SignedWei
+    closing_wei: SignedWei
+    fee_wei: Wei
+    apr: str | None
+    days: list[EarningsDay]
 
 
 @dataclass(frozen=True, kw_only=True)

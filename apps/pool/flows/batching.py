@@ -33,7 +33,7 @@ from apps.pool.flows.limits import (
 )
 from apps.pool.flows.members import insert_batch
 from apps.pool.flows.transactions import refresh_parked_requests
-from apps.pool.models import Batch, BatchTransaction, Request, Walk
+from apps.pool.models import Batch, BatchTransaction, Request, Walk, queued_requests
 from apps.pool.states import (
     BATCH_OPEN,
     UNDER_WAY,
@@ -42,6 +42,7 @@ from apps.pool.states import (
     RequestStatus,
     TransactionStatus,
 )
+from apps.pool.users.holds import held_users
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +52,7 @@ PATIENCE_SEC = 900.0
 # Reasons that batching writes itself and takes back where they hold no more.
 OWN_REASONS = (
     "batches_paused", "protocol_stopped", "staking_paused", "queue_paused", "protocols_unavailable",
-    "stake_above_limit", "stake_above_cap", "unstake_above_limit",
+    "stake_above_limit", "stake_above_cap", "unstake_above_limit", "user_on_hold",
 )  # fmt: skip
 
 
@@ -113,12 +114,15 @@ def _open(context: PoolContext, pool_id: str, kind: str, state: LidoState, limit
             _explain(session, waiting, why)
             return None
         cap = limits.of_a_stake() if kind == "stake" else _UNSTAKE_CAP
-        _tell_impossible(session, waiting, cap)
+        held = held_users(pool_id, kind)
+        _explain(session, [*waiting, Request.user_id.in_(held)], _ON_HOLD)
+        _tell_impossible(session, [*waiting, Request.user_id.not_in(held)], cap)
         due = _due_stakes if kind == "stake" else _due_unstakes
         rows = due(context, session, pool_id, limits, None if cap is None else cap.wei)
         return _insert_batch(session, pool_id, kind, rows) if rows else None
 
 
+_ON_HOLD = reason("user_on_hold", "This user is on hold; the request waits until the hold is released.")
 _UNSTAKE_CAP = Cap(MAX_UNSTAKE_WEI, "unstake_above_limit", f"{TOO_MUCH_TO_UNSTAKE} Cancel this one.")
 
 
@@ -148,7 +152,7 @@ def _explain_outage(context: PoolContext, pools: Sequence[str]) -> None:
 def _queued_of(pool_id: str, kind: str) -> tuple[ColumnElement[bool], ...]:
     """Those that this release knows the steps of; what a later one queued is left to its workers."""
     known = Request.flow_version <= Request.current_version
-    return Request.pool_id == pool_id, Request.kind == kind, Request.status == RequestStatus.QUEUED, known
+    return Request.pool_id == pool_id, Request.kind == kind, *queued_requests(), known
 
 
 def _explain(session: Session, which: Sequence[ColumnElement[bool]], why: Reason | None) -> None:
@@ -223,7 +227,7 @@ def _due_unstakes(
     rows = _due(context, session, "unstake", eligible, MAX_ELEMENTS)
     if not rows:
         return []
-    other = session.scalar(select(Batch.id).where(*_unstakes_under_way(pool_id)).limit(1))
+    other = session.scalar(select(Batch.id).where(*unstakes_under_way(pool_id)).limit(1))
     if other is not None:
         detail = f"Unstake batches go one at a time; the next one is opened when batch {other} is mined."
         _explain(session, eligible, reason("batch_open", detail))
@@ -233,7 +237,7 @@ def _due_unstakes(
     return [row for row in rows if row.id in chosen]
 
 
-def _unstakes_under_way(pool_id: str) -> tuple[ColumnElement[bool], ...]:
+def unstakes_under_way(pool_id: str) -> tuple[ColumnElement[bool], ...]:
     """The open batch, or a parked one whose request may still be mined. Any other parked one holds up itself alone: its
     stETH stays with the operator, who has that of all who are on their way out."""
     sent = select(BatchTransaction.batch_id).where(
@@ -248,18 +252,16 @@ def _unstakes_under_way(pool_id: str) -> tuple[ColumnElement[bool], ...]:
 def _pools(context: PoolContext) -> dict[str, bool]:
     """The pools with queued requests, and whether a batch of any kind may be due there."""
     found: dict[str, bool] = {}
-    query = select(Request.pool_id, Request.kind, _total_wei(), _waited_sec()).where(
-        Request.status == RequestStatus.QUEUED
-    )
+    query = select(Request.pool_id, Request.kind, total_wei(), waited_sec()).where(*queued_requests())
     with transaction(context.sessions) as session:
         for pool_id, kind, total, waited in session.execute(query.group_by(Request.pool_id, Request.kind)):
-            threshold_wei, max_wait_sec = _rhythm(context, kind)
+            threshold_wei, max_wait_sec = rhythm(context, kind)
             is_due = total >= threshold_wei or waited >= max_wait_sec
             found[pool_id] = found.get(pool_id, False) or is_due
     return found
 
 
-def _rhythm(context: PoolContext, kind: str) -> tuple[int, float]:
+def rhythm(context: PoolContext, kind: str) -> tuple[int, float]:
     """From which sum, in wei, and after which wait, in seconds, a batch is opened."""
     settings = context.settings
     if kind == BatchKind.STAKE:
@@ -267,17 +269,18 @@ def _rhythm(context: PoolContext, kind: str) -> tuple[int, float]:
     return settings.unstake_batch_threshold_wei, settings.unstake_batch_max_wait_sec
 
 
-def _total_wei() -> ColumnElement[Any]:
+def total_wei() -> ColumnElement[Any]:
     return func.coalesce(func.sum(Request.amount_wei), 0)
 
 
-def _waited_sec() -> ColumnElement[Any]:
+def waited_sec() -> ColumnElement[Any]:
     return func.coalesce(func.extract("epoch", func.now() - func.min(Request.queued_at)), 0)
 
 
 def _eligible(pool_id: str, kind: str, most_wei: int | None) -> list[ColumnElement[bool]]:
     """Which requests may go into a batch now, apart from the limits that they share."""
-    found = [*_queued_of(pool_id, kind), Request.intent.is_(None), Request.eligible_at <= func.now()]
+    free = Request.user_id.not_in(held_users(pool_id, kind))
+    found = [*_queued_of(pool_id, kind), free, Request.intent.is_(None), Request.eligible_at <= func.now()]
     return found if most_wei is None else [*found, Request.amount_wei <= most_wei]
 
 
@@ -285,9 +288,9 @@ def _due(
     context: PoolContext, session: Session, kind: str, eligible: Sequence[ColumnElement[bool]], limit: int
 ) -> list[Queued]:
     """Up to `limit` of the eligible, locked, oldest first; none where no batch of them is due."""
-    threshold_wei, max_wait_sec = _rhythm(context, kind)
+    threshold_wei, max_wait_sec = rhythm(context, kind)
     # One sum before any row is locked and read: most looks find that nothing is due.
-    total, waited = session.execute(select(_total_wei(), _waited_sec()).where(*eligible)).one()
+    total, waited = session.execute(select(total_wei(), waited_sec()).where(*eligible)).one()
     if total < threshold_wei and waited < max_wait_sec:
         return []
     rows = session.execute(

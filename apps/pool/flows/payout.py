@@ -39,6 +39,8 @@ from apps.pool.states import (
     TransactionStatus,
     WalkStatus,
 )
+from apps.pool.users.holds import held_users
+from apps.pool.users.models import UserHold
 from apps.pool.walk.booking import REUSED
 
 # The relayer's name for a transfer out of the house, which it holds against caps of its own.
@@ -93,7 +95,7 @@ def send(context: PoolContext, request: Request) -> Outcome:
         return Advance(RequestStatus.CONFIRMING, run_in_sec=POLL_SEC)
     if request.intent is not None:
         return take_back(context, request)
-    held = _held_up(context, request.pool_id)
+    held = _held_up(context, request)
     if held is not None:
         return Wait(HELD_SEC, held)
     payout = payout_of(context, request)
@@ -323,12 +325,18 @@ def _is_allowed(context: PoolContext, payout: Payout) -> bool:
         return session.scalar(found) is not None
 
 
-def _held_up(context: PoolContext, pool_id: str) -> Reason | None:
-    """Why nothing leaves the house now: the books cannot be trusted, or it is not known from where."""
+def _held_up(context: PoolContext, request: Request) -> Reason | None:
+    """Why nothing leaves the house now: the books cannot be trusted, or it is not known from where; or why nothing of this
+    user does."""
     if not context.settings.custody_address:
         return reason("not_configured", "CUSTODY_ETH_ADDRESS is not set.")
     with transaction(context.sessions) as session:
-        walk = session.get(Walk, pool_id)
+        walk = session.get(Walk, request.pool_id)
+        on_hold = held_users(request.pool_id, RequestKind.PAYOUT).where(UserHold.user_id == request.user_id)
+        if session.scalar(on_hold.limit(1)) is not None:
+            return reason(
+                "user_on_hold", "Ops keep this user from payouts; it is sent once they have released the hold."
+            )
     if walk is None:
         return None
     if walk.batches_paused is not None:

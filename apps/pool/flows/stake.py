@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from apps.clients.base import CallRefused
 from apps.clients.ledger import movement
 from apps.clients.rewards import stake_delta
+from apps.clients.shapes.ledger import NewMovement
 from apps.clients.shapes.protocols import UnsignedTransaction
 from apps.common.database import transaction
 from apps.common.wei import exact_int
@@ -24,7 +25,7 @@ from apps.flow.row import reason
 from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.flows.lanes import user_lanes
-from apps.pool.flows.members import members, move_members, requeue_members, requeue_smaller
+from apps.pool.flows.members import Member, members, move_members, requeue_members, requeue_smaller
 from apps.pool.flows.transactions import (
     POLL_SEC,
     SET_UP,
@@ -39,6 +40,7 @@ from apps.pool.flows.transactions import (
 from apps.pool.models import Batch, Request, Walk
 from apps.pool.states import BatchKind, BatchStatus, RequestStatus
 from apps.pool.walk.booking import Item, WalkHalted, move_stakes, post_effects, shares_of, wei_of
+from apps.pool.walk.increasing import increase
 from apps.pool.walk.passing import batch_of, complete_batch, pass_item
 
 CONFLICT = 409
@@ -69,7 +71,7 @@ def cancel(context: PoolContext, request: Request) -> Outcome:
     context.ledger.post_movement(
         effects.stake_cancel(request.id), "stake_release", request.pool_id, request.user_id, _wei(request)
     )
-    return Advance(RequestStatus.CANCELLED, run_in_sec=None)
+    return Advance(RequestStatus.CANCELLED, {"eligible_at": None}, run_in_sec=None)
 
 
 def build(context: PoolContext, batch: Batch) -> Outcome:
@@ -131,21 +133,14 @@ def book_submit(context: PoolContext, walk: Walk, item: Item) -> None:
         raise WalkHalted("submit_mismatch", f"Batch {batch.id} was not the {amount} wei that were submitted.")
     names = {row.request_id: effects.stake_confirm(row.request_id) for row in found}
     with user_lanes(context, walk.id, [member.user_id for member in found]):
-        move_stakes(context, walk, [stake_delta(names[row.request_id], row.user_id, row.amount_wei) for row in found])
-        post_effects(
-            context,
-            walk,
-            [
-                movement(
-                    names[row.request_id],
-                    "stake_confirm",
-                    walk.id,
-                    row.user_id,
-                    row.amount_wei,
-                    reference=item.tx_hash,
-                )
-                for row in found
-            ],
+        increase(
+            found,
+            lambda part: move_stakes(
+                context, walk, [stake_delta(names[row.request_id], row.user_id, row.amount_wei) for row in part]
+            ),
+            lambda part: post_effects(
+                context, walk, [_confirmed(walk, names[row.request_id], row, item) for row in part]
+            ),
         )
         with transaction(context.sessions) as session:
             pass_item(
@@ -153,6 +148,10 @@ def book_submit(context: PoolContext, walk: Walk, item: Item) -> None:
             )
             complete_batch(session, batch, item)
             move_members(session, batch, RequestStatus.COMPLETED, settled_wei=Request.amount_wei, reason=None)
+
+
+def _confirmed(walk: Walk, name: str, member: Member, item: Item) -> NewMovement:
+    return movement(name, "stake_confirm", walk.id, member.user_id, member.amount_wei, reference=item.tx_hash)
 
 
 def requeue(batch: Batch, code: str, detail: str) -> Advance:

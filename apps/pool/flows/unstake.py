@@ -119,7 +119,7 @@ def cancel(context: PoolContext, request: Request) -> Outcome:
         delta = stake_delta(name, request.user_id, request.amount_wei, -request.amount_wei)
         context.rewards.stake_deltas(request.pool_id, [delta])
         context.ledger.post_movement(name, "unstake_cancel", request.pool_id, request.user_id, request.amount_wei)
-    return Advance(RequestStatus.CANCELLED, run_in_sec=None)
+    return Advance(RequestStatus.CANCELLED, {"eligible_at": None}, run_in_sec=None)
 
 
 def leave_index(context: PoolContext, batch: Batch) -> Outcome:

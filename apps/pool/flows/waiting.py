@@ -28,7 +28,7 @@ def explain_waiting(context: PoolContext, statuses: Sequence[WithdrawalStatus]) 
         return
     try:
         state = context.look.state(context.protocols)
-        report = _last_report(context)
+        report = last_report(context)
     except (CallFailed, CallRefused):
         return  # what was shown before stands until the next look
     why, certain = _reason(state.switches)
@@ -74,7 +74,7 @@ def expected_at(requested_at: datetime, reported_at: datetime, frame: timedelta,
     return reported_at + frames * frame
 
 
-def _last_report(context: PoolContext) -> tuple[datetime, timedelta] | None:
+def last_report(context: PoolContext) -> tuple[datetime, timedelta] | None:
     """When the last report was and how long after the one before; None before the first."""
     last = context.protocols.apr().last
     if last is None:

@@ -6,6 +6,7 @@ from apps.clients.shapes import payouts as shapes
 from apps.clients.shapes.pool import Request
 from apps.clients.shapes.walk import Decision, NewRelease, Resolution
 from apps.common.api import Blueprint
+from apps.common.auth import person
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.shapes import schema_of
 from apps.common.wire import BodySchema, QuerySchema, check_user_id
@@ -23,40 +24,48 @@ def create_payout(body: shapes.NewPayout) -> tuple[Request, int, dict[str, str]]
     """Send a user's available ETH to an address of their list: sets it aside now, and is paid once the chain has confirmed it.
 
     Above PAYOUT_FOUR_EYES_WEI it waits for a second person."""
+    if body.by is not None:
+        person(body.by)
     return created(*_service().payouts.create(effect_name(body.message_id), body))
 
 
 @blueprint.post("/payouts/<request_id>/approve")
+@blueprint.ops
 @blueprint.arguments(schema_of(Decision, BodySchema))
 @blueprint.response(200, schema_of(Request))
 def approve_payout(body: Decision, request_id: str) -> Request:
     """Ops: the second person agrees with a payout that waits for one."""
-    return _service().payouts.approve(request_id, body.by)
+    return _service().payouts.approve(request_id, person(body.by))
 
 
 @blueprint.post("/payouts/<request_id>/reject")
+@blueprint.ops
 @blueprint.arguments(schema_of(Decision, BodySchema))
 @blueprint.response(200, schema_of(Request))
 def reject_payout(body: Decision, request_id: str) -> Request:
     """Ops: a payout that waits for a second person is not to be made; its ETH is given back."""
-    return _service().payouts.reject(request_id, body.by)
+    return _service().payouts.reject(request_id, person(body.by))
 
 
 @blueprint.post("/payouts/<request_id>/release")
+@blueprint.ops
 @blueprint.arguments(schema_of(NewRelease, BodySchema))
 @blueprint.response(201, schema_of(Resolution))
 @blueprint.alt_response(200, schema=schema_of(Resolution), description="A replay.")
 def release_payout(body: NewRelease, request_id: str) -> tuple[Resolution, int, dict[str, str]]:
     """Ops: a parked payout did nothing on chain and never will; its ETH is given back."""
+    person(body.by)
     return said(*_service().payout_resolutions.release(request_id, body))
 
 
 @blueprint.post("/payouts/<request_id>/paid")
+@blueprint.ops
 @blueprint.arguments(schema_of(shapes.NewPaid, BodySchema))
 @blueprint.response(201, schema_of(Resolution))
 @blueprint.alt_response(200, schema=schema_of(Resolution), description="A replay.")
 def confirm_payout(body: shapes.NewPaid, request_id: str) -> tuple[Resolution, int, dict[str, str]]:
     """Ops: another transaction of the house has paid a parked payout; it is booked with that one."""
+    person(body.by)
     return said(*_service().payout_resolutions.confirm(request_id, body))
 
 

@@ -2,7 +2,8 @@
 -- and its user's lane held under the same token where the lane is free: one round trip and one commit.
 -- Lock order as in apps/pool/models.py: the request (a twin with the same message_id that has not ended yet is waited
 -- for), then the lane.
--- Nothing is made where the message_id is known. Run again because its answer was lost, with the id that it made the
+-- Nothing is made where the message_id is known, nor while a hold keeps the user from it: a hold that was committed before
+-- this statement began is seen. Run again because its answer was lost, with the id that it made the
 -- request under, it tells what it made then.
 CREATE FUNCTION open_request(
     new_id text, new_message_id text, new_body jsonb, new_kind text, new_pool_id text, new_user_id text,
@@ -16,9 +17,13 @@ BEGIN
     INSERT INTO requests AS r (
         id, message_id, body, kind, pool_id, user_id, amount_wei, status, flow_version, attempts, next_run_at,
         lease_token, lease_until)
-    VALUES (
+    SELECT
         new_id, new_message_id, new_body, new_kind, new_pool_id, new_user_id, new_amount_wei, new_status, new_version, 1,
-        now(), new_token, held_until)
+        now(), new_token, held_until
+    WHERE NOT EXISTS (
+        SELECT FROM user_holds h
+        WHERE h.pool_id = new_pool_id AND h.user_id = new_user_id AND h.actions && ARRAY['all', new_kind]
+          AND NOT EXISTS (SELECT FROM user_hold_releases e WHERE e.hold_id = h.id))
     ON CONFLICT (message_id) DO NOTHING
     RETURNING r.created_at INTO made_at;
     opened := FOUND;

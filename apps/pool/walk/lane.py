@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from apps.common.database import transaction
 from apps.flow.lanes import LaneBusy
-from apps.flow.lease import acquire, give_back
+from apps.flow.lease import acquire, give_back, select_due
 from apps.pool.context import PoolContext
 from apps.pool.models import Walk
 from apps.pool.states import WalkStatus
@@ -16,7 +16,7 @@ from apps.pool.states import WalkStatus
 
 @contextmanager
 def walk_lane(context: PoolContext, pool_id: str) -> Iterator[Walk]:
-    """Hold the pool's walk for the block, or raise `LaneBusy`."""
+    """Hold the pool's walk for the block, or raise `LaneBusy`. A walk that was asked for meanwhile is hinted at afterwards."""
     walk = acquire_walk(context, pool_id)
     if walk is None:
         raise LaneBusy
@@ -24,6 +24,15 @@ def walk_lane(context: PoolContext, pool_id: str) -> Iterator[Walk]:
         yield walk
     finally:
         give_back(context.sessions, [walk])
+        wake_walk(context, pool_id)
+
+
+def wake_walk(context: PoolContext, pool_id: str) -> None:
+    """Hint at the pool's walk where it is due: whoever asked for it while the lane was taken could not."""
+    with transaction(context.sessions) as session:
+        due = session.scalar(select_due(Walk).where(Walk.id == pool_id))
+    if due is not None:
+        context.publish("tasks.walk.run_pool", pool_id)
 
 
 def acquire_walk(context: PoolContext, pool_id: str) -> Walk | None:

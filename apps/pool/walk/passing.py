@@ -81,6 +81,12 @@ def complete_batch(session: Session, batch: Batch, item: Item) -> None:
         .values(tx_hash=item.tx_hash),
         execution_options={"synchronize_session": False},
     )
+    session.execute(
+        update(BatchTransaction)
+        .where(BatchTransaction.batch_id == batch.id, BatchTransaction.tx_hash == item.tx_hash)
+        .values(block_number=item.block_number),
+        execution_options={"synchronize_session": False},
+    )
     session.add(flow_event(batch, "completed", BatchStatus.COMPLETED, None))
 
 

@@ -5,16 +5,17 @@ booked yet stops the walk, it is never skipped; a fault that waiting cannot heal
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import groupby
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, case, func, select, update
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.common.database import is_transient, transaction
 from apps.flow.lanes import LaneBusy
 from apps.flow.outcome import Advance, Outcome, Wait
-from apps.flow.row import Reason, reason
+from apps.flow.row import Reason, reason, seconds
 from apps.flow.runner import Flow, fault_text, run
 from apps.pool.context import PoolContext
 from apps.pool.models import Batch, Resolution, Walk
@@ -24,7 +25,7 @@ from apps.pool.walk.booking import Item, WalkHalted, item_of
 from apps.pool.walk.closing import close_block, finish_closing
 from apps.pool.walk.gas import book_gas, gas_target
 from apps.pool.walk.items import ITEM_STEPS, Place, together
-from apps.pool.walk.lane import acquire_walk
+from apps.pool.walk.lane import acquire_walk, wake_walk
 from apps.pool.walk.models import HaltRecord
 from apps.pool.walk.resolve import accept_shares, apply_to_item, book_missed, decisions_about, repin
 from apps.pool.walk.rewards import book_reward_events
@@ -76,15 +77,17 @@ def walk_pool(context: PoolContext, pool_id: str) -> int:
     """Walk to the horizon and return the items booked; 0 while another worker is in the lane, and the walk is due again."""
     walk = acquire_walk(context, pool_id)
     if walk is None:
-        # What is in the lane may be no walk, or one that has asked for the history already: the sweep sends the next.
+        # What is in the lane may be no walk, or one that has asked for the history already: whoever leaves the lane sends the
+        # next. Where that has just left, the sweep does.
         with transaction(context.sessions) as session:
             session.execute(update(Walk).where(Walk.id == pool_id).values(next_run_at=func.now()))
         return 0
     flow = WalkFlow(context)
     run(flow, walk)
-    _wake_who_waits_for_the_lane(context, pool_id)
     if _reconciliation_wanted(context, pool_id):
         reconcile(context, pool_id)
+    _wake_exits(context, pool_id)
+    wake_walk(context, pool_id)
     return flow.booked
 
 
@@ -99,7 +102,7 @@ def groups(items: Sequence[Item], decided: Mapping[tuple[str, str], Resolution])
     return (list(group) for _, group in groupby(items, place))
 
 
-def _wake_who_waits_for_the_lane(context: PoolContext, pool_id: str) -> None:
+def _wake_exits(context: PoolContext, pool_id: str) -> None:
     """An unstake batch leaves the index in this lane. The sweep that looks after it and the schedule that walks come from one
     beat: where both are due each second, the batch would find the lane taken every time."""
     waits = Batch.kind == BatchKind.UNSTAKE, Batch.status == BatchStatus.BATCHED, Batch.pool_id == pool_id
@@ -151,10 +154,18 @@ def _note(
     refusals: int = 0,
 ) -> Outcome:
     """Look again later, and show how the walk stands; a line of its history only where that has changed."""
-    values = {"halt": halt, "refusals": refusals, "last_error": error}
+    values = {"halt": halt, "refusals": refusals, "last_error": error, "next_run_at": _again_at(walk, again_sec)}
     if status == walk.status and why == walk.reason:
         return Wait(again_sec, why, values)
     return Advance(status, values, reason=why, run_in_sec=again_sec)
+
+
+def _again_at(walk: Walk, again_sec: float) -> ColumnElement[datetime]:
+    """When to walk again: after so long, or at once where somebody has asked for it since this walk began. What they ask
+    for may be above the horizon that this one has seen."""
+    asked = Walk.next_run_at.is_distinct_from(walk.next_run_at)
+    again_at = func.now() + seconds(again_sec)
+    return case((asked, func.least(Walk.next_run_at, again_at)), else_=again_at)
 
 
 def _to_horizon(context: PoolContext, walk: Walk) -> int:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
-from sqlalchemy import event
 
 from apps.common.database import transaction
 from apps.common.doorbell import MARK_SEC, doorbell_of
 from apps.common.hint_task import HintTask
+from apps.flow import lease
 from apps.flow.hints import publisher
 from apps.flow.runner import advance
 from apps.flow.sweep import wake
@@ -106,12 +106,16 @@ def test_hint__its_row_comes_while_a_worker_begins__is_never_lost(
         if when == "between_mark_and_look":
             now()
 
-    def after_look(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if when == "after_the_look" and statement.startswith("UPDATE orders SET"):
+    look = lease.acquire
+
+    def acquire(*given: Any, **more: Any) -> Any:
+        found = look(*given, **more)
+        if when == "after_the_look":
             now()
+        return found
 
     monkeypatch.setattr(doorbell, "answer", answer)
-    event.listen(keeper.shop.engine, "after_cursor_execute", after_look)
+    monkeypatch.setattr("apps.flow.runner.acquire", acquire)
     keeper.work()
     assert keeper.shipped() == 2
     # Only what came before the mark was gone was left out: the look that followed saw its row.
@@ -157,6 +161,17 @@ def test_broker__flushed_and_nothing_more_comes__the_sweep_rings(keeper: Shopkee
     keeper.place("o1")
     keeper.client.flushall()
     assert wake(keeper.shop.sessions, keeper.publish, {keeper.shop.page.Order: TASK}) == 1
+    keeper.work()
+    assert keeper.shipped() == 1
+
+
+def test_broker__refuses_the_message_after_the_mark_was_set__the_next_hint_goes_out_at_once(keeper: Shopkeeper) -> None:
+    keeper.client.set("pool", "no list, so that nothing can be put on it")
+    keeper.place("o1")
+    assert keeper.client.exists(MARK) == 0
+    keeper.client.delete("pool")
+    keeper.publish(TASK, None)
+    assert keeper.waiting() == 1
     keeper.work()
     assert keeper.shipped() == 1
 

@@ -13,12 +13,11 @@ import pytest
 from web3 import Web3
 
 from apps.common.wei import ETHER
-from tests.crash.flows.test_flows_disturbed import TIMEOUT_SEC, Failing, wheels
+from tests.crash.flows.test_flows_disturbed import TIMEOUT_SEC, Act, disturbed
 from tests.crash.flows.test_flows_killed import BOUNDARIES, SIGNING
 from tests.support.cutting import Cutting, cutting, post, run_task
 from tests.support.flows import Flows
-from tests.support.gate import gated
-from tests.support.ratchet import PUMP, REQUESTS, Watch, watching
+from tests.support.ratchet import PUMP, REQUESTS, Watch
 
 PAYEE = Web3.to_checksum_address("0x00000000000000000000000000000000DA7ED1ED")
 
@@ -36,21 +35,20 @@ def pay_out(flows: Flows) -> None:
     flows.pay_out("ann", ETHER + flows.made, PAYEE)
 
 
-def live(watch: Watch, act: Callable[[Callable[[], object]], object], run: Callable[[str], object]) -> None:
-    """Payouts, one of which is taken back before it is handed over and one at the relayer: `act` does what is asked for, `run`
-    a task."""
+def live(watch: Watch, act: Act, run: Callable[[str], object]) -> None:
+    """Payouts, one of which is taken back before it is handed over: `act` does by its name what is asked for, `run` a task."""
     flows = watch.flows
     flows.deposit("ann", 90 * ETHER)
     flows.allow("ann", PAYEE)
     for _ in range(3):
-        act(partial(pay_out, flows))
+        act("payout", partial(pay_out, flows))
     open_ = (
         "SELECT id FROM requests WHERE kind = 'payout' AND status = 'sending' AND intent IS NULL ORDER BY id LIMIT 1"
     )
     while not watch.ask(open_):
         run(REQUESTS)
     ((first,),) = watch.ask(open_)
-    act(partial(flows.service.cancel, first))
+    act("cancel", partial(flows.service.cancel, first))
     watch.settle(run)
 
 
@@ -67,21 +65,19 @@ def assert_paid(watch: Watch, *, at_least: int) -> None:
 
 
 def test_payout__each_call_is_done_and_its_answer_lost_in_its_turn__one_transfer_each(flows: Flows) -> None:
-    with gated(flows) as (house, gate), watching(house) as watch:
-        turn, failing = wheels(house), Failing(watch, gate, "lost")
-        live(watch, failing.ask, lambda task: failing.work(turn[task]))
-        assert len(gate.struck) >= 20
-        assert_paid(watch, at_least=3)
+    with disturbed(flows, "lost") as found:
+        live(found.failing.watch, found.failing.work, found.failing.task)
+        assert len(found.failing.gate.struck) >= 10
+        assert_paid(found.failing.watch, at_least=3)
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("kind", ["error", "cut", "late", "silent"])
 def test_payout__each_call_fails_in_its_turn__one_transfer_each(flows: Flows, kind: str) -> None:
-    with gated(flows, TIMEOUT_SEC if kind in {"late", "silent"} else 30.0) as (house, gate), watching(house) as watch:
-        turn, failing = wheels(house), Failing(watch, gate, kind)
-        live(watch, failing.ask, lambda task: failing.work(turn[task]))
-        assert {told.split()[0] for told in gate.struck} >= {"ledger", "protocols", "relayer"}
-        assert_paid(watch, at_least=3)
+    with disturbed(flows, kind, TIMEOUT_SEC if kind in {"late", "silent"} else 30.0) as found:
+        live(found.failing.watch, found.failing.work, found.failing.task)
+        assert {told.split()[0] for told in found.failing.gate.struck} >= {"ledger", "protocols", "relayer"}
+        assert_paid(found.failing.watch, at_least=3)
 
 
 @pytest.mark.prove
@@ -95,12 +91,10 @@ def test_payout__killed_at_every_boundary__one_transfer_each_and_the_cancelled_o
     while house.run(one(number), f"*:{number}") is not None:
         house.run(one(number))
         number += 1
-    house.watch.time_passes()
-    house.flows.settle()
     for more in (number + 1, number + 2):
         house.run(one(more))
     ((last,),) = house.watch.ask("SELECT id FROM requests WHERE message_id = %s", f"ann:{number + 1}")
-    house.cut(partial(post, f"/v1/requests/{last}/cancel"))
+    house.cut("cancel", partial(post, f"/v1/requests/{last}/cancel"))
     house.settle()
     assert house.cuts.total() > 60
     assert house.cuts.keys() >= BOUNDARIES | SIGNING
@@ -115,7 +109,7 @@ def test_payout__comes_to_nothing_and_killed_at_every_boundary__given_back_once(
     for _ in range(2):
         pay_out(flows)
     while house.watch.ask("SELECT 1 FROM requests WHERE status = 'sending'"):
-        house.cut(partial(run_task, REQUESTS))
+        house.task(REQUESTS)
     for (name,) in house.watch.ask("SELECT message_id FROM payout_transactions"):
         flows.context.relayer.post(f"/v1/transactions/{name}/cancel", {})
     house.settle()

@@ -42,7 +42,7 @@ def flows(desk: Desk, make_database: Callable[[str], str], postgres: Server) -> 
         execute(pool_url, "UPDATE walks SET cursor_block = %s, cursor_block_hash = %s, gas_cursor = NULL",
                 here["number"], here["hash"].to_0x_hex())  # fmt: skip
         yield found
-    postgres.drop(pool_url)
+    postgres.drop([pool_url])
 
 
 def execute(url: str, statement: str, *given: object) -> None:

@@ -1,10 +1,7 @@
 """The pool's web process killed between any two steps of a POST: the request is made once, reserved once, and finished."""
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import pytest
 from sqlalchemy import func, select, update
@@ -17,15 +14,15 @@ from apps.pool.flows.requests import advance
 from apps.pool.models import Request, RequestEvent, UserLane
 from tests.support.pool import FullHouse, full_house, pool_house
 from tests.support.protocols import KEY
+from tests.support.workers import Worker
 
 STAKE = {"message_id": "s:1", "user_id": "ann", "amount_wei": str(ETHER)}
 # Where the process dies, and what the POST again finds: nothing, or the request that was made.
 POINTS = {"pool.opening": 201, "pool.opened": 200, "pool.closing": 200, "pool.closed": 200}
 
 
-def post_and_die(database_url: str, urls: dict[str, str], point: str) -> None:
+def post_and_die(database_url: str, urls: dict[str, str]) -> None:
     """What a web process does that is killed at a point."""
-    os.environ["STAKING_CRASHPOINT"] = point
     pool_house(database_url, **urls).client().post("/v1/stakes", json=STAKE, headers={HEADER: KEY})
 
 
@@ -43,11 +40,9 @@ def test_post__killed_at_a_point__made_once_reserved_once_and_finished(
         full.deposit("ann", 3 * ETHER)
         settings = full.pool.context.settings
         urls = {"ledger_url": settings.ledger_url, "rewards_url": settings.rewards_url}
-        given: Any = (settings.database_url, urls, point)
-        process = multiprocessing.get_context("spawn").Process(target=post_and_die, args=given)
-        process.start()
-        process.join(60)
-        assert process.exitcode == -signal.SIGKILL
+        process = Worker(partial(post_and_die, settings.database_url, urls), {"STAKING_CRASHPOINT": point})
+        assert process.dead(60)
+        assert process.killed_itself()
         again = full.post("/v1/stakes", STAKE)
         assert again.status_code == POINTS[point]
         end_leases(full)

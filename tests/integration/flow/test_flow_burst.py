@@ -2,8 +2,9 @@
 
 import pytest
 import structlog
-from sqlalchemy import event, func, select, text, update
+from sqlalchemy import func, select, text, update
 
+from apps.common import database
 from apps.common.database import transaction
 from apps.flow.runner import advance
 from apps.flow.sweep import wake
@@ -12,12 +13,15 @@ from tests.support.shop import Killed, Shop
 MANY = [f"o{number:03}" for number in range(60)]
 
 
-def test_advance__many_orders__all_paid_and_shipped_by_one_message_and_three_commits(shop: Shop) -> None:
+def test_advance__many_orders__all_paid_and_shipped_by_one_message_and_three_round_trips(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shop.place(*MANY)
-    commits: list[object] = []
-    event.listen(shop.engine, "commit", commits.append)
+    passed: list[str] = []
+    monkeypatch.setattr(database, "crashpoint", passed.append)
     assert advance(shop.flow) == len(MANY)
-    assert len(commits) == 3, "the leases, the payments, the parcels"
+    each = ["statement.committing", "statement.committed"]
+    assert passed == each * 3, "the leases, the payments, the parcels: each a statement and its own transaction"
     assert set(shop.statuses()) == {"shipped"}
     assert sorted(shop.carrier.sent) == [f"order:{order_id}:parcel" for order_id in MANY]
     with transaction(shop.sessions) as session:

@@ -43,8 +43,7 @@ def in_books(flows: Flows, user: str) -> tuple[int, int]:
 @pytest.mark.parametrize("flows_settings", [{"reward_fee_bps": 1000}], indirect=True)
 def test_slashing__users_hold_dust_and_the_company_the_rest__walk_passes_and_the_rest_is_parked(flows: Flows) -> None:
     desk, rewards = flows.desk, flows.context.rewards
-    flows.stake("ann", 10 * ETHER)
-    flows.stake("bob", 5 * ETHER)
+    flows.stakes({"ann": 10 * ETHER, "bob": 5 * ETHER})
     desk.oracle.rebase(100 * ETHER)
     desk.oracle.stranger_transfer(desk.operator, ETHER)
     flows.settle()
@@ -73,8 +72,7 @@ def test_slashing__users_hold_dust_and_the_company_the_rest__walk_passes_and_the
     assert clean(flows)
 
     # Whoever comes later owes nothing of it, until it is released, and then no more than they have.
-    flows.stake("cat", 1_000)
-    flows.stake("dan", 10 * ETHER)
+    flows.stakes({"cat": 1_000, "dan": 10 * ETHER})
     desk.oracle.rebase(50 * ETHER)
     flows.settle()
     assert int(flows.position("dan")["staked_wei"]) == 10 * ETHER

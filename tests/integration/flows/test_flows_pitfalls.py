@@ -134,8 +134,7 @@ def test_pitfall_08__face_credited__more_than_was_paid__the_claim_log_is_credite
 
 
 def test_pitfall_09__requested_amounts__earn_nothing_and_cannot_be_cancelled(flows: Flows) -> None:
-    flows.stake("leaver", 10 * ETHER)
-    flows.stake("stayer", 10 * ETHER)
+    flows.stakes({"leaver": 10 * ETHER, "stayer": 10 * ETHER})
     asked = flows.ask("unstake", "leaver", "max")
     flows.settle()
     held = flows.desk.steth(flows.desk.operator)

@@ -20,8 +20,7 @@ def finalize_and_claim(flows: Flows) -> None:
 
 def test_unstake__asked_for_just_before_a_slashing__bears_it_like_those_who_stay(flows: Flows) -> None:
     desk = flows.desk
-    flows.stake("leaver", 40 * ETHER)
-    flows.stake("stayer", 60 * ETHER)
+    flows.stakes({"leaver": 40 * ETHER, "stayer": 60 * ETHER})
     asked = flows.ask("unstake", "leaver", 40 * ETHER)
     before = desk.steth(desk.operator)
     desk.oracle.rebase(-1_000 * ETHER)
@@ -41,8 +40,7 @@ def test_unstake__asked_for_just_before_a_slashing__bears_it_like_those_who_stay
 
 def test_unstake__slashed_while_in_the_queue__shortfall_is_the_leavers_alone(flows: Flows) -> None:
     desk = flows.desk
-    flows.stake("leaver", 40 * ETHER)
-    flows.stake("stayer", 60 * ETHER)
+    flows.stakes({"leaver": 40 * ETHER, "stayer": 60 * ETHER})
     asked = flows.ask("unstake", "leaver", 40 * ETHER)
     flows.settle()
     waiting = flows.request(asked)
@@ -68,8 +66,7 @@ def test_unstake__slashed_while_in_the_queue__shortfall_is_the_leavers_alone(flo
 
 
 def test_unstake__everybody_out__few_wei_short_are_cut_and_nobody_is_stuck(flows: Flows) -> None:
-    for number, user in enumerate(("ann", "bob", "cat")):
-        flows.stake(user, 10 * ETHER + 333 * number + 1)
+    flows.stakes({user: 10 * ETHER + 333 * number + 1 for number, user in enumerate(("ann", "bob", "cat"))})
     short = sum(int(flows.position(user)["staked_wei"]) for user in ("ann", "bob", "cat")) - flows.desk.steth(
         flows.desk.operator
     )
@@ -127,8 +124,7 @@ def test_finalization__strangers_before_us__first_in_first_out(flows: Flows) -> 
 
 def two_waiting(flows: Flows) -> tuple[dict[str, object], dict[str, object], int, int]:
     """Two finalized unstakes of two users, and their NFTs."""
-    flows.stake("ann", 20 * ETHER)
-    flows.stake("bob", 20 * ETHER)
+    flows.stakes({"ann": 20 * ETHER, "bob": 20 * ETHER})
     first, second = flows.ask("unstake", "ann", 5 * ETHER), flows.ask("unstake", "bob", 6 * ETHER)
     flows.settle()
     ids = [flows.request(made)["withdrawals"][0]["withdrawal_id"] for made in (first, second)]

@@ -1,4 +1,4 @@
-"""One stack for the folder's tests, which use users of their own; a module may bring another."""
+"""One stack for the folder's tests, which use users of their own; a module may bring another. Here it ends."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,13 @@ import pytest
 
 from apps.local.bff import Bff
 from apps.local.stack import Stack
-from tests.support.stack import running_stack
+from tests.support.stack import SharedStack
 
 
 @pytest.fixture(scope="package")
-def stack() -> Iterator[Stack]:
-    with running_stack() as started:
-        yield started
+def stack(shared_stack: SharedStack) -> Iterator[Stack]:
+    yield shared_stack.start()
+    shared_stack.stop()
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ from apps.devnet.deployment import set_balance
 from apps.local.bff import Bff
 from apps.local.stack import Stack
 from tests.support.raw import raw
-from tests.support.stack import running_stack
+from tests.support.stack import QUICK, running_stack
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with running_stack({"REWARD_FEE_BPS": "1000"}, separate_custody=True) as started:
+    with running_stack({**QUICK, "REWARD_FEE_BPS": "1000"}, separate_custody=True) as started:
         yield started
 
 

@@ -7,7 +7,7 @@ from web3 import Web3
 
 from apps.common.wei import ETHER
 from tests.support.flows import Flows, running_flows
-from tests.support.lido import Desk
+from tests.support.lido import Desk, rolled_back
 from tests.support.payouts import payee
 
 
@@ -18,7 +18,7 @@ def flows(deployed: Desk, make_database: Callable[[str], str]) -> Iterator[Flows
         "payout_day_limit_wei": 100 * ETHER,
         "payout_four_eyes_wei": 10 * ETHER,
     }
-    with running_flows(deployed, make_database, **limits) as found:
+    with rolled_back(deployed) as desk, running_flows(desk, make_database, **limits) as found:
         yield found
 
 

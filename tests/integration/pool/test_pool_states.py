@@ -166,3 +166,33 @@ def test_pool_rows__removed_or_rebuilt_by_their_owner__refused(
     found = refusal(owner, statement, replica=replica)
     assert found is not None
     assert found[0] == KEPT
+
+
+@pytest.mark.parametrize("replica", [False, True])
+@pytest.mark.parametrize(
+    ("table", "columns", "values"),
+    [
+        ("unnumbered_events", "request_id, status", "'{}', 'queued'"),
+        ("request_events", "sequence, request_id, status", "1000001, '{}', 'queued'"),
+    ],
+)
+def test_event__of_a_request_that_there_is_none_of__refused(
+    owner: Connection, table: str, columns: str, values: str, *, replica: bool
+) -> None:
+    """Among others that are right, and whoever asks."""
+    known, unknown = (values.format(name) for name in (a_request(owner, "stake", "queued"), new_id()))
+    statement = f"INSERT INTO {table} ({columns}) VALUES ({known}), ({unknown.replace('1000001', '1000002')})"
+    assert refusal(owner, statement, replica=replica) == ("23503", "known_request")
+    assert refusal(owner, f"INSERT INTO {table} ({columns}) VALUES ({known})", replica=replica) is None
+
+
+def test_request__moves_with_its_batch__no_index_is_written(owner: Connection) -> None:
+    """What an index knows of a request does not change with the moves of its batch: PostgreSQL then leaves all of them as they
+    are, where the row's page has room."""
+    batch, request = a_batch(owner, "stake", "batched"), a_request(owner, "stake", "queued")
+    with owner.cursor() as cursor:
+        cursor.execute("UPDATE requests SET status = 'batched', batch_id = %s WHERE id = %s", (batch, request))
+        for moves, status in enumerate(("submitting", "confirming", "completed"), 1):
+            cursor.execute("UPDATE requests SET status = %s, updated_at = now() WHERE id = %s", (status, request))
+            cursor.execute("SELECT n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE relname = 'requests'")
+            assert cursor.fetchone() == (moves,), status

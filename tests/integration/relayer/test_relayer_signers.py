@@ -16,7 +16,7 @@ from apps.common.database import transaction
 from relayer.settings import load_settings
 from relayer.signing.signers import Web3Signer
 from relayer.signing.transactions import Keyring
-from relayer.store.models import Signer
+from relayer.store.models import Message, Signer
 from tests.support.relayer import CHAIN_ID, CUSTODY, OPERATOR, OPERATOR_KEY, STRANGER, House, Node, make_house
 from tests.support.workers import worker_environment
 
@@ -142,6 +142,20 @@ def settings_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **chan
         **changes,
     }.items():
         monkeypatch.setenv(name, value)
+
+
+def test_message__put_into_the_table_by_hand__held_against_the_policy(house: House) -> None:
+    """Who can write the tables can ask for what a caller can ask for, and for nothing else."""
+    house.post("m:pattern")
+    with transaction(house.context.sessions) as session:
+        pattern = session.get_one(Message, "m:pattern")
+        copied = ("request", "purpose", "status", "chain_id", "from_address", "data", "gas_limit")
+        values = {name: getattr(pattern, name) for name in copied}
+        session.add(Message(message_id="m:forged", to_address=STRANGER, value_wei=5, **values))
+    house.run("m:pattern")
+    found = house.message("m:forged")
+    assert (found["status"], found["nonce"], found["reason"]["code"]) == ("rejected", None, "destination_not_allowed")
+    assert [item["to"] for item in house.node.transactions_from(OPERATOR)] == [CUSTODY.lower()]
 
 
 def test_keystore__encrypted_file__signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, house: House) -> None:

@@ -18,6 +18,7 @@ from apps.common.wei import ETHER
 from apps.devnet.deployment import set_balance
 from apps.pool.flows import batching
 from apps.pool.models import Batch
+from apps.pool.quotes.service import Quotes
 from relayer.signing.signers import parse_keys
 from relayer.signing.transactions import Keyring
 from tests.support.flows import Flows, running_flows
@@ -105,7 +106,7 @@ def test_stake__alone_above_the_relayers_cap__refused_at_post_with_the_remedy(fl
     assert "split" in text
     assert str(30 * ETHER) in text
     assert flows.balance("ann")["available_wei"] == str(40 * ETHER)
-    quote = dump(flows.reads.quote(QuoteQuery(kind="stake", amount_wei=31 * ETHER)))
+    quote = dump(Quotes(flows.context).quote(QuoteQuery(kind="stake", amount_wei=31 * ETHER)))
     assert (quote["maximum_wei"], quote["reason"]["code"]) == (str(30 * ETHER), "stake_above_cap")
 
 

@@ -18,6 +18,7 @@ from apps.flow.runner import write
 from apps.pool.errors import AmountTooLarge
 from apps.pool.flows.batches import BatchFlow
 from apps.pool.models import Batch, Request
+from apps.pool.quotes.service import Quotes
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk
 from tests.support.protocols import POOL
@@ -61,7 +62,7 @@ def test_unstake__more_than_one_request_holds__refused_with_the_remedy_and_max_t
         flows.ask("unstake", "whale", "max")
     assert str(MOST) in str(too_large.value.detail)
     assert flows.balance("whale")["staked_wei"] == str(MOST + ETHER)
-    assert flows.reads.quote(QuoteQuery(kind="unstake", amount_wei=MOST + 1)).maximum_wei == MOST
+    assert Quotes(flows.context).quote(QuoteQuery(kind="unstake", amount_wei=MOST + 1)).maximum_wei == MOST
     most = flows.ask("unstake", "whale", MOST)  # a hundred withdrawals are asked for at once
     other = flows.ask("unstake", "ann", ETHER)
     assert len(until(flows, most, "waiting", 40)["withdrawals"]) == 100

@@ -340,8 +340,7 @@ def test_submit__of_another_amount_than_its_batchs__is_the_companys_and_the_requ
 
 def test_request_by_hand__adopted_as_the_companys__is_paid_into_its_float_in_the_end(flows: Flows) -> None:
     desk = flows.desk
-    flows.stake("ann", 10 * ETHER)
-    flows.stake("bob", 10 * ETHER)
+    flows.stakes({"ann": 10 * ETHER, "bob": 10 * ETHER})
     flows.by_hand(desk.lido.approve(desk.deployment.withdrawal_queue, 5 * ETHER))
     flows.by_hand(desk.queue.requestWithdrawals([2 * ETHER, 3 * ETHER], desk.operator))
     halt = halt_of(flows)

@@ -162,7 +162,7 @@ def live(flows: Flows, seed: int) -> None:
         assert raw(books).audit(POOL)["ok"], f"seed {seed}"
 
 
-@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(3, 23))])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(2, 23))])
 def test_fairness__any_mixture_of_impossible_requests__every_possible_one_completes(
     deployed: Desk, make_database: Callable[[str], str], seed: int
 ) -> None:

@@ -17,6 +17,7 @@ from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk, rolled_back, start_desk
 from tests.support.protocols import POOL
 from tests.support.raw import raw
+from tests.support.reports import check_lineages, check_statement
 
 USERS = ("ann", "bob", "cat", "dan")
 HISTORIES = 10  # one after the other on one chain, so that dust and history pile up
@@ -187,6 +188,9 @@ def run(desk: Desk, make_database: Callable[[str], str], seed: int, histories: i
                 print(f"seed {seed}, history {number}: {' '.join(past.told)}")
                 raise
         assert flows.drifts() == {}
+        for user in USERS:
+            check_statement(flows.context, user)
+        assert check_lineages(flows.context) > 0
         assert raw(flows.ledger).audit(POOL)["ok"]
         assert flows.context.rewards.post("/v1/audits", {})["ok"]
 

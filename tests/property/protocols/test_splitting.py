@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.ethereum.constants import MAX_WITHDRAWAL_WEI, MIN_WITHDRAWAL_WEI
-from apps.protocols.splitting import split
+from apps.ethereum.splitting import split
 
 MOST = 100 * MAX_WITHDRAWAL_WEI
 NEAR = st.builds(lambda full, rest: full * MAX_WITHDRAWAL_WEI + rest, st.integers(1, 99), st.integers(-101, 101))

@@ -39,6 +39,17 @@ def test_several__all_right__as_the_schema_reads_each() -> None:
     assert read(given) == NewMovementBatch(expected)
 
 
+def test_several__fields_that_repeat_and_change_and_come_back__each_item_has_its_own() -> None:
+    amounts = ["5", "5", "6", "6", "5", "7"]
+    references = ["a", "a", None, None, "a", "b"]
+    given = [
+        {**RIGHT, "amount_wei": amount, "reference": reference}
+        for amount, reference in zip(amounts, references, strict=True)
+    ]
+    found = [(item.amount_wei, item.reference) for item in read([*given, RIGHT]).movements]
+    assert found == [*zip(map(int, amounts), references, strict=True), (5, None)]
+
+
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 def test_several__one_wrong__refused_in_the_schemas_own_words(wrong: Any) -> None:
     nested = ma.Schema.from_dict({"movements": ma.fields.List(ma.fields.Nested(schema_of(NewMovement, BodySchema)))})()

@@ -1,6 +1,6 @@
 """Arrays as the server reads them: any word is itself, and none is NULL but what is none."""
 
-from apps.ledger.arrays import array, arrays
+from apps.common.arrays import array, arrays
 
 
 def test_array__words_numbers_and_nothing__quoted_where_they_are_words() -> None:

@@ -1,7 +1,7 @@
 """Payouts and deposits: their tables, the users' payout addresses, and the statuses of the two new kinds of request.
 
-Revision ID: 0008
-Revises: 0007
+Revision ID: 0013
+Revises: 0012
 """
 
 import sqlalchemy as sa
@@ -11,14 +11,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 from apps.common.wei import WeiColumn
 from migrations import guards
 
-revision = "0008"
-down_revision = "0007"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
 TIME = sa.DateTime(timezone=True)
 NOW = sa.text("clock_timestamp()")
-# As 0004 had it.
+# As 0011 had it.
 BEFORE = """
 stake reserving: queued rejected needs_attention
 stake queued: batched cancelled needs_attention
@@ -54,6 +54,8 @@ FIXED = {
         " OR OLD.removed_at IS NOT NULL",
     ),
 }
+ENDS = "'completed', 'rejected', 'cancelled', 'failed'"
+NEVER = ("id", "message_id", "body", "kind", "pool_id", "user_id", "created_at")
 TABLES = ("deposits", "payout_transactions", "payouts", "payout_addresses")
 
 
@@ -127,30 +129,35 @@ def upgrade() -> None:
     for table, (fixed, more) in FIXED.items():
         changed = " OR ".join(f"OLD.{name} IS DISTINCT FROM NEW.{name}" for name in fixed.split())
         _run(guards.refuse("fixed", "UPDATE", table, f"FOR EACH ROW WHEN ({changed}{more})"))
-    op.execute(_transitions(BEFORE + NEW))
+    _guard(BEFORE + NEW)
 
 
 def downgrade() -> None:
     there = sa.text("SELECT EXISTS (SELECT FROM payouts) OR EXISTS (SELECT FROM deposits)")
     if op.get_bind().execute(there).scalar_one():
-        raise RuntimeError("Payouts or deposits were made: the release before could not show them. Stay at 0008.")
-    op.execute(_transitions(BEFORE))
+        raise RuntimeError("Payouts or deposits were made: the release before could not show them. Stay at 0013.")
+    _guard(BEFORE)
     for table in TABLES:
         op.drop_table(table)
 
 
-def _transitions(lines: str) -> str:
-    """The requests' trigger function, as 0004 made it, over other lines."""
+def _guard(lines: str) -> None:
+    """The requests' guard, as 0011 made it, over other lines: its condition, and the function that says which rule is broken. The
+    old one goes once the new one stands."""
     found = []
-    for line in lines.split("\n"):
+    for line in lines.splitlines():
         start, _, following = line.partition(":")
         found += [f"'{start} {status}'" for status in following.split()]
-    fixed = ("id", "message_id", "body", "kind", "pool_id", "user_id", "created_at")
-    changed = " OR ".join(f"OLD.{name} IS DISTINCT FROM NEW.{name}" for name in fixed)
-    return f"""
+    changed = " OR ".join(f"OLD.{name} IS DISTINCT FROM NEW.{name}" for name in NEVER)
+    ended = f"OLD.status IN ({ENDS}) AND OLD IS DISTINCT FROM NEW"
+    not_next = (
+        "OLD.status <> NEW.status"
+        f" AND OLD.kind || ' ' || OLD.status || ' ' || NEW.status <> ALL (ARRAY[{', '.join(found)}])"
+    )
+    op.execute(f"""
         CREATE OR REPLACE FUNCTION requests_transition() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            IF OLD.status IN ('completed', 'rejected', 'cancelled', 'failed') AND OLD IS DISTINCT FROM NEW THEN
+            IF {ended} THEN
                 RAISE EXCEPTION 'requests % has ended (%): it never changes again', OLD.id, OLD.status
                     USING ERRCODE = 'ST001', CONSTRAINT = 'requests_end';
             END IF;
@@ -158,15 +165,21 @@ def _transitions(lines: str) -> str:
                 RAISE EXCEPTION 'requests %: what was asked for never changes', OLD.id
                     USING ERRCODE = 'ST001', CONSTRAINT = 'requests_identity';
             END IF;
-            IF OLD.status <> NEW.status
-                AND OLD.kind || ' ' || OLD.status || ' ' || NEW.status <> ALL (ARRAY[{", ".join(found)}])
-            THEN
+            IF {not_next} THEN
                 RAISE EXCEPTION 'requests %: % does not follow % of a %', OLD.id, NEW.status, OLD.status, OLD.kind
                     USING ERRCODE = 'ST001', CONSTRAINT = 'requests_transition';
             END IF;
             RETURN NEW;
         END $$
-    """
+    """)
+    op.execute("ALTER TRIGGER moves ON requests RENAME TO moves_before")
+    op.execute(
+        f"CREATE TRIGGER moves AFTER UPDATE ON requests FOR EACH ROW WHEN (({ended}) OR {changed} OR ({not_next}))"
+        " EXECUTE FUNCTION requests_transition()"
+    )
+    # ALWAYS: an ordinary trigger sleeps under ``session_replication_role = replica``.
+    op.execute("ALTER TABLE requests ENABLE ALWAYS TRIGGER moves")
+    op.execute("DROP TRIGGER moves_before ON requests")
 
 
 def _run(statements: tuple[str, ...]) -> None:

@@ -1,0 +1,1 @@
+"""Quotes: limits, cost and expected time of a request, and how good past estimates were."""

@@ -16,7 +16,7 @@ export STAKING_HOME ?= $(CURDIR)/.staking
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test prove bench lint audit coverage format migrate migrate-down schema docs additions lock contracts clean
+.PHONY: help setup demo up down status test prove bench lint audit coverage format migrate migrate-down schema docs examples additions lock contracts clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ schema: docs
 
 docs: $(SETUP) ## Write what docs/ shows of the code: tables, states, codes, the drawing of the house
 	$(PY) -m apps.local.generated
+
+examples: $(SETUP) ## Take the examples of docs/api anew, from a run of every operation
+	$(PY) -m tests.support.examples
 
 additions: $(SETUP) ## List what services promise beyond tests/unit/contract/before; read the difference before you commit it
 	$(PY) -m tests.support.contract --additions

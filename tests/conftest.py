@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from migrations import runner
-from tests.support import tally
+from tests.support import claims, tally
 from tests.support.compiled import share_compiled_statements
 from tests.support.loopback import ask_for_no_proxy
 from tests.support.postgres import Server, start_postgres
@@ -68,6 +68,17 @@ def pytest_testnodedown(node: object) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     started = ", ".join(f"{number} {what}" for what, number in sorted(tally.STARTED.items()))
     terminalreporter.write_line(f"Started: {started or 'nothing'}.")
+
+
+# ---- what operations declare ----
+
+
+@pytest.fixture(autouse=True)
+def every_refusal_is_declared() -> Iterator[None]:
+    """Fails a test in which an operation answered with a problem that its view does not declare (`Blueprint.refuses`)."""
+    with claims.watched() as strays:
+        yield
+    assert sorted(set(strays)) == [], "declare it beside the view: @blueprint.refuses(…)"
 
 
 # ---- a stack ----

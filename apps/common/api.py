@@ -1,7 +1,9 @@
 """Blueprints whose endpoints take what they declare, and nothing else; their documentation is made when it is read."""
 
+import json
 import threading
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, TypeVar
 
 import flask_smorest
@@ -9,7 +11,9 @@ import marshmallow as ma
 from flask import Flask, Request, Response, g
 from webargs.flaskparser import FlaskParser
 
+from apps.common.errors import ServiceError
 from apps.common.keys import Scope
+from apps.common.wire import OpenApi
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -31,7 +35,10 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
     Making it takes three quarters of the time in which an app is built, and most processes are never asked.
     """
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Flask, complete: Callable[[OpenApi], OpenApi]) -> None:
+        """`complete` makes the whole document of what the views alone say."""
+        self._complete = complete
+        self._document = ""
         self._undocumented: list[Callable[[], None]] = []
         self._documenting = threading.Lock()
         super().__init__(app)
@@ -48,13 +55,14 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
         with self._documenting:
             while self._undocumented:
                 self._undocumented.pop(0)()
-            answer: Response = super()._openapi_json()
-        return answer
+            if not self._document:
+                self._document = json.dumps(self._complete(deepcopy(self.spec.to_dict())), indent=1, ensure_ascii=False)
+        return Response(self._document + "\n", content_type="application/json")
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
-    """As flask-smorest's, and each view says where it takes arguments from, see `takes`, and what a key needs to call it, see
-    `apps.common.auth.scope_of`."""
+    """As flask-smorest's, and each view says where it takes arguments from, see `takes`, what a key needs to call it, see
+    `apps.common.auth.scope_of`, and which problems are its own, see `apps.common.refusals`."""
 
     ARGUMENTS_PARSER = StrictParser()
 
@@ -76,6 +84,17 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         view.scope = Scope.OPS  # type: ignore[attr-defined]
         return view
 
+    @staticmethod
+    def refuses(*problems: type[ServiceError]) -> Callable[[View], View]:
+        """Say which problems a view answers with beyond those that follow from its route. Tests fail where it answers with
+        one that is not declared."""
+
+        def decorator(view: View) -> View:
+            view.refusals = getattr(view, "refusals", frozenset()) | set(problems)  # type: ignore[attr-defined]
+            return view
+
+        return decorator
+
     def arguments(self, schema: Any, *, location: str = "json", **options: Any) -> Callable[[Any], Any]:
         # An instance: of a class a new one would be made at every request, which costs more than what it reads.
         instance = schema() if isinstance(schema, type) else schema
@@ -84,6 +103,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         def decorator(view: Any) -> Any:
             decorated = decorate(view)
             decorated.takes = getattr(view, "takes", frozenset()) | {location}
+            if location == "json":
+                decorated.body_schema = instance
             return decorated
 
         return decorator

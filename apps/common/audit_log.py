@@ -24,7 +24,7 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from apps.common.append_only import Proof
 from apps.common.audit_changes import Changes
 from apps.common.audit_entries import AuditEntryMixin
-from apps.common.auth import current_caller, require_scope, scope_of
+from apps.common.auth import current_caller, refuse_other_names, require_scope, scope_of
 from apps.common.bodies import JsonObject
 from apps.common.database import Sessions, transaction
 from apps.common.errors import AppendOnlyUnproven
@@ -75,6 +75,7 @@ class AuditLog:
         def attempt() -> None:
             if scope_of(app, request) is Scope.OPS and request.method not in {"GET", "HEAD"}:
                 self.begin()
+                refuse_other_names(g.get("body") or {})
 
         @app.after_request
         def conclude(response: Response) -> Response:

@@ -9,6 +9,7 @@ from ipaddress import IPv6Address, ip_address
 from flask import Flask, Request, Response, g, has_request_context, request
 
 from apps.common.auth_errors import RateLimited, ScopeNeeded
+from apps.common.bodies import JsonObject
 from apps.common.errors import InvalidInput, Unauthorized
 from apps.common.keys import Caller, KeyRing, Scope
 from apps.common.rate_limits import RateLimits, Taken
@@ -20,6 +21,9 @@ LOOPBACK = Caller("loopback")
 # Wrong keys that one address may offer in a minute before it is told to wait. A right key is never told so, whoever else
 # calls from its address.
 WRONG_KEYS_PER_MINUTE = 60
+
+# Fields of ops' bodies that say who decides.
+WHO_DECIDES = ("by", "requested_by")
 
 Refused = Callable[[Caller], None]
 
@@ -97,13 +101,16 @@ def require_scope(scope: Scope) -> None:
         raise _scope_needed(caller, scope)
 
 
-def person(said: str, field: str = "by") -> str:
-    """Who says something. A named key is somebody's own, so it speaks for nobody else; who calls with a shared key says who
-    they are. Raises `InvalidInput` naming the field."""
+def refuse_other_names(body: JsonObject) -> None:
+    """Refuse a body that says that somebody else decides. A named key is somebody's own, so it speaks for nobody else; who
+    calls with a shared key says who they are. Raises `InvalidInput` naming the field."""
     caller = current_caller()
-    if caller is not None and caller.named and said != caller.name:
-        raise InvalidInput(errors={field: [f"Must be {caller.name}, the name of the key that this call came with."]})
-    return said
+    if caller is None or not caller.named:
+        return
+    wrong = [field for field in WHO_DECIDES if field in body and body[field] != caller.name]
+    if wrong:
+        told = f"Must be {caller.name}, the name of the key that this call came with."
+        raise InvalidInput(errors={field: [told] for field in wrong})
 
 
 def _scope_needed(caller: Caller, needed: Scope) -> ScopeNeeded:

@@ -237,7 +237,9 @@ def register_error_handlers(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def handle_http_exception(error: HTTPException) -> Response:
-        return problem_response(_from_http(error))
+        response = problem_response(_from_http(error))
+        response.allow.update(getattr(error, "valid_methods", None) or ())  # of a 405
+        return response
 
     @app.errorhandler(DBAPIError)
     @app.errorhandler(NoFreeConnection)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,10 @@ from apps.common.errors import InvalidInput, NotFound, ServiceError, Unavailable
 from apps.common.keys import KeyRing, KeysFileRefused
 from apps.common.logging import configure_logging
 from apps.common.metrics import register_metrics
+from apps.common.openapi import complete, document_field
 from apps.common.security_headers import add_security_headers
 from apps.common.settings import SettingsError
-from apps.common.shapes import DigitsField
-from apps.common.wei import WeiField
-from apps.common.wire import TimeField, new_id, request_id_of
+from apps.common.wire import new_id, request_id_of
 
 SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
 # The status page needs no key, and a check may wait for a node: most threads must stay free for calls.
@@ -93,8 +93,8 @@ def build_app(
         taken.set_function(lambda: float(ring.refusal() is None))
     _register_status(app, service, sessions, found, status_path or f"/status/{service}")
     app.add_url_rule("/docs/assets/<path:filename>", "docs_assets", _docs_asset)
-    api = Api(app)
-    api.ma_plugin.converter.add_attribute_function(_document_text)
+    api = Api(app, partial(complete, app))
+    api.ma_plugin.converter.add_attribute_function(document_field)
     for blueprint in blueprints:
         api.register_blueprint(blueprint)
     register_error_handlers(app)
@@ -187,14 +187,3 @@ def _register_status(app: Flask, service: str, sessions: Sessions, checks: dict[
 
 def _docs_asset(filename: str) -> Response:
     return send_from_directory(SWAGGER_UI, filename)
-
-
-def _document_text(_converter: Any, field: Any, **_kwargs: Any) -> dict[str, object]:
-    """What OpenAPI says of a field whose value is text on the wire and something else in Python."""
-    if isinstance(field, WeiField):
-        return {"type": field.metadata.get("type", "string"), "format": "wei", "pattern": "^-?(0|[1-9][0-9]{0,77})$"}
-    if isinstance(field, DigitsField):
-        return {"type": "string", "pattern": "^-?[0-9]+$"}
-    if isinstance(field, TimeField):
-        return {"type": ["string", "null"] if field.allow_none else "string", "format": "date-time"}
-    return {}

@@ -29,6 +29,10 @@ class AnswerWei(WeiField):
 class DigitsField(ma.fields.Field[int]):
     """A whole number of any size, such as one scaled by 10^36: digits outside, ``int`` inside."""
 
+    @property
+    def openapi(self) -> wire.OpenApi:
+        return {"type": wire.nullable("string", self), "pattern": "^-?[0-9]+$"}
+
     def _serialize(self, value: int | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else str(value)
 
@@ -46,6 +50,15 @@ class StrictInteger(ma.fields.Integer):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"strict": True, **kwargs})
+
+
+class StrictBoolean(ma.fields.Boolean):
+    """JSON's true or false; no 1 or 0, which Python takes for them."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
 
 
 class ShapeListField(ma.fields.List[Any]):

@@ -68,6 +68,20 @@ class WeiField(ma.fields.Field[int]):
         self.maximum = maximum
         super().__init__(**kwargs)
 
+    @property
+    def openapi(self) -> dict[str, Any]:
+        """What OpenAPI says of it: the digits, at least as many as the minimum has."""
+        return {
+            "type": ["string", "null"] if self.allow_none else "string",
+            "format": "wei",
+            "pattern": f"^{self._digits()}$",
+        }
+
+    def _digits(self) -> str:
+        more = len(str(self.minimum)) - 1
+        some = f"[1-9][0-9]{{{more},77}}"
+        return f"(?:0|{some})" if self.minimum == 0 else some
+
     def _serialize(self, value: int | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else str(int(value))
 
@@ -91,6 +105,11 @@ class SignedWeiField(WeiField):
 
     def __init__(self, *, minimum: int = 1 - MAX_WEI, **kwargs: Any) -> None:
         super().__init__(minimum=minimum, **kwargs)
+
+    def _digits(self) -> str:
+        some = "-?[1-9][0-9]{0,77}"
+        no_zero = any(isinstance(check, ma.validate.NoneOf) and 0 in check.iterable for check in self.validators)
+        return some if no_zero else f"(?:0|{some})"
 
     def _parse(self, value: Any) -> int:
         return parse_signed_wei(value)

@@ -13,14 +13,18 @@ from apps.common.errors import InvalidInput
 from apps.common.schemas import PlainSchema
 
 T = TypeVar("T")
+# A piece of an OpenAPI document. A field whose value is text on the wire and something else in Python tells its own.
+OpenApi = dict[str, Any]
 
 # Ids travel in paths, and no URL can carry "." or "..": what resolves a URL removes them, with the segment before them.
 _NO_DOTS = r"(?!\.{1,2}\Z)"
 MESSAGE_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._:@-]{1,200}", re.ASCII)
 USER_ID = re.compile(_NO_DOTS + r"(?!@)[A-Za-z0-9._:|+=@-]{1,128}", re.ASCII)
 POOL_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+BLOCK_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 TX_HASH = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
+ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 MESSAGE_ID_RULE = "Must be 1 to 200 characters out of A-Z a-z 0-9 . _ : @ -, but not . or .."
 USER_ID_RULE = "Must be 1 to 128 characters out of A-Z a-z 0-9 . _ : | + = @ -, not starting with @, and not . or .."
 POOL_ID_RULE = "Must be 1 to 64 characters out of A-Z a-z 0-9 . _ -, but not . or .."
@@ -72,24 +76,40 @@ def parse_time(text: str) -> datetime:
         raise ValueError("Give a time between the years 1 and 9999 of UTC.") from error
 
 
-def _pattern(regex: re.Pattern[str], message: str) -> Callable[[str], None]:
-    def check(value: str) -> None:
-        if not regex.fullmatch(value):
-            raise ma.ValidationError(message)
+def nullable(kind: str, field: ma.fields.Field[Any]) -> str | list[str]:
+    """The type of a field's value, null allowed where the field takes it."""
+    return [kind, "null"] if field.allow_none else kind
 
-    return check
+
+class Matches(ma.validate.Validator):
+    """A check that a pattern takes a text whole; OpenAPI shows the pattern."""
+
+    def __init__(self, regex: re.Pattern[str], message: str) -> None:
+        self.regex = regex
+        self.message = message
+
+    def __call__(self, value: str) -> str:
+        if not self.regex.fullmatch(value):
+            raise ma.ValidationError(self.message)
+        return value
+
+
+def published(regex: re.Pattern[str]) -> str:
+    """A pattern in the dialect of JSON Schema (ECMA 262), which takes the whole text."""
+    plain = regex.pattern.removeprefix(r"\A").removesuffix(r"\Z").replace(r"\Z", "$")
+    return f"^(?:{plain})$" if "|" in plain else f"^{plain}$"
 
 
 def message_id_field(**kwargs: Any) -> ma.fields.String:
-    return ma.fields.String(**{"required": True, **kwargs}, validate=_pattern(MESSAGE_ID, MESSAGE_ID_RULE))
+    return ma.fields.String(**{"required": True, **kwargs}, validate=Matches(MESSAGE_ID, MESSAGE_ID_RULE))
 
 
 def user_id_field(**kwargs: Any) -> ma.fields.String:
-    return ma.fields.String(validate=_pattern(USER_ID, USER_ID_RULE), **kwargs)
+    return ma.fields.String(validate=Matches(USER_ID, USER_ID_RULE), **kwargs)
 
 
 def pool_id_field(**kwargs: Any) -> ma.fields.String:
-    return ma.fields.String(validate=_pattern(POOL_ID, POOL_ID_RULE), **kwargs)
+    return ma.fields.String(validate=Matches(POOL_ID, POOL_ID_RULE), **kwargs)
 
 
 def check_user_id(value: str) -> str:
@@ -113,6 +133,13 @@ def check_tx_hash(value: str) -> str:
     return value.lower()
 
 
+def check_address(value: str) -> str:
+    """Validate an address that stands in a path, whatever its letters are."""
+    if not ADDRESS.fullmatch(value):
+        raise InvalidInput(errors={"address": ["Must be 0x and 40 hex digits."]})
+    return value
+
+
 class WholeField(ma.fields.Integer):
     """A whole number in a query: digits, where Python would also read ``1_0``, `` 10 `` and other scripts' digits."""
 
@@ -124,6 +151,10 @@ class WholeField(ma.fields.Integer):
 
 class TimeField(ma.fields.Field[datetime]):
     """RFC 3339 in and out."""
+
+    @property
+    def openapi(self) -> OpenApi:
+        return {"type": nullable("string", self), "format": "date-time"}
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return format_time(value)
@@ -151,7 +182,7 @@ class QuerySchema(PlainSchema):
 
 def cursor_field(regex: re.Pattern[str], **options: Any) -> ma.fields.String:
     """``?after=``: a value that an answer may have given, and no other."""
-    return ma.fields.String(**{"load_default": None, **options}, validate=_pattern(regex, NOT_A_CURSOR))
+    return ma.fields.String(**{"load_default": None, **options}, validate=Matches(regex, NOT_A_CURSOR))
 
 
 def limit_field(**options: Any) -> ma.fields.Integer:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from eth_utils.abi import get_abi_output_types
@@ -126,12 +127,17 @@ def transact(web3: Web3, call: Any, sender: str, value: int = 0) -> Any:
     return receipt
 
 
+# Anvil gives two transactions that one account sends at the same moment the same nonce, and refuses one of them.
+_one_at_a_time = Lock()
+
+
 def send(web3: Web3, request: Mapping[str, str]) -> Any:
     """Send a transaction from an unlocked account and return its receipt once it is mined, whatever became of it.
 
     The node fills in fees and nonce. web3 would ask for all that they are made of first, and take four times as long.
     """
-    answer = web3.provider.make_request(RPCEndpoint("eth_sendTransaction"), [request])
+    with _one_at_a_time:
+        answer = web3.provider.make_request(RPCEndpoint("eth_sendTransaction"), [request])
     if "error" in answer:
         raise RuntimeError(f"the node refuses a transaction: {answer['error']}")
     tx_hash = HexBytes(answer["result"])

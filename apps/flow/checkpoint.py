@@ -109,6 +109,16 @@ def write_alike(sessions: Sessions, done: Sequence[tuple[Row, Outcome]], keep_se
     return loading.entities(model, loading.run(sessions, statement, given=json.dumps(given)))
 
 
+def as_written(session: Session, rows: Sequence[Row]) -> list[Row]:
+    """Rows that `write_outcomes` wrote in this transaction, for their next step; all hold the leases that they were given."""
+    if not rows:
+        return []
+    model = type(rows[0])
+    found = session.scalars(select(model).where(model.id.in_([row.id for row in rows])))
+    by_id = {row.id: row for row in found}
+    return [by_id[row.id] for row in rows]
+
+
 _Group = tuple[tuple[str, ...], Mapping[str, ColumnElement[Any]], list[tuple[Row, Outcome]]]
 
 

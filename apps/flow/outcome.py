@@ -52,3 +52,13 @@ class BackOff:
 
 
 Outcome = Advance | Wait | Park | BackOff
+
+
+def has_more(outcome: Outcome) -> bool:
+    """Whether more than the row itself belongs into its transaction."""
+    return isinstance(outcome, Advance) and outcome.write is not None
+
+
+def hints(outcome: Outcome) -> tuple[Hint, ...]:
+    """What is published after its commit."""
+    return outcome.wake if isinstance(outcome, Advance) else ()

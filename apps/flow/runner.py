@@ -8,22 +8,22 @@ goes on with those whose next step is due under the same lease. Each outcome is 
 """
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Generic, TypeVar
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from apps.common.crashpoint import crashpoint
 from apps.common.database import Sessions, is_transient, transaction
 from apps.common.errors import Unavailable
-from apps.flow.checkpoint import PARKED, are_alike, goes_on, write_alike, write_outcomes
+from apps.flow.checkpoint import PARKED, are_alike, as_written, goes_on, write_alike, write_outcomes
 from apps.flow.hints import Publish
 from apps.flow.lanes import LaneBusy
 from apps.flow.lease import LeaseLost, acquire, flow_event, give_back
 from apps.flow.loading import Row
-from apps.flow.outcome import Advance, BackOff, Outcome, Park, Wait
+from apps.flow.outcome import Advance, BackOff, Outcome, Park, Wait, has_more, hints
 from apps.flow.row import FlowMixin, code_of, reason
 
 log = structlog.get_logger(__name__)
@@ -169,9 +169,9 @@ def _write_all(flow: Flow[Row], done: Sequence[tuple[Row, Outcome]], keep_sec: f
     Where the writing together fails it may be one row's fault: each is then written alone, and only that one comes back as
     a fault.
     """
-    plain = [(row, outcome) for row, outcome in done if not _has_more(outcome)]
+    plain = [(row, outcome) for row, outcome in done if not has_more(outcome)]
     groups = [plain] if plain else []
-    groups += [[(row, outcome)] for row, outcome in done if _has_more(outcome)]
+    groups += [[(row, outcome)] for row, outcome in done if has_more(outcome)]
     again: list[Row] = []
     for group in groups:
         again += _write_or_recover(flow, group, keep_sec)
@@ -198,7 +198,7 @@ def _write(flow: Flow[Row], done: Sequence[tuple[Row, Outcome]], keep_sec: float
     kept = {row.id for row, _ in held}
     for row, outcome in done:
         _log(flow, row, outcome if row.id in kept else None)
-    for task, row_id in dict.fromkeys(hint for _, outcome in held for hint in _hints(outcome)):
+    for task, row_id in dict.fromkeys(hint for _, outcome in held for hint in hints(outcome)):
         flow.publish(task, row_id)
     return again
 
@@ -208,7 +208,7 @@ def _nothing_belongs_to(flow: Flow[Row], done: Sequence[tuple[Row, Outcome]]) ->
     kind = type(flow)
     adds = {Advance: kind.advanced, Wait: kind.waits, Park: kind.parked}
     nothing = {Flow.advanced, Flow.waits, Flow.parked, None}
-    return all(not _has_more(outcome) and adds.get(type(outcome)) in nothing for _, outcome in done) and are_alike(done)
+    return all(not has_more(outcome) and adds.get(type(outcome)) in nothing for _, outcome in done) and are_alike(done)
 
 
 def _write_alone(
@@ -230,7 +230,7 @@ def _write_with_more(
             if isinstance(outcome, Advance) and outcome.write is not None:
                 outcome.write(session)
         _tell_flow(flow, session, held)
-        again = [] if keep_sec is None else _reread(session, [row for row, outcome in held if goes_on(outcome)])
+        again = [] if keep_sec is None else as_written(session, [row for row, outcome in held if goes_on(outcome)])
     return held, again
 
 
@@ -252,23 +252,6 @@ def _tell_flow(flow: Flow[Row], session: Session, held: Sequence[tuple[Row, Outc
 
 def _of(kind: type[Kind], held: Sequence[tuple[Row, Outcome]]) -> list[tuple[Row, Kind]]:
     return [(row, outcome) for row, outcome in held if isinstance(outcome, kind)]
-
-
-def _reread(session: Session, rows: Sequence[Row]) -> list[Row]:
-    """The rows as they were just written, for their next step; all hold the leases that they were given."""
-    if not rows:
-        return []
-    found = session.scalars(select(type(rows[0])).where(type(rows[0]).id.in_([row.id for row in rows])))
-    by_id = {row.id: row for row in found}
-    return [by_id[row.id] for row in rows]
-
-
-def _has_more(outcome: Outcome) -> bool:
-    return isinstance(outcome, Advance) and outcome.write is not None
-
-
-def _hints(outcome: Outcome) -> Iterable[tuple[str, str | None]]:
-    return outcome.wake if isinstance(outcome, Advance) else ()
 
 
 def _log(flow: Flow[Any], row: FlowMixin, outcome: Outcome | None) -> None:

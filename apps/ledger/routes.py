@@ -25,31 +25,37 @@ from apps.clients.shapes.ledger import (
 )
 from apps.common.api import Blueprint
 from apps.common.audit_log import ops_call
+from apps.common.errors import AppendOnlyUnproven, InProgress, TooManyRequests
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.shapes import schema_of
 from apps.common.wire import BodySchema, QuerySchema, check_user_id
+from apps.ledger.errors import AlreadyReversed, BalanceTooLarge, InsufficientBalance, NotReversible
 from apps.ledger.kinds import BFF_KINDS
 from apps.ledger.reads import LedgerReads
 from apps.ledger.service import LedgerService
 
 blueprint = Blueprint("ledger", __name__, url_prefix="/v1", description="Money movements and balances.")
 
+WRITES = (AppendOnlyUnproven, InProgress)
+
 
 @blueprint.post("/movements")
+@blueprint.refuses(*WRITES, AlreadyReversed, BalanceTooLarge, InsufficientBalance, NotReversible)
 @blueprint.arguments(schema_of(NewMovement, BodySchema))
 @blueprint.response(201, schema_of(Movement))
 @blueprint.alt_response(200, schema=schema_of(Movement), description="A replay.")
-def post_movement(body: NewMovement) -> Response:
+def create_movement(body: NewMovement) -> Response:
     """Post one movement, once per message_id. Kinds that no BFF posts need a key of ops."""
     _check_kinds([body])
     return _service().post(body, g.request_id).response()
 
 
 @blueprint.post("/movements/batch")
+@blueprint.refuses(*WRITES, AlreadyReversed, BalanceTooLarge, InsufficientBalance, NotReversible)
 @blueprint.arguments(schema_of(NewMovementBatch, BodySchema))
 @blueprint.response(201, schema_of(BatchAnswer))
 @blueprint.alt_response(200, schema=schema_of(BatchAnswer), description="All of them were known.")
-def post_batch(body: NewMovementBatch) -> BatchAnswer | tuple[BatchAnswer, int, dict[str, str]]:
+def create_movements(body: NewMovementBatch) -> BatchAnswer | tuple[BatchAnswer, int, dict[str, str]]:
     """Post up to 10,000 movements, all or nothing. Kinds that no BFF posts need a key of ops."""
     _check_kinds(body.movements)
     answer = _service().post_batch(body.movements)
@@ -72,8 +78,10 @@ def get_movement(message_id: str) -> Movement:
 
 
 @blueprint.get("/exports/movements")
+@blueprint.refuses(TooManyRequests)
 @blueprint.arguments(schema_of(ExportQuery, QuerySchema), location="query")
-@blueprint.response(200, {"type": "string"}, content_type="text/plain", description="A movement a line.")
+@blueprint.response(200, {"type": "string"}, content_type="application/x-ndjson", description="A movement a line.")
+@blueprint.response(200, {"type": "string"}, content_type="text/csv", description="A movement a line.")
 def export_movements(query: ExportQuery) -> Response:
     """All movements up to now, streamed: NDJSON, a movement a line, or CSV with a header."""
     export = _reads().export(query)
@@ -117,7 +125,7 @@ def get_totals(query: PoolQuery) -> Totals:
 @blueprint.post("/audits")
 @blueprint.arguments(schema_of(NewAudit, BodySchema))
 @blueprint.response(201, schema_of(Audit))
-def post_audit(body: NewAudit) -> Audit:
+def create_audit(body: NewAudit) -> Audit:
     """Recompute every balance from movements, and report each difference."""
     return _service().audit(body.pool_id, full=body.full)
 

@@ -30,7 +30,7 @@ LIBRARIES = [
     "Meta", "unknown", "_serialize", "_deserialize", "obj", "impl", "cache_ok", "get_col_spec", "process_bind_param",
     "process_result_value", "is_disconnect", "__table_args__",
     # Flask and webargs
-    "merge_slashes", "sort_keys", "load_json", "req", "ARGUMENTS_PARSER",
+    "merge_slashes", "sort_keys", "load_json", "req", "ARGUMENTS_PARSER", "_openapi_json",
     # requests, and waitress
     "trust_env", "handle_read", "maintenance", "content_length", "error_task_class", "channel_class",
     # Celery

@@ -11,11 +11,11 @@ from sqlalchemy.schema import Column
 
 from apps.common.errors import ServiceError, error_catalogue
 from apps.local import drawing, reason_codes
+from apps.local.api_documents import SERVICES, document
 from apps.local.programs import ROOT
 from apps.local.states_page import states_page
 
 DOCS = ROOT / "docs"
-SERVICES = ("ledger", "protocols", "rewards", "pool", "relayer")
 
 
 def main(arguments: list[str]) -> int:
@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
         DOCS / "errors.md": errors_page(),
         DOCS / "states.md": states_page(),
         DOCS / "architecture.md": drawing.drawn((DOCS / "architecture.md").read_text()),
+        **{DOCS / "api" / f"{service}.json": document(service) for service in SERVICES},
     }
     if "--check" in arguments:
         stale = [path.name for path, text in pages.items() if not path.exists() or path.read_text() != text]
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> int:
             sys.stderr.write(f"stale: {', '.join(stale)}; write them again with: make docs\n")
         return 1 if stale else 0
     for path, text in pages.items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     return 0
 

@@ -164,7 +164,12 @@ class Stack:
         # Those that use the parts go first, so that none of them complains of a part that left.
         users = [*programs.services(), *programs.preparations()]
         groups = [[program.name for program in group] for group in (users, programs.parts())]
-        supervisor.stop([[name for name in group if name in there] for group in groups])
+        with ThreadPoolExecutor(max_workers=1) as aside:
+            if (
+                not programs.external_postgres
+            ):  # the workers take two seconds to end, and its files as long to be written
+                aside.submit(postgres.checkpoint, programs.server_url)
+            supervisor.stop([[name for name in group if name in there] for group in groups])
 
     def _begun(self) -> Start:
         return Start(self.home, Programs(self.home, self.home.load()), self._supervisor())

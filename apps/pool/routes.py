@@ -2,6 +2,7 @@
 
 from flask import current_app, request
 
+from apps.clients.base import CallFailed
 from apps.clients.shapes import pool as shapes
 from apps.clients.shapes.common import NumberPageQuery, PoolQuery
 from apps.clients.shapes.walk import (
@@ -16,11 +17,27 @@ from apps.clients.shapes.walk import (
     Walk,
 )
 from apps.common.api import Blueprint
-from apps.common.auth import person
-from apps.common.errors import InvalidInput
+from apps.common.errors import InvalidInput, NotFound
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.shapes import schema_of
 from apps.common.wire import MESSAGE_ID, MESSAGE_ID_RULE, BodySchema, QuerySchema, check_user_id
+from apps.pool.errors import (
+    AlreadyDecided,
+    AmountTooLarge,
+    AmountTooSmall,
+    BatchHasEffect,
+    BatchNotMatching,
+    HaltDiffers,
+    InsufficientBalance,
+    ItemBooked,
+    LaterRelease,
+    NotCancellable,
+    NotHalted,
+    NotRetryable,
+    RequestRejected,
+    SecondPersonNeeded,
+    UserOnHold,
+)
 from apps.pool.service import PoolService, Wanted
 from apps.pool.states import RequestKind
 
@@ -29,29 +46,36 @@ Said = tuple[Resolution, int, dict[str, str]]
 
 blueprint = Blueprint("pool", __name__, url_prefix="/v1", description="Stakes, unstakes, reward claims and their life.")
 
+# What every new request may meet.
+NEW = (LaterRelease, RequestRejected, UserOnHold)
+LOCATION = {"Location": {"description": "Where the request is read.", "schema": {"type": "string"}}}
+
 
 @blueprint.post("/stakes")
+@blueprint.refuses(*NEW, InsufficientBalance)
 @blueprint.arguments(schema_of(shapes.NewStake, BodySchema))
-@blueprint.response(201, schema_of(shapes.Request))
-@blueprint.alt_response(200, schema=schema_of(shapes.Request), description="A replay.")
+@blueprint.response(201, schema_of(shapes.Request), headers=LOCATION)
+@blueprint.alt_response(200, schema=schema_of(shapes.Request), description="A replay.", headers=LOCATION)
 def create_stake(body: shapes.NewStake) -> Created:
     """Stake a user's available ETH: reserves it now, and batches it with others'."""
     return _create(RequestKind.STAKE, body)
 
 
 @blueprint.post("/unstakes")
+@blueprint.refuses(*NEW, AmountTooLarge, AmountTooSmall, InsufficientBalance)
 @blueprint.arguments(schema_of(shapes.NewUnstake, BodySchema))
-@blueprint.response(201, schema_of(shapes.Request))
-@blueprint.alt_response(200, schema=schema_of(shapes.Request), description="A replay.")
+@blueprint.response(201, schema_of(shapes.Request), headers=LOCATION)
+@blueprint.alt_response(200, schema=schema_of(shapes.Request), description="A replay.", headers=LOCATION)
 def create_unstake(body: shapes.NewUnstake) -> Created:
     """Unstake an amount, or everything ("max"): pending reward is settled first."""
     return _create(RequestKind.UNSTAKE, body)
 
 
 @blueprint.post("/reward-claims")
+@blueprint.refuses(*NEW, InsufficientBalance)
 @blueprint.arguments(schema_of(shapes.NewRewardClaim, BodySchema))
-@blueprint.response(201, schema_of(shapes.Request))
-@blueprint.alt_response(200, schema=schema_of(shapes.Request), description="A replay.")
+@blueprint.response(201, schema_of(shapes.Request), headers=LOCATION)
+@blueprint.alt_response(200, schema=schema_of(shapes.Request), description="A replay.", headers=LOCATION)
 def create_reward_claim(body: shapes.NewRewardClaim) -> Created:
     """Add a user's pending reward to what the user has staked."""
     return _create(RequestKind.REWARD_CLAIM, body)
@@ -73,6 +97,7 @@ def get_request(request_id: str) -> shapes.Request:
 
 
 @blueprint.post("/requests/<request_id>/cancel")
+@blueprint.refuses(NotCancellable)
 @blueprint.response(200, schema_of(shapes.Request))
 def cancel_request(request_id: str) -> shapes.Request:
     """Cancel a queued request; everything is moved back."""
@@ -81,6 +106,7 @@ def cancel_request(request_id: str) -> shapes.Request:
 
 @blueprint.post("/requests/<request_id>/retry")
 @blueprint.ops
+@blueprint.refuses(NotRetryable)
 @blueprint.response(200, schema_of(shapes.Request))
 def retry_request(request_id: str) -> shapes.Request:
     """Ops: put a request that needs attention back to the step where it stopped."""
@@ -103,6 +129,7 @@ def get_batch(batch_id: str) -> shapes.Batch:
 
 
 @blueprint.get("/users/<user_id>/portfolio")
+@blueprint.refuses(CallFailed)
 @blueprint.arguments(schema_of(PoolQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(shapes.Portfolio))
 def get_portfolio(query: PoolQuery, user_id: str) -> shapes.Portfolio:
@@ -119,6 +146,7 @@ def list_events(query: NumberPageQuery) -> shapes.EventPage:
 
 
 @blueprint.get("/walk")
+@blueprint.refuses(NotFound)
 @blueprint.arguments(schema_of(PoolQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(Walk))
 def get_walk(query: PoolQuery) -> Walk:
@@ -128,6 +156,7 @@ def get_walk(query: PoolQuery) -> Walk:
 
 @blueprint.post("/walk/resolve")
 @blueprint.ops
+@blueprint.refuses(BatchHasEffect, BatchNotMatching, CallFailed, HaltDiffers, ItemBooked, NotHalted)
 @blueprint.arguments(schema_of(NewResolution, BodySchema))
 @blueprint.response(201, schema_of(Resolution))
 @blueprint.alt_response(200, schema=schema_of(Resolution), description="A replay.")
@@ -135,7 +164,6 @@ def resolve_walk(body: NewResolution) -> Said:
     """Ops: say what happened where the walk is halted, by one of the ways out that `GET /v1/walk` names.
 
     With OPS_FOUR_EYES it is `proposed` until a second person approves it; the walk acts on it at its next try."""
-    person(body.by)
     return said(*_service().resolutions.resolve_walk(body))
 
 
@@ -149,35 +177,38 @@ def list_resolutions(query: ResolutionsQuery) -> ResolutionPage:
 
 @blueprint.post("/walk/resolutions/<resolution_id>/approve")
 @blueprint.ops
+@blueprint.refuses(AlreadyDecided, BatchNotMatching, SecondPersonNeeded)
 @blueprint.arguments(schema_of(Decision, BodySchema))
 @blueprint.response(200, schema_of(Resolution))
 def approve_resolution(body: Decision, resolution_id: str) -> Resolution:
     """Ops: the second person agrees with what the first said."""
-    return _service().resolutions.approve(resolution_id, person(body.by))
+    return _service().resolutions.approve(resolution_id, body.by)
 
 
 @blueprint.post("/walk/resolutions/<resolution_id>/reject")
 @blueprint.ops
+@blueprint.refuses(AlreadyDecided)
 @blueprint.arguments(schema_of(Decision, BodySchema))
 @blueprint.response(200, schema_of(Resolution))
 def reject_resolution(body: Decision, resolution_id: str) -> Resolution:
     """Ops: take a proposal back."""
-    return _service().resolutions.reject(resolution_id, person(body.by))
+    return _service().resolutions.reject(resolution_id, body.by)
 
 
 @blueprint.post("/batches/<batch_id>/release")
 @blueprint.ops
+@blueprint.refuses(BatchHasEffect, BatchNotMatching, CallFailed)
 @blueprint.arguments(schema_of(NewRelease, BodySchema))
 @blueprint.response(201, schema_of(Resolution))
 @blueprint.alt_response(200, schema=schema_of(Resolution), description="A replay.")
 def release_batch(body: NewRelease, batch_id: str) -> Said:
     """Ops: a parked batch did nothing on chain and never will; its requests go back to where they waited."""
-    person(body.by)
     return said(*_service().resolutions.release_batch(batch_id, body))
 
 
 @blueprint.post("/batches/resume")
 @blueprint.ops
+@blueprint.refuses(NotFound)
 @blueprint.arguments(schema_of(PoolQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(Walk))
 def resume_batches(query: PoolQuery) -> Walk:

@@ -128,7 +128,9 @@ class PoolService:
                     _refuse_later(batch)
                     self._retry_batch(session, batch)
             else:
-                row = session.scalars(select(Request).where(Request.id == request_id).with_for_update()).one()
+                session.refresh(row, with_for_update=True)
+                if row.status != RequestStatus.NEEDS_ATTENTION:  # another caller was first, since this one looked
+                    raise NotRetryable(f"The request is {row.status} by now.")
                 unpark(session, row, FIRST_STATUS[RequestKind(row.kind)])
                 record_events(session, [row.id])
         self.context.publish("tasks.sweep.wake", None)

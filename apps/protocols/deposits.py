@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 from apps.clients.ledger import LedgerClient
 from apps.clients.shapes.ledger import Movement
 from apps.clients.shapes.payouts import (
-    TX_HASH,
     Remainder,
     Transfer,
     UnidentifiedDeposit,
@@ -26,7 +25,7 @@ from apps.clients.shapes.payouts import (
 from apps.common.database import Sessions, transaction
 from apps.common.errors import NotFound, Unavailable
 from apps.common.wei import exact_int
-from apps.common.wire import cut
+from apps.common.wire import TX_HASH, cut
 from apps.ethereum.addresses import checksummed
 from apps.ethereum.endpoints import Absent
 from apps.ethereum.jsonrpc import Endpoint

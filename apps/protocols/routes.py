@@ -1,9 +1,8 @@
 """HTTP face of protocols: parse and answer, nothing else."""
 
-import re
-
 from flask import Response, current_app, request
 
+from apps.clients.base import CallFailed
 from apps.clients.shapes.common import IdPageQuery
 from apps.clients.shapes.history import (
     Apr,
@@ -17,7 +16,7 @@ from apps.clients.shapes.history import (
     RescanPage,
     ShareDifference,
 )
-from apps.clients.shapes.payouts import TX_HASH, Account, Transfer, UnidentifiedDeposits, UnidentifiedQuery
+from apps.clients.shapes.payouts import Account, Transfer, UnidentifiedDeposits, UnidentifiedQuery
 from apps.clients.shapes.protocols import (
     BuildAmount,
     BuildClaim,
@@ -37,18 +36,41 @@ from apps.clients.shapes.reconciliation import (
     ReconciliationsQuery,
 )
 from apps.common.api import Blueprint
-from apps.common.auth import person
-from apps.common.errors import InvalidInput
+from apps.common.errors import InProgress, InvalidInput, NotConfigured, NotFound
 from apps.common.shapes import schema_of
-from apps.common.wire import BodySchema, QuerySchema, check_tx_hash
+from apps.common.wire import BLOCK_NUMBER, BodySchema, QuerySchema, check_address, check_tx_hash
+from apps.ethereum.endpoints import ChainUnavailable, NodeLacks, NodeRateLimited
 from apps.protocols.accounts import Accounts
 from apps.protocols.addresses import AddressCheck
 from apps.protocols.builders import Builders
 from apps.protocols.deposits import DepositReads
+from apps.protocols.errors import (
+    AllowanceInsufficient,
+    ChainReorganized,
+    CustodyRefusesEth,
+    DifferenceUnproved,
+    HistoryIncomplete,
+    OperatorUnderfunded,
+    ProtocolStopped,
+    QueuePaused,
+    StakeLimitExceeded,
+    StakingPaused,
+    StethInsufficient,
+    TooManyElements,
+    WithdrawalClaimed,
+    WithdrawalNotFinalized,
+    WithdrawalNotOwned,
+    WithdrawalUnknown,
+    WouldRevert,
+)
 from apps.protocols.reads import ProtocolsReads
 from apps.protocols.service import ProtocolsService
 
 blueprint = Blueprint("protocols", __name__, url_prefix="/v1", description="Lido: calldata, reads, reconciliation.")
+
+# What a read of the chain may meet, and of the operator's history, which is proved before it is believed.
+CHAIN = (ChainUnavailable, NodeRateLimited, NodeLacks, NotConfigured)
+HISTORY = (*CHAIN, HistoryIncomplete, ChainReorganized)
 
 
 ABOUT_THE_CHAIN = ("/v1/lido/", "/v1/accounts/", "/v1/deposits/", "/v1/transfers/")
@@ -63,6 +85,7 @@ def require_right_addresses() -> None:
 
 
 @blueprint.post("/lido/transactions/submit")
+@blueprint.refuses(*CHAIN, ProtocolStopped, StakingPaused, StakeLimitExceeded, OperatorUnderfunded, WouldRevert)
 @blueprint.arguments(schema_of(BuildAmount, BodySchema))
 @blueprint.response(200, schema_of(UnsignedTransaction))
 def build_submit(body: BuildAmount) -> UnsignedTransaction:
@@ -71,6 +94,7 @@ def build_submit(body: BuildAmount) -> UnsignedTransaction:
 
 
 @blueprint.post("/lido/transactions/approve")
+@blueprint.refuses(*CHAIN, ProtocolStopped, WouldRevert)
 @blueprint.arguments(schema_of(BuildAmount, BodySchema))
 @blueprint.response(200, schema_of(UnsignedTransaction))
 def build_approve(body: BuildAmount) -> UnsignedTransaction:
@@ -79,14 +103,27 @@ def build_approve(body: BuildAmount) -> UnsignedTransaction:
 
 
 @blueprint.post("/lido/transactions/request-withdrawals")
+@blueprint.refuses(
+    *CHAIN, ProtocolStopped, QueuePaused, StethInsufficient, AllowanceInsufficient, TooManyElements, WouldRevert
+)
 @blueprint.arguments(schema_of(BuildWithdrawals, BodySchema))
 @blueprint.response(200, schema_of(UnsignedTransaction))
-def build_request(body: BuildWithdrawals) -> UnsignedTransaction:
+def build_withdrawal_request(body: BuildWithdrawals) -> UnsignedTransaction:
     """An unsigned request of withdrawals, split at 1000 stETH; `elements` in on-chain order."""
     return _builders().request_withdrawals(body.items)
 
 
 @blueprint.post("/lido/transactions/claim")
+@blueprint.refuses(
+    *CHAIN,
+    WithdrawalUnknown,
+    WithdrawalClaimed,
+    WithdrawalNotOwned,
+    WithdrawalNotFinalized,
+    CustodyRefusesEth,
+    TooManyElements,
+    WouldRevert,
+)
 @blueprint.arguments(schema_of(BuildClaim, BodySchema))
 @blueprint.response(200, schema_of(UnsignedTransaction))
 def build_claim(body: BuildClaim) -> UnsignedTransaction:
@@ -95,53 +132,57 @@ def build_claim(body: BuildClaim) -> UnsignedTransaction:
 
 
 @blueprint.get("/lido/state")
+@blueprint.refuses(*CHAIN, NotFound)
 @blueprint.arguments(schema_of(StateQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(LidoState))
-def get_state(query: StateQuery) -> LidoState:
+def get_lido_state(query: StateQuery) -> LidoState:
     """The protocol at one block, the latest where none is named."""
     return _reads().state(query.block)
 
 
 @blueprint.get("/lido/blocks/<number>")
+@blueprint.refuses(*CHAIN)
 @blueprint.response(200, schema_of(LidoBlock))
-def get_block(number: str) -> LidoBlock:
+def get_lido_block(number: str) -> LidoBlock:
     """A block's hash and time, from its header alone: a node tells them of any block, however little state it keeps."""
-    if not re.fullmatch(r"[0-9]{1,15}", number, re.ASCII):
+    if not BLOCK_NUMBER.fullmatch(number):
         raise InvalidInput(errors={"number": ["Must be the number of a block."]})
     return _reads().block(int(number))
 
 
 @blueprint.get("/lido/history")
+@blueprint.refuses(*HISTORY)
 @blueprint.arguments(schema_of(HistoryQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(History))
-def list_history(query: HistoryQuery) -> History:
+def list_lido_history(query: HistoryQuery) -> History:
     """The operator's share history in chain order up to the money horizon."""
     return _reads().history(query)
 
 
 @blueprint.post("/lido/rescan")
 @blueprint.ops
+@blueprint.refuses(*HISTORY, InProgress)
 @blueprint.arguments(schema_of(NewRescan, BodySchema))
 @blueprint.response(201, schema_of(Rescan))
 @blueprint.alt_response(200, schema=schema_of(Rescan), description="A replay.")
-def post_rescan(body: NewRescan) -> Response:
+def rescan_history(body: NewRescan) -> Response:
     """Ops: read a part of the history again, prove it, and mend what is stored of it; the answer lists what changed."""
-    person(body.requested_by, "requested_by")
     return _service().rescan(body).response()
 
 
 @blueprint.post("/lido/share-differences")
 @blueprint.ops
+@blueprint.refuses(*HISTORY, DifferenceUnproved, InProgress, NotFound)
 @blueprint.arguments(schema_of(NewShareDifference, BodySchema))
 @blueprint.response(201, schema_of(ShareDifference))
 @blueprint.alt_response(200, schema=schema_of(ShareDifference), description="A replay.")
-def post_share_difference(body: NewShareDifference) -> Response:
+def accept_share_difference(body: NewShareDifference) -> Response:
     """Ops: shares of the operator came or went in a block without a log; the history goes on past it."""
-    person(body.requested_by, "requested_by")
     return _service().accept_difference(body).response()
 
 
 @blueprint.get("/lido/rescans")
+@blueprint.refuses(*CHAIN)
 @blueprint.arguments(schema_of(IdPageQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(RescanPage))
 def list_rescans(query: IdPageQuery) -> RescanPage:
@@ -150,6 +191,7 @@ def list_rescans(query: IdPageQuery) -> RescanPage:
 
 
 @blueprint.get("/lido/rebases")
+@blueprint.refuses(*HISTORY)
 @blueprint.arguments(schema_of(RebasesQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(RebasePage))
 def list_rebases(query: RebasesQuery) -> RebasePage:
@@ -158,13 +200,15 @@ def list_rebases(query: RebasesQuery) -> RebasePage:
 
 
 @blueprint.get("/lido/receipts/<tx_hash>")
+@blueprint.refuses(*CHAIN)
 @blueprint.response(200, schema_of(LidoReceipt))
-def get_receipt(tx_hash: str) -> LidoReceipt:
+def get_lido_receipt(tx_hash: str) -> LidoReceipt:
     """What Lido's logs in one transaction say."""
     return _reads().receipt(check_tx_hash(tx_hash))
 
 
 @blueprint.post("/lido/withdrawals/status")
+@blueprint.refuses(*CHAIN, WithdrawalUnknown)
 @blueprint.arguments(schema_of(WithdrawalIds, BodySchema))
 @blueprint.response(200, schema_of(WithdrawalStatuses))
 def list_withdrawal_statuses(body: WithdrawalIds) -> WithdrawalStatuses:
@@ -173,6 +217,7 @@ def list_withdrawal_statuses(body: WithdrawalIds) -> WithdrawalStatuses:
 
 
 @blueprint.get("/lido/apr")
+@blueprint.refuses(*HISTORY)
 @blueprint.response(200, schema_of(Apr))
 def get_apr() -> Apr:
     """The users' yearly rate: of the last rebase, and over seven days."""
@@ -180,10 +225,11 @@ def get_apr() -> Apr:
 
 
 @blueprint.post("/reconciliations")
+@blueprint.refuses(*HISTORY, InProgress, CallFailed)
 @blueprint.arguments(schema_of(NewReconciliation, BodySchema))
 @blueprint.response(201, schema_of(Reconciliation))
 @blueprint.alt_response(200, schema=schema_of(Reconciliation), description="A replay.")
-def post_reconciliation(body: NewReconciliation) -> Response:
+def create_reconciliation(body: NewReconciliation) -> Response:
     """Compare books and chain at one block, and keep the result."""
     return _service().reconcile(body).response()
 
@@ -197,25 +243,24 @@ def list_reconciliations(query: ReconciliationsQuery) -> ReconciliationPage:
 
 
 @blueprint.get("/accounts/<address>")
+@blueprint.refuses(*CHAIN)
 @blueprint.response(200, schema_of(Account))
 def get_account(address: str) -> Account:
     """What stands at an address now, and what it is that no user can be paid at, where it is that."""
-    if not re.fullmatch(r"0x[0-9a-fA-F]{40}", address, re.ASCII):
-        raise InvalidInput(errors={"address": ["Must be 0x and 40 hex digits."]})
     accounts: Accounts = current_app.extensions["accounts"]
-    return accounts.account(address)
+    return accounts.account(check_address(address))
 
 
 @blueprint.get("/transfers/<tx_hash>")
+@blueprint.refuses(*CHAIN, CallFailed)
 @blueprint.response(200, schema_of(Transfer))
 def get_transfer(tx_hash: str) -> Transfer:
     """A transaction's own transfer of ETH, and the movement of the ledger that names it."""
-    if not TX_HASH.fullmatch(tx_hash):
-        raise InvalidInput(errors={"tx_hash": ["Must be 0x and 64 hex digits."]})
-    return _deposits().transfer(tx_hash.lower())
+    return _deposits().transfer(check_tx_hash(tx_hash))
 
 
 @blueprint.get("/deposits/unidentified")
+@blueprint.refuses(*CHAIN, CallFailed)
 @blueprint.arguments(schema_of(UnidentifiedQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(UnidentifiedDeposits))
 def list_unidentified(query: UnidentifiedQuery) -> UnidentifiedDeposits:

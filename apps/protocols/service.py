@@ -10,6 +10,7 @@ from apps.clients.ledger import LedgerClient
 from apps.clients.shapes.history import NewRescan, NewShareDifference
 from apps.clients.shapes.reconciliation import NewReconciliation
 from apps.common.database import Sessions, transaction
+from apps.common.errors import ServiceError
 from apps.common.idempotency import Answer, run_once
 from apps.common.shapes import dump
 from apps.common.wire import new_id
@@ -106,7 +107,14 @@ class ProtocolsService:
         gather: Callable[[], T],
         work: Callable[[Session, T], object],
     ) -> Answer:
-        gathered = [] if self._known(message_id) else [gather()]
+        gathered: list[T] = []
+        if not self._known(message_id):
+            try:
+                gathered.append(gather())
+            except ServiceError:
+                # A twin may have been first meanwhile: what it did can no longer be done, and this call is its replay.
+                if not self._known(message_id):
+                    raise
         return run_once(
             self.sessions,
             MessageKey,

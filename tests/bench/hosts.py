@@ -1,8 +1,8 @@
 """``make bench NAME=hosts``: two hosts on one PostgreSQL and one broker, what each part costs, and what gives out first.
 
-A host is a process group: a worker of two processes and a beat. On one machine two of them share its cores, so that what
-is shown is not speed: it is that both do the work, that nothing is done twice, that one takes over what the other had when
-it was killed, and what a second one costs. The last line printed is JSON.
+A host is a process group: a worker of two processes and a beat. On one machine two of them share its cores, disk, clock and
+loopback, so that what is shown is neither speed nor a network between them: it is that both do the work, that nothing is done
+twice, that one takes over what the other had when it was killed, and what a second one costs. The last line is JSON.
 """
 
 import json

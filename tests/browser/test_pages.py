@@ -44,6 +44,7 @@ def test_docs__each_service__shows_its_operations_without_the_internet(stack: St
         document = page(f"{url}/docs")
         assert f"Staking: {name}" in document
         assert shown[name] in document.replace("\u200b", "")
+        assert "Authorize" in document
 
 
 def test_flower__workers_run__its_pages_list_workers_and_tasks(stack: Stack) -> None:

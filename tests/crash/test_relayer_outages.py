@@ -119,7 +119,9 @@ def test_postgres__killed_again_and_again__every_payload_once() -> None:
     with killable_server() as server, start_anvil() as anvil:
         node = Node(anvil.url)
         node.mine_by_hand()
-        database_url = Server(server.postgres).create("relayer")
+        maker = Server(server.postgres)
+        database_url = maker.create("relayer")
+        maker.close()
         runner.upgrade("relayer", database_url)
         house = make_house(database_url, node)
         names = [f"m:{number}" for number in range(20)]

@@ -175,6 +175,7 @@ def test_four_eyes__named_keys__nobody_speaks_for_another(client: FlaskClient, p
         session.execute(insert(Walk).values(id=POOL, status="halted", halt=HALT, next_run_at=func.now()))
     answer = call(client, "olga", "/v1/walk/resolve", {**SAID, "message_id": "m:1", "by": "paul"})
     assert (answer.status_code, answer.get_json()["errors"]["by"][0][:13]) == (422, "Must be olga,")
+    assert (entries(client, who="olga")[-1]["outcome"], entries(client, who="olga")[-1]["status"]) == ("refused", 422)
     proposed = call(client, "olga", "/v1/walk/resolve", {**SAID, "message_id": "m:1", "by": "olga"}).get_json()
     assert (proposed["status"], proposed["by"]) == ("proposed", "olga")
     approve = f"/v1/walk/resolutions/{proposed['id']}/approve"

@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy import func, select, text, update
 
 from apps.clients.ledger import LedgerClient
-from apps.clients.shapes.payouts import NewPayout, NewPayoutAddress
 from apps.clients.shapes.pool import NewRewardClaim, NewStake, NewUnstake
 from apps.common.database import make_engine, transaction
 from apps.common.settings import normalise_database_url
@@ -103,18 +102,6 @@ class Flows:
             self.deposit(user, wei)
             self.ask("stake", user, wei)
         self.settle()
-
-    def allow(self, user: str, address: str) -> str:
-        """An address on a user's list, usable at once; returns its id."""
-        self.made += 1
-        new = NewPayoutAddress(message_id=f"address:{self.made}", address=address)
-        return self.service.payout_addresses.add(user, new)[0].id
-
-    def pay_out(self, user: str, wei: int, to: str, **more: Any) -> dict[str, Any]:
-        """A payout at the pool; raises what it is refused with."""
-        self.made += 1
-        body = NewPayout(user_id=user, pool_id=POOL, amount_wei=wei, to=to, **more)
-        return dump(self.service.payouts.create(f"payout:{self.made}", body)[0])
 
     def by_hand(self, call: Any, value_wei: int = 0) -> Any:
         """The operator's key used outside the relayer, gas and nonce given back, for the relayer would rightly halt."""

@@ -34,13 +34,23 @@ class Node:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._session = requests.Session()
 
     def rpc(self, method: str, *params: Any) -> Any:
-        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
-        answer = requests.post(self.url, json=body, timeout=10).json()
-        if "error" in answer:
-            raise AssertionError(f"{method}: {answer['error']}")
-        return answer["result"]
+        (result,) = self._batch((method, *params))
+        return result
+
+    def _batch(self, *calls: tuple[Any, ...]) -> list[Any]:
+        """The results of (method, parameters...) each, in one request."""
+        body = [
+            {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+            for number, (method, *params) in enumerate(calls)
+        ]
+        answers = self._session.post(self.url, json=body, timeout=10).json()
+        for answer in answers:
+            if "error" in answer:
+                raise AssertionError(f"{calls[answer['id']][0]}: {answer['error']}")
+        return [answer["result"] for answer in sorted(answers, key=lambda answer: answer["id"])]
 
     def mine_by_hand(self) -> None:
         self.rpc("evm_setAutomine", False)
@@ -58,11 +68,8 @@ class Node:
 
     def transactions_from(self, address: str) -> list[dict[str, Any]]:
         """Every transaction of a sender in the canonical chain: what really happened, whatever anybody reports."""
-        found = []
-        for number in range(self.head() + 1):
-            block = self.rpc("eth_getBlockByNumber", hex(number), True)
-            found += [item for item in block["transactions"] if item["from"].lower() == address.lower()]
-        return found
+        blocks = self._batch(*(("eth_getBlockByNumber", hex(number), True) for number in range(self.head() + 1)))
+        return [item for block in blocks for item in block["transactions"] if item["from"].lower() == address.lower()]
 
     def executions(self) -> Counter[int]:
         """How often each value was sent from operator to custody in the canonical chain."""

@@ -376,8 +376,7 @@ def json_server(handle: Callable[[bytes], Reply]) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        # Head and body in one piece: in two, the second waits until the caller has confirmed the first, a whole 40 ms.
-        wbufsize = 65_536
+        wbufsize = 65_536  # in two pieces, the second waits until the caller has confirmed the first: a whole 40 ms
 
         def do_POST(self) -> None:
             reply = handle(self.rfile.read(int(self.headers["Content-Length"])))
@@ -397,7 +396,6 @@ def json_server(handle: Callable[[bytes], Reply]) -> Iterator[str]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -6,6 +6,7 @@ import pytest
 TOGETHER = {
     "tests/browser/": "stack",
     "tests/integration/life/": "stack",
+    "tests/integration/openapi/": "five apps",
     "tests/integration/world/web/": "services",
 }
 # Modules of such a folder that bring servers of their own.

@@ -87,9 +87,9 @@ class Service:
         """Every documented path of a method, its ids filled in with what nobody has, and its query parameters."""
         found = []
         for path, item in self.paths.items():
-            if method.lower() in item:
-                parameters = [*item.get("parameters", []), *item[method.lower()].get("parameters", [])]
-                query = frozenset(one["name"] for one in parameters if one["in"] == "query")
+            if method.lower() in item and item[method.lower()]["security"]:  # the open pages are not the service's own
+                parameters = item[method.lower()]["parameters"]
+                query = frozenset(one["name"] for one in parameters if one.get("in") == "query")
                 found.append((re.sub(r"\{[^}]*\}", "nobody", path), query))
         return found
 

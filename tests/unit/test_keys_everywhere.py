@@ -7,7 +7,7 @@ from flask import Flask
 
 from apps.common.auth import HEADER, is_open
 from apps.common.keys import Scope, key_line
-from tests.support.contract import SERVICES, make_app
+from apps.local.api_documents import SERVICES, make_app
 
 READ_METHODS = {"GET", "HEAD"}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from apps.common.settings import SettingsError
-from tests.support.contract import make_app
+from apps.local.api_documents import make_app
 
 KEY = "a-secret-of-our-own-0123456789"
 SAFE = {

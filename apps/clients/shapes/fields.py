@@ -6,22 +6,26 @@ from typing import Any
 import marshmallow as ma
 
 from apps.common.states import Status
-from apps.common.wire import MESSAGE_ID
+from apps.common.wire import ADDRESS, MESSAGE_ID, OpenApi, nullable, published
 
 MAX_DATA_BYTES = 128 * 1024  # what nodes accept in one transaction
 MAX_MESSAGE_IDS = 100  # of the longest, they fill two thirds of what a request line and headers may hold
+_LISTED = MESSAGE_ID.pattern.replace(r"\Z", "(?:,|$)")
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*", re.ASCII)
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
 
 class AddressField(ma.fields.String):
     """A 0x address; mixed case is taken as a checksum and checked, for a mistyped address loses money."""
 
+    @property
+    def openapi(self) -> OpenApi:
+        return {"type": nullable("string", self), "format": "address", "pattern": published(ADDRESS)}
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         from eth_utils.address import to_checksum_address  # only the relayer itself needs it
 
         text = super()._deserialize(value, attr, data, **kwargs)
-        if not isinstance(text, str) or not _ADDRESS.fullmatch(text):
+        if not isinstance(text, str) or not ADDRESS.fullmatch(text):
             raise ma.ValidationError("Not an address: 0x and 40 hex digits.")
         address = str(to_checksum_address(text))
         if text != address and text[2:] not in {text[2:].lower(), text[2:].upper()}:
@@ -31,6 +35,10 @@ class AddressField(ma.fields.String):
 
 class DataField(ma.fields.String):
     """Calldata: 0x and an even number of hex digits; lower case inside."""
+
+    @property
+    def openapi(self) -> OpenApi:
+        return {"type": "string", "maxLength": 2 + 2 * MAX_DATA_BYTES, "pattern": published(_HEX)}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = super()._deserialize(value, attr, data, **kwargs)
@@ -43,6 +51,10 @@ class DataField(ma.fields.String):
 
 class MessageIdsField(ma.fields.String):
     """The names of several messages, comma-separated, as no name has a comma."""
+
+    @property
+    def openapi(self) -> OpenApi:
+        return {"pattern": f"^{_LISTED}(?:,{_LISTED}){{0,{MAX_MESSAGE_IDS - 1}}}$"}
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else ",".join(value)
@@ -68,6 +80,11 @@ def several_of(values: type[Status]) -> type[ma.fields.String]:
     """The field of a query that takes one member of an enum, or several, comma-separated."""
 
     class SeveralField(ma.fields.String):
+        @property
+        def openapi(self) -> OpenApi:
+            one = "|".join(values)
+            return {"pattern": f"^(?:{one})(?:,(?:{one}))*$"}
+
         def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
             return None if value is None else ",".join(value)
 

@@ -7,7 +7,7 @@ import marshmallow as ma
 
 from apps.clients.shapes.common import FULL, NumberPageQuery, PoolQuery, SpanQuery, UserPageQuery, one_of
 from apps.common import wire
-from apps.common.shapes import PositiveWei, SignedWei, Time, Wei, Whole, given, several
+from apps.common.shapes import PositiveWei, SignedWei, StrictBoolean, Time, Wei, Whole, given, several
 
 MAX_BATCH = 10_000
 EXPORT_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
@@ -186,7 +186,7 @@ class NewAudit:
     """Which pool to audit, the ledger's own where none is named, and whether all of it or what is new."""
 
     pool_id: str | None = given(wire.pool_id_field, load_default=None, allow_none=True)
-    full: bool = given(ma.fields.Boolean, load_default=True, truthy={True}, falsy={False}, metadata=FULL)
+    full: bool = given(StrictBoolean, load_default=True, metadata=FULL)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """Money out and in, as the pool and protocols take and answer it: payouts and their allowed addresses, and deposits by their
 transactions. Amounts are wei."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -16,13 +15,17 @@ from apps.common import wire
 from apps.common.shapes import PositiveWei, SignedWei, Time, Wei, Whole, described, given
 from apps.common.states import Status
 from apps.common.wei import WeiField
+from apps.common.wire import TX_HASH, OpenApi, nullable, published
 
-TX_HASH = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
 _PERSON = ma.validate.Length(1, 128)
 
 
 class HashField(ma.fields.String):
     """A transaction's hash; lower case inside."""
+
+    @property
+    def openapi(self) -> OpenApi:
+        return {"type": nullable("string", self), "pattern": published(TX_HASH)}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = super()._deserialize(value, attr, data, **kwargs)
@@ -140,7 +143,8 @@ class Remainder:
 
     `unidentified_wei` is the reconciliation's; `listed_wei` what the transactions up to that block brought that were not
     posted then. The rest came without a transaction of its own to custody: sent by a contract, as a validator's withdrawal or
-    a block's reward, or before the first block that was read.
+    a block's reward, or before the first block that was read. Below zero: deposits were posted at the ledger that do not name
+    their transactions, which are listed all the same.
     """
 
     block_number: Whole

@@ -29,6 +29,9 @@ _Status = Annotated[RequestStatus, text_of(RequestStatus)]
 class AmountOrMaxField(WeiField):
     """Wei, or the word max."""
 
+    def _digits(self) -> str:
+        return f"(?:{MAX}|{super()._digits()})"
+
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return MAX if value == MAX else super()._serialize(value, attr, obj, **kwargs)
 
@@ -83,7 +86,7 @@ class RequestWithdrawal:
 
     withdrawal_id: Whole
     amount_wei: Wei
-    paid_wei: Wei | None = described("Null until it has paid.", type=["string", "null"])
+    paid_wei: Wei | None = described("Null until it has paid.")
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,8 @@ class Request:
     kind: _Kind
     pool_id: str
     user_id: str
-    amount_wei: Wei | None = described("Null until it is known.", type=["string", "null"])
-    settled_wei: SignedWei | None = described("Null until it has ended.", type=["string", "null"])
+    amount_wei: Wei | None = described("Null until it is known.")
+    settled_wei: SignedWei | None = described("Null until it has ended.")
     status: _Status
     reason: Reason | None
     batch_id: str | None

@@ -10,6 +10,8 @@ import marshmallow as ma
 
 from apps.common import wire
 from apps.common.shapes import Digits, PositiveWei, Time, Wei, Whole, given, several
+from apps.common.wei import WeiField
+from apps.ethereum.constants import MIN_WITHDRAWAL_WEI
 
 BLOCK = ma.validate.Range(0, wire.MAX_BLOCK)
 
@@ -29,7 +31,7 @@ class WithdrawalItem:
     """One caller's part of a request of withdrawals; its elements carry the same `reference`."""
 
     reference: str = given(ma.fields.String, required=True, validate=ma.validate.Length(1, 200))
-    amount_wei: PositiveWei
+    amount_wei: int = given(WeiField, minimum=MIN_WITHDRAWAL_WEI, required=True)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import marshmallow as ma
 
 from apps.clients.shapes.common import FULL, NumberPageQuery, UserPageQuery, one_of
 from apps.common import wire
-from apps.common.shapes import Digits, SignedWei, Time, Wei, Whole, described, given, several
+from apps.common.shapes import Digits, SignedWei, StrictBoolean, Time, Wei, Whole, described, given, several
 from apps.common.wei import SignedWeiField
 
 MAX_DELTAS = 10_000
@@ -88,7 +88,7 @@ class NewAudit:
     pool_id: str | None = given(
         wire.pool_id_field, load_default=None, metadata={"description": "Every pool when it is left out."}
     )
-    full: bool = given(ma.fields.Boolean, load_default=True, truthy={True}, falsy={False}, metadata=FULL)
+    full: bool = given(StrictBoolean, load_default=True, metadata=FULL)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import marshmallow as ma
 from apps.clients.shapes.common import IdPageQuery, UserPageQuery, one_of
 from apps.clients.shapes.pool_states import RequestKind
 from apps.common import wire
-from apps.common.shapes import Time, Wei, given
+from apps.common.shapes import StrictBoolean, Time, Wei, given
 
 # What a hold may keep a user from: every kind of request, those of later releases too, or kinds by name.
 ALL = "all"
@@ -81,7 +81,7 @@ class NewPreferences:
     """What a user prefers, all of it."""
 
     pool_id: str | None = given(wire.pool_id_field, load_default=None, allow_none=True)
-    auto_claim_rewards: bool = given(ma.fields.Boolean, required=True, truthy={True}, falsy={False})
+    auto_claim_rewards: bool = given(StrictBoolean, required=True)
 
 
 @dataclass(frozen=True)

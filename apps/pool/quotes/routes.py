@@ -2,6 +2,7 @@
 
 from flask import current_app
 
+from apps.clients.base import CallFailed
 from apps.clients.shapes import pool as shapes
 from apps.clients.shapes.common import PoolQuery
 from apps.common.api import Blueprint
@@ -13,6 +14,7 @@ blueprint = Blueprint("quotes", __name__, url_prefix="/v1", description="What a 
 
 
 @blueprint.get("/quotes")
+@blueprint.refuses(CallFailed)
 @blueprint.arguments(schema_of(shapes.QuoteQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(shapes.Quote))
 def get_quote(query: shapes.QuoteQuery) -> shapes.Quote:

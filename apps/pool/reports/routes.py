@@ -2,6 +2,7 @@
 
 from flask import Response, current_app
 
+from apps.clients.base import CallFailed
 from apps.clients.shapes import reports as shapes
 from apps.common.api import Blueprint
 from apps.common.shapes import schema_of
@@ -16,11 +17,14 @@ blueprint = Blueprint("reports", __name__, url_prefix="/v1", description="Statem
 
 
 @blueprint.get("/users/<user_id>/statement")
+@blueprint.refuses(CallFailed)
 @blueprint.arguments(schema_of(shapes.StatementQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(shapes.Statement))
+@blueprint.alt_response(200, schema={"type": "string"}, content_type="text/csv", description="OK")
 def get_statement(query: shapes.StatementQuery, user_id: str) -> shapes.Statement | Response:
-    """A user's account over a span: both ends, each movement with its transaction and block, rewards of each day, fees, the
-    yearly rate. As JSON, or as CSV with `format=csv`."""
+    """A user's account over a span, as JSON, or as CSV with `format=csv`.
+
+    Both ends, each movement with its transaction and block, rewards of each day, fees, the yearly rate."""
     found = statement(_context(), check_user_id(user_id), query)
     if query.format == "csv":
         return Response(rendered(found), content_type=shapes.STATEMENT_FORMATS["csv"])
@@ -28,6 +32,7 @@ def get_statement(query: shapes.StatementQuery, user_id: str) -> shapes.Statemen
 
 
 @blueprint.get("/requests/<request_id>/lineage")
+@blueprint.refuses(CallFailed)
 @blueprint.response(200, schema_of(shapes.Lineage))
 def get_lineage(request_id: str) -> shapes.Lineage:
     """The way of a request's wei: movements, batches, messages, transactions, blocks, logs."""
@@ -36,6 +41,7 @@ def get_lineage(request_id: str) -> shapes.Lineage:
 
 
 @blueprint.get("/transactions/<tx_hash>/requests")
+@blueprint.refuses(CallFailed)
 @blueprint.arguments(schema_of(shapes.TransactionRequestsQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(shapes.TransactionRequests))
 def list_requests_of_transaction(query: shapes.TransactionRequestsQuery, tx_hash: str) -> shapes.TransactionRequests:

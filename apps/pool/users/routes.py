@@ -2,13 +2,14 @@
 
 from flask import current_app
 
+from apps.clients.base import CallFailed
 from apps.clients.shapes import users as shapes
 from apps.clients.shapes.common import PoolQuery
 from apps.common.api import Blueprint
-from apps.common.auth import person
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.shapes import schema_of
 from apps.common.wire import BodySchema, QuerySchema, check_user_id
+from apps.pool.errors import HoldReleased
 from apps.pool.users.holds import Holds
 from apps.pool.users.preferences import Users
 
@@ -16,6 +17,7 @@ blueprint = Blueprint("users", __name__, url_prefix="/v1", description="Users: h
 
 
 @blueprint.get("/users")
+@blueprint.refuses(CallFailed)
 @blueprint.arguments(schema_of(shapes.UsersQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(shapes.UserPage))
 def list_users(query: shapes.UsersQuery) -> shapes.UserPage:
@@ -46,7 +48,6 @@ def put_preferences(body: shapes.NewPreferences, user_id: str) -> shapes.Prefere
 @blueprint.alt_response(200, schema=schema_of(shapes.UserHold), description="A replay.")
 def place_hold(body: shapes.NewHold, user_id: str) -> tuple[shapes.UserHold, int, dict[str, str]]:
     """Ops: keep a user from actions, or from all. New requests are refused; what is queued waits."""
-    person(body.by)
     made, replayed = _holds().place(check_user_id(user_id), body)
     return (made, 200, {REPLAY_HEADER: "true"}) if replayed else (made, 201, {})
 
@@ -61,11 +62,11 @@ def list_holds(query: shapes.HoldsQuery) -> shapes.UserHoldPage:
 
 @blueprint.post("/holds/<hold_id>/release")
 @blueprint.ops
+@blueprint.refuses(HoldReleased)
 @blueprint.arguments(schema_of(shapes.HoldRelease, BodySchema))
 @blueprint.response(200, schema_of(shapes.UserHold))
 def release_hold(body: shapes.HoldRelease, hold_id: str) -> shapes.UserHold:
     """Ops: end a hold; what waited for it goes on."""
-    person(body.by)
     return _holds().release(hold_id, body)
 
 

@@ -95,6 +95,8 @@ class Resolutions:
         known = self.known(said.message_id, canonical)
         if known is not None:
             return known, True
+        if self._batch(batch_id) is None:
+            raise NotFound("There is no batch with this id.")
         batch = self._parked(batch_id)
         self.refuse_effects(batch)
         values = dict[str, object](pool_id=batch.pool_id, action=RELEASE_BATCH, halt=None, batch_id=batch_id)
@@ -226,9 +228,12 @@ class Resolutions:
         assert found is not None  # it was there a moment ago, and nothing removes it
         return found
 
-    def _parked(self, batch_id: str) -> Batch:
+    def _batch(self, batch_id: str) -> Batch | None:
         with transaction(self.context.sessions) as session:
-            batch = session.get(Batch, batch_id)
+            return session.get(Batch, batch_id)
+
+    def _parked(self, batch_id: str) -> Batch:
+        batch = self._batch(batch_id)
         if batch is None:
             raise InvalidInput(errors={"batch_id": ["There is no batch with this id."]})
         if batch.status != BatchStatus.NEEDS_ATTENTION:

@@ -19,7 +19,7 @@ from tests.support.gate import Gate, gated
 from tests.support.ratchet import BATCHES, BATCHING, CLAIMS, PUMP, REQUESTS, TURN, WALK, Ratchet, Watch, watching
 
 # A caller gives up after so long where its call is to come too late: real time, as nothing else ends a call.
-TIMEOUT_SEC = 0.5
+TIMEOUT_SEC = 0.75
 
 
 def wheels(flows: Flows) -> dict[str, Callable[[], object]]:

@@ -1,6 +1,6 @@
 """Every process of a life killed at every boundary, before and after each commit, call and step: each effect once, no wei off."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,18 +25,20 @@ def house(flows: Flows, tmp_path: Path) -> Iterator[Cutting]:
         yield found
 
 
-def ask(house: Cutting, path: str, user: str, **body: str) -> int:
-    """A POST for each of its boundaries, killed there, sent again as a BFF does, and finished by a worker. Two more are left to
-    one worker. Returns how many were made."""
+def ask(house: Cutting, path: str, user: str, before: Callable[[], object] = lambda: None, **body: str) -> int:
+    """A POST for each of its boundaries, killed there, sent again as a BFF does, and finished by a worker; `before` each of
+    them. Two more are left to one worker. Returns how many were made."""
 
     def one(number: int) -> partial[None]:
         return partial(post, path, {"user_id": user, "message_id": f"{user}:{number}", **body})
 
     number = 1
+    before()
     while house.run(one(number), f"*:{number}") is not None:
         house.run(one(number))
         house.run(partial(run_task, REQUESTS))
         number += 1
+        before()
     for more in (number + 1, number + 2):
         assert house.run(one(more), "call.sending") is not None
     return number + 2
@@ -56,12 +58,17 @@ def come_to_nothing(house: Cutting, purpose: str) -> None:
     house.flows.context.relayer.post(f"/v1/transactions/{name}/cancel", {})
 
 
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
 def test_reward_claim__killed_at_every_boundary__claimed_once_and_booked_once(house: Cutting) -> None:
     flows = house.flows
     flows.stake("ann", 10 * ETHER)
-    flows.desk.oracle.rebase(30 * ETHER)
-    flows.settle()
-    made = ask(house, "/v1/reward-claims", "ann")
+
+    def gain() -> None:
+        flows.desk.oracle.rebase(ETHER)
+        flows.settle()
+
+    made = ask(house, "/v1/reward-claims", "ann", gain)
     house.settle()
     assert made > 8
     assert house.cuts.total() > made + 15
@@ -69,6 +76,8 @@ def test_reward_claim__killed_at_every_boundary__claimed_once_and_booked_once(ho
         "flow.written"
     }  # what was written last has moved, and is not come to again
     house.watch.assert_right(completed=made + 1)
+    ((told,),) = house.watch.ask("SELECT sum(settled_wei)::bigint FROM requests WHERE kind = 'reward_claim'")
+    assert str(told) == flows.position("ann")["claimed_wei"] != "0", "each request tells of what it claimed"
 
 
 @pytest.mark.prove

@@ -17,6 +17,7 @@ from tests.crash.flows.test_flows_disturbed import TIMEOUT_SEC, Act, disturbed
 from tests.crash.flows.test_flows_killed import BOUNDARIES, SIGNING
 from tests.support.cutting import Cutting, cutting, post, run_task
 from tests.support.flows import Flows
+from tests.support.payouts import allow, pay_out
 from tests.support.ratchet import PUMP, REQUESTS, Watch
 
 PAYEE = Web3.to_checksum_address("0x00000000000000000000000000000000DA7ED1ED")
@@ -25,23 +26,23 @@ PAYEE = Web3.to_checksum_address("0x00000000000000000000000000000000DA7ED1ED")
 @pytest.fixture
 def house(flows: Flows, tmp_path: Path) -> Iterator[Cutting]:
     flows.deposit("ann", 90 * ETHER)
-    flows.allow("ann", PAYEE)
+    allow(flows, "ann", PAYEE)
     with cutting(flows, tmp_path) as found:
         yield found
 
 
-def pay_out(flows: Flows) -> None:
+def pay_another(flows: Flows) -> None:
     """A payout of an amount that no other has."""
-    flows.pay_out("ann", ETHER + flows.made, PAYEE)
+    pay_out(flows, "ann", ETHER + flows.made, PAYEE)
 
 
 def live(watch: Watch, act: Act, run: Callable[[str], object]) -> None:
     """Payouts, one of which is taken back before it is handed over: `act` does by its name what is asked for, `run` a task."""
     flows = watch.flows
     flows.deposit("ann", 90 * ETHER)
-    flows.allow("ann", PAYEE)
+    allow(flows, "ann", PAYEE)
     for _ in range(3):
-        act("payout", partial(pay_out, flows))
+        act("payout", partial(pay_another, flows))
     open_ = (
         "SELECT id FROM requests WHERE kind = 'payout' AND status = 'sending' AND intent IS NULL ORDER BY id LIMIT 1"
     )
@@ -107,7 +108,7 @@ def test_payout__killed_at_every_boundary__one_transfer_each_and_the_cancelled_o
 def test_payout__comes_to_nothing_and_killed_at_every_boundary__given_back_once(house: Cutting) -> None:
     flows = house.flows
     for _ in range(2):
-        pay_out(flows)
+        pay_another(flows)
     while house.watch.ask("SELECT 1 FROM requests WHERE status = 'sending'"):
         house.task(REQUESTS)
     for (name,) in house.watch.ask("SELECT message_id FROM payout_transactions"):
@@ -122,7 +123,7 @@ def test_payout__comes_to_nothing_and_killed_at_every_boundary__given_back_once(
 @pytest.mark.timeout(1800)
 def test_payout__handed_over_by_two_workers_at_once__one_transfer_each(house: Cutting) -> None:
     for _ in range(3):
-        pay_out(house.flows)
+        pay_another(house.flows)
 
     def run(task: str) -> None:
         house.run(partial(run_task, task), times=1 if task == PUMP else 2)

@@ -1,10 +1,12 @@
 """The desk's stETH: share math, events, rebases, the stake limit and the switches, as measured on the real protocol."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from web3.types import RPCEndpoint
 
 from apps.common.wei import ETHER
-from apps.devnet.deployment import STAKE_LIMIT_GROWTH_BLOCKS, STAKE_LIMIT_WEI
+from apps.devnet.deployment import STAKE_LIMIT_GROWTH_BLOCKS, STAKE_LIMIT_WEI, send
 from tests.support.lido import ZERO, Desk
 
 UNLIMITED = 2**256 - 1
@@ -188,3 +190,12 @@ def test_conversion__at_two_to_the_128__refused(desk: Desk, name: str) -> None:
 def test_conversion__round_up__one_more_than_the_floor(desk: Desk) -> None:
     floor = desk.lido.getPooledEthByShares(ETHER).call()
     assert desk.lido.getPooledEthBySharesRoundUp(ETHER).call() == floor + 1
+
+
+def test_send__many_at_once_from_one_account__each_gets_a_nonce_of_its_own(desk: Desk) -> None:
+    before = int(desk.rpc("eth_getTransactionCount", desk.user, "latest"), 16)
+    request = {"from": desk.user, "to": desk.user, "value": "0x1"}
+    with ThreadPoolExecutor(8) as threads:
+        receipts = list(threads.map(lambda _: send(desk.web3, request), range(40)))
+    assert {receipt["status"] for receipt in receipts} == {1}
+    assert int(desk.rpc("eth_getTransactionCount", desk.user, "latest"), 16) == before + 40

@@ -8,7 +8,7 @@ from web3 import Web3
 from apps.common.wei import ETHER
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import Desk, rolled_back
-from tests.support.payouts import payee
+from tests.support.payouts import allow, payee
 
 
 @pytest.fixture(scope="module")
@@ -27,5 +27,5 @@ def user(flows: Flows, request: pytest.FixtureRequest) -> str:
     """A user of the test's own, with 30 ETH and an address that can be paid."""
     name = Web3.keccak(text=request.node.name).hex()[:12]
     flows.deposit(name, 30 * ETHER)
-    flows.allow(name, payee(name))
+    allow(flows, name, payee(name))
     return name

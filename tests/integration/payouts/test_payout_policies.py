@@ -10,7 +10,7 @@ from apps.clients.shapes.payouts import NewPayout, PayoutAddressesQuery
 from apps.common.errors import ServiceError
 from apps.common.wei import ETHER
 from tests.support.flows import Flows
-from tests.support.payouts import payee, refused, sql
+from tests.support.payouts import allow, pay_out, payee, refused, sql
 
 DELEGATED = Web3.to_checksum_address("0x" + "0d" * 20)
 CONTRACT = "0x" + "0c" * 20
@@ -33,7 +33,7 @@ def test_address__that_no_user_can_be_paid_at__refused_by_name(flows: Flows, use
         "burn": "0x000000000000000000000000000000000000dEaD",
         "contract": CONTRACT,
     }
-    assert refused(lambda: flows.allow(user, addresses[name])) == (422, "payout_target_refused")
+    assert refused(lambda: allow(flows, user, addresses[name])) == (422, "payout_target_refused")
 
 
 def test_address__of_a_delegated_account__can_be_paid_with_gas_for_its_code(flows: Flows, user: str) -> None:
@@ -44,8 +44,8 @@ def test_address__of_a_delegated_account__can_be_paid_with_gas_for_its_code(flow
         Web3.to_checksum_address("0x" + "0e" * 20),
         None,
     )
-    flows.allow(user, DELEGATED)
-    made = flows.pay_out(user, ETHER, DELEGATED)
+    allow(flows, user, DELEGATED)
+    made = pay_out(flows, user, ETHER, DELEGATED)
     flows.requests()
     assert sql(flows, "SELECT gas_limit FROM payout_transactions WHERE request_id = :id", id=made["id"]) == [(100_000,)]
     flows.settle()
@@ -53,21 +53,21 @@ def test_address__of_a_delegated_account__can_be_paid_with_gas_for_its_code(flow
 
 def test_payout__address_not_on_the_list_or_too_new__refused(flows: Flows, user: str) -> None:
     elsewhere = payee("elsewhere")
-    assert refused(lambda: flows.pay_out(user, ETHER, elsewhere)) == (409, "address_not_allowed")
-    allowed = flows.allow(user, elsewhere)
-    assert refused(lambda: flows.allow(user, elsewhere)) == (409, "address_allowed_already")
+    assert refused(lambda: pay_out(flows, user, ETHER, elsewhere)) == (409, "address_not_allowed")
+    allowed = allow(flows, user, elsewhere)
+    assert refused(lambda: allow(flows, user, elsewhere)) == (409, "address_allowed_already")
     sql(flows, "ALTER TABLE payout_addresses DISABLE TRIGGER fixed")
     try:
         sql(flows, "UPDATE payout_addresses SET usable_at = now() + interval '1 h' WHERE id = :id", id=allowed)
     finally:
         sql(flows, "ALTER TABLE payout_addresses ENABLE ALWAYS TRIGGER fixed")
-    assert refused(lambda: flows.pay_out(user, ETHER, elsewhere)) == (409, "address_not_usable_yet")
+    assert refused(lambda: pay_out(flows, user, ETHER, elsewhere)) == (409, "address_not_usable_yet")
     flows.service.payout_addresses.remove(user, allowed)
-    assert refused(lambda: flows.pay_out(user, ETHER, elsewhere)) == (409, "address_not_allowed")
+    assert refused(lambda: pay_out(flows, user, ETHER, elsewhere)) == (409, "address_not_allowed")
 
 
 def test_payout__address_removed_before_it_is_sent__given_back_and_nothing_is_sent(flows: Flows, user: str) -> None:
-    made = flows.pay_out(user, 2 * ETHER, payee(user))
+    made = pay_out(flows, user, 2 * ETHER, payee(user))
     (listed,) = flows.service.payout_addresses.page(user, PayoutAddressesQuery()).items
     flows.service.payout_addresses.remove(user, listed.id)
     flows.settle()
@@ -78,7 +78,7 @@ def test_payout__address_removed_before_it_is_sent__given_back_and_nothing_is_se
 
 
 def test_payout__address_that_became_a_contract__given_back(flows: Flows, user: str) -> None:
-    made = flows.pay_out(user, ETHER, payee(user))
+    made = pay_out(flows, user, ETHER, payee(user))
     flows.desk.rpc("anvil_setCode", payee(user), "0x00")
     flows.settle()
     done = flows.request(made)
@@ -105,14 +105,14 @@ def test_payouts__fifty_at_once_past_the_days_limit__as_many_as_fit_and_no_more(
     flows.settle()
     assert flows.balance(user)["available_wei"] == str(12 * ETHER)
     assert flows.desk.balance(payee(user)) == 18 * ETHER
-    assert refused(lambda: flows.pay_out(user, 3 * ETHER, payee(user))) == (409, "payout_user_limit")
-    flows.pay_out(user, 2 * ETHER, payee(user))  # what is left
+    assert refused(lambda: pay_out(flows, user, 3 * ETHER, payee(user))) == (409, "payout_user_limit")
+    pay_out(flows, user, 2 * ETHER, payee(user))  # what is left
     flows.settle()
 
 
 def test_payouts__what_was_given_back__counts_against_no_limit(flows: Flows, user: str) -> None:
     for _ in range(3):
-        made = flows.pay_out(user, 20 * ETHER, payee(user))
+        made = pay_out(flows, user, 20 * ETHER, payee(user))
         assert flows.service.cancel(made["id"]).status == "cancelled"
     assert flows.balance(user)["available_wei"] == str(30 * ETHER)
 
@@ -125,9 +125,9 @@ def test_payouts__of_all_users_past_the_houses_limit__refused(flows: Flows, user
     while left >= 15 * ETHER:
         other = f"{user}-{len(others)}"
         flows.deposit(other, 15 * ETHER)
-        flows.allow(other, payee(other))
-        others.append(flows.pay_out(other, 15 * ETHER, payee(other)))
+        allow(flows, other, payee(other))
+        others.append(pay_out(flows, other, 15 * ETHER, payee(other)))
         left -= 15 * ETHER
-    assert refused(lambda: flows.pay_out(user, left + 1, payee(user))) == (409, "payout_house_limit")
+    assert refused(lambda: pay_out(flows, user, left + 1, payee(user))) == (409, "payout_house_limit")
     for made in others:
         flows.service.cancel(made["id"])

@@ -12,7 +12,7 @@ from apps.common.shapes import dump
 from apps.common.wei import ETHER
 from apps.pool.feed import number_events
 from tests.support.flows import Flows
-from tests.support.payouts import payee, refused, sql
+from tests.support.payouts import pay_out, payee, refused, sql
 from tests.support.protocols import POOL
 
 
@@ -21,7 +21,7 @@ def relayer_cancel(flows: Flows, made: dict[str, Any]) -> None:
 
 
 def test_payout__to_the_end__paid_once_and_the_books_are_the_chains_at_every_block(flows: Flows, user: str) -> None:
-    made = flows.pay_out(user, 3 * ETHER, payee(user))
+    made = pay_out(flows, user, 3 * ETHER, payee(user))
     assert (made["status"], made["payout"]["to"], made["payout"]["needs_approval"]) == ("sending", payee(user), False)
     assert flows.balance(user)["available_wei"] == str(27 * ETHER)
     assert flows.ledger.totals(POOL).system["@payouts"] == 3 * ETHER
@@ -59,7 +59,7 @@ def test_payout__posted_twice__one_payout_and_another_body_is_refused(flows: Flo
 
 def test_payout__more_than_the_user_has__rejected_and_nothing_moved(flows: Flows, user: str) -> None:
     flows.ledger.post_movement(f"elsewhere:{user}", "stake_reserve", POOL, user, 29 * ETHER)
-    assert refused(lambda: flows.pay_out(user, 2 * ETHER, payee(user))) == (409, "insufficient_balance")
+    assert refused(lambda: pay_out(flows, user, 2 * ETHER, payee(user))) == (409, "insufficient_balance")
     assert flows.balance(user)["available_wei"] == str(ETHER)
     flows.ledger.post_movement(f"back:{user}", "stake_release", POOL, user, 29 * ETHER)
 
@@ -68,7 +68,7 @@ def test_payout__more_than_the_user_has__rejected_and_nothing_moved(flows: Flows
 
 
 def test_payout__above_four_eyes__waits_for_another_person_and_is_paid(flows: Flows, user: str) -> None:
-    made = flows.pay_out(user, 11 * ETHER, payee(user), by="olga")
+    made = pay_out(flows, user, 11 * ETHER, payee(user), by="olga")
     flows.settle()
     assert flows.request(made)["status"] == "approving"
     assert refused(lambda: flows.service.payouts.approve(made["id"], "olga")) == (409, "second_person_needed")
@@ -82,14 +82,14 @@ def test_payout__above_four_eyes__waits_for_another_person_and_is_paid(flows: Fl
 
 
 def test_payout__refused_or_cancelled_while_it_waits_for_approval__given_back(flows: Flows, user: str) -> None:
-    said_no = flows.pay_out(user, 11 * ETHER, payee(user))
+    said_no = pay_out(flows, user, 11 * ETHER, payee(user))
     done = dump(flows.service.payouts.reject(said_no["id"], "paul"))
     assert (done["status"], done["reason"]["code"], done["payout"]["decided_by"]) == (
         "failed",
         "approval_refused",
         "paul",
     )
-    taken_back = flows.pay_out(user, 11 * ETHER, payee(user))
+    taken_back = pay_out(flows, user, 11 * ETHER, payee(user))
     assert flows.service.cancel(taken_back["id"]).status == "cancelled"
     assert flows.balance(user)["available_wei"] == str(30 * ETHER)
     assert flows.drifts() == {}
@@ -99,7 +99,7 @@ def test_payout__refused_or_cancelled_while_it_waits_for_approval__given_back(fl
 
 
 def test_payout__cancelled_at_the_relayer__given_back_once_that_is_final(flows: Flows, user: str) -> None:
-    made = flows.pay_out(user, ETHER, payee(user))
+    made = pay_out(flows, user, ETHER, payee(user))
     flows.requests()
     assert flows.request(made)["status"] == "sending"
     assert refused(lambda: flows.service.cancel(made["id"])) == (409, "not_cancellable"), "its transfer is stored"
@@ -114,7 +114,7 @@ def test_payout__cancelled_at_the_relayer__given_back_once_that_is_final(flows: 
 
 
 def test_payout__reverted_on_chain__given_back_and_its_gas_booked(flows: Flows, user: str) -> None:
-    made = flows.pay_out(user, ETHER, payee(user))
+    made = pay_out(flows, user, ETHER, payee(user))
     flows.requests()
     flows.requests()
     flows.desk.rpc("evm_setAutomine", False)
@@ -132,7 +132,7 @@ def test_payout__reverted_on_chain__given_back_and_its_gas_booked(flows: Flows, 
 def test_payout__whose_name_somebody_else_has_used__parked_released_and_the_theft_is_seen(
     flows: Flows, user: str
 ) -> None:
-    made = flows.pay_out(user, ETHER, payee(user))
+    made = pay_out(flows, user, ETHER, payee(user))
     flows.requests()
     theft = {"to": payee("thief"), "data": "0x", "value_wei": str(2 * ETHER), "purpose": "payout", "gas_limit": 21_000}
     flows.context.relayer.post("/v1/transactions", {"message_id": f"payout:{made['id']}:send", **theft})
@@ -157,7 +157,7 @@ def test_payout__whose_name_somebody_else_has_used__parked_released_and_the_thef
 
 
 def test_payout__while_the_books_cannot_be_trusted__waits_and_goes_on(flows: Flows, user: str) -> None:
-    made = flows.pay_out(user, ETHER, payee(user))
+    made = pay_out(flows, user, ETHER, payee(user))
     why = '{"code": "drift", "detail": "eth"}'
     flows.walking()
     sql(flows, "UPDATE walks SET batches_paused = CAST(:why AS jsonb)", why=why)
@@ -173,7 +173,7 @@ def test_payout__while_the_books_cannot_be_trusted__waits_and_goes_on(flows: Flo
 
 
 def test_payouts__their_events__are_in_the_feed_in_order(flows: Flows, user: str) -> None:
-    made = flows.pay_out(user, ETHER, payee(user))
+    made = pay_out(flows, user, ETHER, payee(user))
     flows.settle()
     number_events(flows.context.sessions)
     told = sql(flows, "SELECT status FROM request_events WHERE request_id = :id ORDER BY sequence", id=made["id"])
@@ -184,7 +184,7 @@ def test_payouts__their_events__are_in_the_feed_in_order(flows: Flows, user: str
 
 
 def test_payout__conflict__never_given_back_by_itself_and_each_way_out_is_checked(flows: Flows, user: str) -> None:
-    paid, lost = (flows.pay_out(user, wei, payee(user)) for wei in (ETHER, 2 * ETHER))
+    paid, lost = (pay_out(flows, user, wei, payee(user)) for wei in (ETHER, 2 * ETHER))
     for _ in range(2):
         flows.requests()
     # As after a restored backup of the relayer: custody's key has paid one of them, and the relayer knows nothing of it.

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import func, select, update
 
+from apps.common.auth import HEADER
 from apps.common.database import transaction
 from apps.common.wei import ETHER
 from apps.flow.lanes import LaneBusy, lanes
@@ -17,7 +18,7 @@ from apps.pool.flows.requests import RequestFlow
 from apps.pool.models import FlowEvent, Request, ScheduleFire, UserLane
 from tasks.entry import fires
 from tests.support.pool import PoolHouse
-from tests.support.protocols import POOL
+from tests.support.protocols import KEY, POOL
 
 WORKERS = 8
 LATER = {"code": "later", "detail": ""}
@@ -162,3 +163,15 @@ def test_fires__two_beats_in_one_interval__one_firing(house: PoolHouse) -> None:
     assert sum(fired) == rows
     assert rows in {1, 2}
     assert fires(house.context, None)
+
+
+@pytest.mark.parametrize(("act", "status"), [("cancel", "queued"), ("retry", "needs_attention")])
+def test_cancel_or_retry__request_of_a_later_release__refused_and_left_as_it_is(
+    house: PoolHouse, act: str, status: str
+) -> None:
+    (made,) = house.queue_stakes([ETHER], flow_version=Request.current_version + 1, status=status)
+    answer = house.client().post(f"/v1/requests/{made}/{act}", json={}, headers={HEADER: KEY})
+    assert (answer.status_code, answer.get_json()["code"]) == (409, "later_release")
+    with transaction(house.context.sessions) as session:
+        found = session.get_one(Request, made)
+    assert (found.status, found.intent, found.lease_token, found.next_run_at) == (status, None, None, None)

@@ -157,23 +157,6 @@ def test_cancel__rejected_request__409_not_cancellable(full: FullHouse) -> None:
     assert (answer.status_code, answer.get_json()["code"]) == (409, "not_cancellable")
 
 
-@pytest.mark.parametrize(("act", "status"), [("cancel", "queued"), ("retry", "needs_attention")])
-def test_cancel_or_retry__request_of_a_later_release__409_and_left_as_it_is(
-    full: FullHouse, act: str, status: str
-) -> None:
-    full.deposit("ann", 3 * ETHER)
-    made = full.post("/v1/stakes", stake()).get_json()
-    later = {"flow_version": Request.current_version + 1, "status": status}
-    with transaction(full.pool.context.sessions) as session:
-        session.execute(update(Request).where(Request.id == made["id"]).values(later))
-    answer = full.post(f"/v1/requests/{made['id']}/{act}", {})
-    assert (answer.status_code, answer.get_json()["code"]) == (409, "later_release")
-    with transaction(full.pool.context.sessions) as session:
-        found = session.get_one(Request, made["id"])
-    assert (found.status, found.intent, found.lease_token, found.next_run_at) == (status, None, None, None)
-    assert full.balance("ann") == (2 * ETHER, ETHER, 0, 0)
-
-
 def test_retry__request_that_is_not_parked__409_not_retryable(full: FullHouse) -> None:
     full.deposit("ann", 3 * ETHER)
     made = full.post("/v1/stakes", stake()).get_json()

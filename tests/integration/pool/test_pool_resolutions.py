@@ -90,6 +90,6 @@ def test_decision__about_nothing__404(full: FullHouse, verb: str) -> None:
     assert answer.status_code == 404
 
 
-def test_release__of_no_batch__422_names_it(full: FullHouse) -> None:
+def test_release__of_no_batch__404(full: FullHouse) -> None:
     answer = full.post("/v1/batches/none/release", {"message_id": "m:1", "by": "olga", "why": "?"})
-    assert (answer.status_code, list(answer.get_json()["errors"])) == (422, ["batch_id"])
+    assert (answer.status_code, answer.get_json()["code"]) == (404, "not_found")

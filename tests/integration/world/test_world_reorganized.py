@@ -26,6 +26,7 @@ def booked_and_reorganized(flows: Flows, *, later: int) -> tuple[dict[str, Any],
     raw = desk.rpc("eth_getRawTransactionByHash", sent["tx_hash"])
     walked = flows.reads.walk(HERE).block_number
     desk.rpc("evm_revert", snapshot)
+    desk.rpc("evm_increaseTime", 60)  # mined within the same second, they would be the same blocks
     desk.oracle.fund(desk.operator, 10 * ETHER)  # the deposit, mined again too
     for _ in range(later):
         desk.oracle.mine()

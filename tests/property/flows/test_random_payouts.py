@@ -15,7 +15,7 @@ from apps.common.errors import ServiceError
 from apps.common.wei import ETHER
 from tests.support.flows import Flows, running_flows
 from tests.support.lido import start_desk
-from tests.support.payouts import payee
+from tests.support.payouts import allow, pay_out, payee
 from tests.support.protocols import POOL
 
 USERS = ("ann", "bob", "carol")
@@ -32,7 +32,7 @@ class Life:
         self.made: list[dict[str, Any]] = []
         for user in USERS:
             flows.deposit(user, EACH_WEI)
-            flows.allow(user, payee(user))
+            allow(flows, user, payee(user))
 
     def step(self) -> None:
         """Something that somebody does, or a turn of a wheel; refused or not."""
@@ -46,7 +46,7 @@ class Life:
 
     def ask(self) -> None:
         user = self.dice.choice(USERS)
-        self.made.append(self.flows.pay_out(user, self.dice.randint(1, 8 * ETHER), payee(user)))
+        self.made.append(pay_out(self.flows, user, self.dice.randint(1, 8 * ETHER), payee(user)))
 
     def approve(self) -> None:
         self.flows.service.payouts.approve(self.one(), self.dice.choice(["olga", "ann"]))
@@ -68,7 +68,7 @@ class Life:
         if newest.removed_at is None:
             addresses.remove(user, newest.id)
         else:
-            self.flows.allow(user, payee(user))
+            allow(self.flows, user, payee(user))
 
     def wall(self) -> None:
         """A payee takes no ETH for a while."""

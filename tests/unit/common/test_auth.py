@@ -19,6 +19,7 @@ from apps.common.errors import RequestTimeout
 from apps.common.keys import Scope, key_line
 from apps.common.service_app import build_app
 from apps.common.web_channel import _rendered
+from tests.support.contract import SERVICES, endpoints, openapi
 
 SHARED = "shared"
 
@@ -92,6 +93,19 @@ def test_wrong_keys__from_addresses_of_one_ipv6_network__one_caller(make_client:
 def test_expired_key__401_that_says_so(make_client: Callable[..., FlaskClient]) -> None:
     answer = get(make_client(expires="2001-01-01T00:00:00Z"), "bff")
     assert (answer.status_code, "expired" in answer.get_json()["detail"]) == (401, True)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_bodies__fields_that_say_who_decides__are_those_that_are_held_against_the_key(service: str) -> None:
+    """A body that calls it otherwise would let a named key speak for another."""
+    found = {
+        name.split()[1]
+        for endpoint, fields in endpoints(openapi(service)).items()
+        for name in fields
+        if endpoint.startswith(("POST", "PUT", "PATCH", "DELETE"))
+        and re.fullmatch(r"body (\w*by|person|operator|who)", name)
+    }
+    assert found <= set(auth.WHO_DECIDES)
 
 
 def test_status__keys_file__told_without_names_or_digests(

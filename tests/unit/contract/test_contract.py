@@ -86,7 +86,11 @@ def _document(name: str) -> dict[str, Any]:
     limit = {"in": "query", "name": "limit", "required": True, "schema": {"type": "integer", "maximum": 200}}
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
     return {
-        "paths": {"/v1/things": {"get": {"parameters": [limit], "responses": {"200": {"content": content}}}}},
+        "paths": {
+            "/v1/things": {
+                "get": {"operationId": "list_things", "parameters": [limit], "responses": {"200": {"content": content}}}
+            }
+        },
         "components": {
             "schemas": {name: answer, f"{name}Reason": {"type": "object", "properties": {"code": {"type": "string"}}}}
         },

@@ -34,6 +34,7 @@ DESK = {
     "RECONCILIATION_INTERVAL_SEC": "60",
     "HTTP_CLIENT_TIMEOUT_SEC": "3",
     "CONFIRMATIONS": "2",
+    "PAYOUT_ADDRESS_DELAY_SEC": "0",
 }
 # What a program may take from the environment of whoever types `staking up`, beyond the rhythm above.
 _INHERITED = (
@@ -61,6 +62,11 @@ _OVERRIDES = (
     "FALLBACK_GAS_TIP_CAP_WEI",
     "MAX_VALUE_PER_TX_WEI",
     "MAX_VALUE_PER_DAY_WEI",
+    "MAX_PAYOUT_PER_TX_WEI",
+    "MAX_PAYOUT_PER_DAY_WEI",
+    "PAYOUT_USER_DAY_LIMIT_WEI",
+    "PAYOUT_DAY_LIMIT_WEI",
+    "PAYOUT_FOUR_EYES_WEI",
     "APP_ENV",
 )
 # What is read when a program starts, to make its command or to prepare the chain.

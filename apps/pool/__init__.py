@@ -6,6 +6,7 @@ from apps.common.celery_settings import broker_answers
 from apps.common.service_app import build_app
 from apps.pool.context import PoolContext, make_context, pool_publisher
 from apps.pool.models import AuditEntry
+from apps.pool.payouts.routes import blueprint as payouts
 from apps.pool.quotes.routes import blueprint as quotes
 from apps.pool.quotes.service import Quotes
 from apps.pool.reports.routes import blueprint as reports
@@ -18,7 +19,7 @@ from apps.pool.users.routes import blueprint as users
 from apps.pool.webhooks.routes import blueprint as webhooks
 from apps.pool.webhooks.service import Webhooks
 
-BLUEPRINTS = [blueprint, users, reports, quotes, webhooks]
+BLUEPRINTS = [blueprint, users, reports, quotes, payouts, webhooks]
 
 
 def create_app(settings: PoolSettings | None = None) -> Flask:

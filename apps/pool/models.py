@@ -29,6 +29,7 @@ from apps.common.audit_entries import AuditEntryMixin
 from apps.common.wei import SignedWeiColumn, WeiColumn
 from apps.flow.row import FlowMixin, LaneMixin, Reason, ScheduleFireMixin
 from apps.pool.base import JSON_OR_NULL, TIME, Base, FlowEvent
+from apps.pool.payouts.models import Deposit, Payout, PayoutAddress, PayoutTransaction
 from apps.pool.quotes.models import RequestEstimate
 from apps.pool.states import BATCH_TERMINAL, RequestStatus
 from apps.pool.users.models import UserHold, UserHoldRelease, UserPreference
@@ -43,8 +44,12 @@ __all__ = [
     "BatchElement",
     "BatchTransaction",
     "CompanyWithdrawal",
+    "Deposit",
     "FeedCounter",
     "FlowEvent",
+    "Payout",
+    "PayoutAddress",
+    "PayoutTransaction",
     "ProtocolMetric",
     "Request",
     "RequestEstimate",
@@ -113,6 +118,8 @@ class Request(FlowMixin, Base):
 
     subject = "request"
     history = FlowEvent
+    # 2: payouts and deposits, which a worker of the release before knows no step of. The other kinds are begun as 1.
+    current_version = 2
     __tablename__ = "requests"
     __table_args__ = (
         Index("ix_requests_due", "next_run_at", postgresql_where=text("next_run_at IS NOT NULL")),

@@ -166,7 +166,7 @@ def resolve_walk(body: NewResolution) -> Said:
     """Ops: say what happened where the walk is halted, by one of the ways out that `GET /v1/walk` names.
 
     With OPS_FOUR_EYES it is `proposed` until a second person approves it; the walk acts on it at its next try."""
-    return _said(*_service().resolutions.resolve_walk(body))
+    return said(*_service().resolutions.resolve_walk(body))
 
 
 @blueprint.get("/walk/resolutions")
@@ -205,7 +205,7 @@ def reject_resolution(body: Decision, resolution_id: str) -> Resolution:
 @blueprint.alt_response(200, schema=schema_of(Resolution), description="A replay.")
 def release_batch(body: NewRelease, batch_id: str) -> Said:
     """Ops: a parked batch did nothing on chain and never will; its requests go back to where they waited."""
-    return _said(*_service().resolutions.release_batch(batch_id, body))
+    return said(*_service().resolutions.release_batch(batch_id, body))
 
 
 @blueprint.post("/batches/resume")
@@ -232,16 +232,21 @@ def _service() -> PoolService:
 
 
 def _create(kind: RequestKind, body: Wanted) -> Created:
-    made, replayed = _service().create(kind, _message_id(body.message_id), body)
+    return created(*_service().create(kind, effect_name(body.message_id), body))
+
+
+def created(made: shapes.Request, replayed: bool) -> Created:  # noqa: FBT001
+    """The answer of a POST that makes a request."""
     place = {"Location": f"/v1/requests/{made.id}"}
     return (made, 200, {**place, REPLAY_HEADER: "true"}) if replayed else (made, 201, place)
 
 
-def _said(made: Resolution, replayed: bool) -> Said:  # noqa: FBT001
+def said(made: Resolution, replayed: bool) -> Said:  # noqa: FBT001
+    """The answer of a POST that says what happened."""
     return (made, 200, {REPLAY_HEADER: "true"}) if replayed else (made, 201, {})
 
 
-def _message_id(given: str | None) -> str:
+def effect_name(given: str | None) -> str:
     """The message_id of the body or of the Idempotency-Key header; both must agree, and one must be there."""
     header = request.headers.get("Idempotency-Key")
     if header is not None and not MESSAGE_ID.fullmatch(header):

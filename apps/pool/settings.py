@@ -34,6 +34,11 @@ class PoolSettings(BaseSettings):
     auto_claim_min_wei: int = GWEI
     webhook_secret_keys: tuple[str, ...] = ()
     webhook_allow_private: bool = False
+    # Of payouts. Limits are wei of the last 24 hours; 0 is none.
+    payout_address_delay_sec: int = 86_400
+    payout_user_day_limit_wei: int = 100 * ETHER
+    payout_day_limit_wei: int = 1_000 * ETHER
+    payout_four_eyes_wei: int = 32 * ETHER
 
     @property
     def lease_sec(self) -> float:
@@ -77,6 +82,10 @@ def load_settings() -> PoolSettings:
         auto_claim_min_wei=reader.wei("AUTO_CLAIM_MIN_WEI", GWEI),
         webhook_secret_keys=_secret_keys(reader),
         webhook_allow_private=reader.flag("WEBHOOK_ALLOW_PRIVATE", default=False),
+        payout_address_delay_sec=reader.integer("PAYOUT_ADDRESS_DELAY_SEC", 86_400),
+        payout_user_day_limit_wei=reader.wei("PAYOUT_USER_DAY_LIMIT_WEI", 100 * ETHER),
+        payout_day_limit_wei=reader.wei("PAYOUT_DAY_LIMIT_WEI", 1_000 * ETHER),
+        payout_four_eyes_wei=reader.wei("PAYOUT_FOUR_EYES_WEI", 32 * ETHER),
     )
     if app_env == "production":
         reader.refuse_weak_keys("RELAYER_HTTP_API_KEY", [settings.relayer_api_key] if settings.relayer_api_key else [])

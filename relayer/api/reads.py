@@ -118,6 +118,9 @@ class RelayerReads:
             max_gas_per_day_wei=settings.max_gas_per_day_wei,
             gas_left_today_wei=left.gas_wei,
             max_gas_limit=MAX_GAS,
+            max_payout_per_tx_wei=settings.max_payout_per_tx_wei,
+            max_payout_per_day_wei=settings.max_payout_per_day_wei,
+            payout_left_today_wei=left.payout_wei,
         )
 
     def signers(self) -> Signers:

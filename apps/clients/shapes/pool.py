@@ -106,6 +106,18 @@ class NextStep:
     due_at: Time | None
 
 
+@dataclass(frozen=True)
+class PayoutDetails:
+    """Where a payout goes, and who has a say in it: `by` asked for it, `decided_by` approved or rejected it, both null where
+    nobody is named. `needs_approval`: it waits for a second person, or did."""
+
+    to: str
+    needs_approval: bool
+    by: str | None
+    decided_by: str | None
+    decided_at: Time | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """A request. `amount_wei` is null while an unstake of "max" or a reward claim has not been settled; `settled_wei` is
@@ -127,6 +139,8 @@ class Request:
     timeline: list[TimelineEntry]
     created_at: Time
     updated_at: Time
+    payout: PayoutDetails | None = None  # null for every other kind
+    deposit_tx_hash: str | None = None  # null for every other kind
 
 
 @dataclass(frozen=True)

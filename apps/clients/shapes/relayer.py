@@ -247,11 +247,8 @@ class Market:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a message is not mined yet, or how it ended: reasons, the weightiest first.
-
-    `settled`: whether it has ended. `ahead_in_line`: messages of the same key that must be mined first. `market` is null
-    where no node answers.
-    """
+    """Why a message is not mined yet, or how it ended: reasons, the weightiest first. `settled`: whether it has ended.
+    `ahead_in_line`: messages of the same key that must be mined first. `market` is null where no node answers."""
 
     message_id: str
     status: _Status
@@ -285,10 +282,8 @@ class Signers:
 
 @dataclass(frozen=True)
 class Limits:
-    """The caps that every message is held against, in wei but the last.
-
-    `value_left_today_wei` and `gas_left_today_wei`: of the last 24 hours' caps, what nothing has used up.
-    """
+    """The caps that every message is held against, in wei but the last, and what of the last 24 hours' nothing has used up.
+    Payouts have caps of their own beside those of all value; a relayer of the release before does not tell them."""
 
     max_value_per_tx_wei: Wei
     max_value_per_day_wei: Wei
@@ -297,3 +292,6 @@ class Limits:
     max_gas_per_day_wei: Wei
     gas_left_today_wei: Wei
     max_gas_limit: Whole = described("Gas units that one message may name.")
+    max_payout_per_tx_wei: Wei | None = None
+    max_payout_per_day_wei: Wei | None = None
+    payout_left_today_wei: Wei | None = None

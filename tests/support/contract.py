@@ -16,8 +16,7 @@ from typing import Any
 
 from apps.common.errors import error_catalogue
 from apps.ledger.kinds import KINDS
-from apps.local import api_documents
-from apps.local.api_documents import SERVICES
+from apps.local.api_documents import SERVICES, document
 
 ROOT = Path(__file__).parents[2]
 BEFORE = ROOT / "tests" / "unit" / "contract" / "before"
@@ -50,7 +49,7 @@ def promises() -> dict[str, Promises]:
 
 def openapi(service: str) -> dict[str, Any]:
     """The document that the service publishes at ``/openapi.json``."""
-    document: dict[str, Any] = json.loads(api_documents.document(service))
+    document: dict[str, Any] = json.loads(document(service))
     return document
 
 

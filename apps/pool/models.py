@@ -1,8 +1,8 @@
 """Tables of the pool database: requests, batches, and what their flows need; the walk's are in `apps.pool.walk.models`.
 
 A request, a batch and the walk are flows (`apps.flow`). Lock order everywhere: walk, then batches, then requests (by id),
-then lanes of users, then withdrawals. The feed's counter is
-locked where events are numbered, and nothing of the above with it; then webhooks, then their deliveries.
+then lanes of users, then withdrawals. The feed's counter is locked where events are numbered, and nothing of these with it;
+then webhooks, then their deliveries.
 """
 
 from datetime import datetime
@@ -118,8 +118,7 @@ class Request(FlowMixin, Base):
 
     subject = "request"
     history = FlowEvent
-    # 2: payouts and deposits, which a worker of the release before knows no step of. The other kinds are begun as 1.
-    current_version = 2
+    current_version = 2  # with payouts and deposits; the other kinds are begun as 1, see `apps.pool.opening`
     __tablename__ = "requests"
     __table_args__ = (
         Index("ix_requests_due", "next_run_at", postgresql_where=text("next_run_at IS NOT NULL")),

@@ -34,6 +34,7 @@ from apps.pool.errors import (
     NotCancellable,
     NotHalted,
     NotRetryable,
+    PayoutNotMatching,
     RequestRejected,
     SecondPersonNeeded,
     UserOnHold,
@@ -179,7 +180,7 @@ def list_resolutions(query: ResolutionsQuery) -> ResolutionPage:
 
 @blueprint.post("/walk/resolutions/<resolution_id>/approve")
 @blueprint.ops
-@blueprint.refuses(AlreadyDecided, BatchNotMatching, SecondPersonNeeded)
+@blueprint.refuses(AlreadyDecided, BatchNotMatching, PayoutNotMatching, SecondPersonNeeded)
 @blueprint.arguments(schema_of(Decision, BodySchema))
 @blueprint.response(200, schema_of(Resolution))
 def approve_resolution(body: Decision, resolution_id: str) -> Resolution:

@@ -49,8 +49,8 @@ def promises() -> dict[str, Promises]:
 
 def openapi(service: str) -> dict[str, Any]:
     """The document that the service publishes at ``/openapi.json``."""
-    document: dict[str, Any] = json.loads(document(service))
-    return document
+    found: dict[str, Any] = json.loads(document(service))
+    return found
 
 
 def endpoints(document: Mapping[str, Any]) -> Promises:

@@ -146,11 +146,14 @@ def decided(context: PoolContext, request: Request) -> Outcome:
     name = effects.payout_send(request.id)
     with transaction(context.sessions) as session:
         resolution = session.scalars(
-            select(Resolution).where(
+            select(Resolution)
+            .where(
                 Resolution.effect == name,
                 Resolution.action == CONFIRM_PAYOUT,
                 Resolution.status == ResolutionStatus.APPLIED,
             )
+            .order_by(Resolution.id.desc())
+            .limit(1)
         ).one()
     tx_hash, amount_wei = str(resolution.tx_hash), _wei(request)
     rows = [_paid(request.pool_id, request.id, amount_wei, tx_hash)]

@@ -63,6 +63,7 @@ class PayoutResolutions(Resolutions):
                 ResolutionRow.tx_hash == said.tx_hash,
                 ResolutionRow.action == CONFIRM_PAYOUT,
                 ResolutionRow.status != ResolutionStatus.REJECTED,
+                ResolutionRow.message_id != said.message_id,
             )
             taken = session.scalar(others.limit(1)) or session.scalar(said_of.limit(1))
         if taken is not None:

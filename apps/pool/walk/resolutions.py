@@ -15,25 +15,22 @@ from apps.common.database import transaction
 from apps.common.errors import InvalidInput, NotFound
 from apps.common.idempotency import differing_fields, insert_once, raise_reused
 from apps.common.wire import cut, new_id
-from apps.flow.row import reason
 from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.errors import (
     AlreadyDecided,
     BatchHasEffect,
     BatchNotMatching,
-    PayoutNotMatching,
 )
-from apps.pool.flows.payout import CONFIRM_PAYOUT, GIVE_BACK, PAID, RELEASE_PAYOUT
 from apps.pool.flows.unstake import elements_of
 from apps.pool.four_eyes import check_second_person
 from apps.pool.models import Batch, BatchTransaction, Request, Resolution, Walk
+from apps.pool.payouts.decided import PAYOUT_INTENTS, make_due
 from apps.pool.states import (
     REQUEST_TERMINAL,
     WITHOUT_EFFECT,
     BatchKind,
     BatchStatus,
-    RequestStatus,
     ResolutionStatus,
     TransactionStatus,
 )
@@ -42,7 +39,6 @@ from apps.pool.walk.halts import ALWAYS, halt_facts
 from apps.pool.walk.said import canonical_of, check_against, shown
 
 RELEASE_BATCH = "release_batch"
-PAYOUT_INTENTS = {RELEASE_PAYOUT: GIVE_BACK, CONFIRM_PAYOUT: PAID}
 BATCH_OF = {"submit": BatchKind.STAKE, "request": BatchKind.UNSTAKE}
 
 
@@ -280,15 +276,7 @@ def _make_ready(session: Session, row: Resolution) -> None:
             raise BatchNotMatching(f"The {batch.kind} batch is {batch.status} by now.")
         batch.next_run_at = func.now()
     if row.action in PAYOUT_INTENTS:
-        request = session.scalars(
-            select(Request).where(Request.id == str(row.effect).split(":")[1]).with_for_update()
-        ).one()
-        if request.status != RequestStatus.NEEDS_ATTENTION:
-            raise PayoutNotMatching(f"The payout is {request.status} by now.")
-        why = reason("released", "Ops decided that it had no effect.") if row.action == RELEASE_PAYOUT else None
-        request.intent, request.reason = PAYOUT_INTENTS[row.action], why or request.reason
-        request.attempts, request.next_run_at = 0, func.now()
-        row.status, row.applied_at = ResolutionStatus.APPLIED, func.clock_timestamp()
+        make_due(session, row)
     session.flush()
 
 

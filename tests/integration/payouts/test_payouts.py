@@ -213,6 +213,7 @@ def test_payout__conflict__never_given_back_by_itself_and_each_way_out_is_checke
     right = NewPaid(message_id=f"paid:{user}", tx_hash=tx_hash, gas_cost_wei=gas, **said)
     assert resolutions.confirm(paid["id"], right)[0].status == "applied"
     assert resolutions.confirm(paid["id"], right)[1], "a replay"
+    assert flows.request(paid)["transactions"][0]["tx_hash"] == tx_hash
     resolutions.release(lost["id"], NewRelease(message_id=f"lost:{user}", **said))
     flows.requests()
     assert (flows.request(paid)["status"], flows.request(lost)["status"]) == ("completed", "failed")

@@ -53,7 +53,7 @@ def check_lineages(context: PoolContext) -> int:
         ).all()
     for tx_hash, block_number in sent:
         found = requests_of_transaction(context, str(tx_hash), TransactionRequestsQuery(limit=200))
-        assert found.logs_wei == found.requests_wei == sum(item.amount_wei for item in found.items), found
+        assert found.value_wei == found.requests_wei == sum(item.amount_wei for item in found.items), found
         assert found.block_number == block_number is not None
     for request_id in done:
         _check_lineage(context, request_id)

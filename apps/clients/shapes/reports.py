@@ -106,9 +106,10 @@ class LineageLog:
 
 @dataclass(frozen=True)
 class LineageTransaction:
-    """A transaction of a batch, and where the chain has it; null while it has not."""
+    """A transaction that the relayer was given, or of a deposit the one that brought it (it has no `message_id`), and where the
+    chain has it; null while it has not."""
 
-    message_id: str
+    message_id: str | None
     purpose: str
     status: Annotated[TransactionStatus, text_of(TransactionStatus)]
     tx_hash: str | None
@@ -131,11 +132,13 @@ class LineageBatch:
 
 @dataclass(frozen=True)
 class Lineage:
-    """A request's wei on their way: movements in the ledger, batches, messages, transactions, blocks, logs."""
+    """A request's wei on their way: movements in the ledger, batches, messages, transactions, blocks, logs. `transactions` are
+    those that are the request's alone: a payout's transfer, the arrival that a deposit books."""
 
     request: Request
     movements: list[LineageMovement]
     batches: list[LineageBatch]
+    transactions: list[LineageTransaction]
 
 
 @dataclass(frozen=True)
@@ -149,14 +152,15 @@ class RequestShare:
 
 @dataclass(frozen=True, kw_only=True)
 class TransactionRequests:
-    """Whose wei a transaction moved. `logs_wei` is what Lido's logs in it add up to, `requests_wei` what all its requests do,
-    and the two are equal; both are null while the chain does not have it. `next` is the cursor of the next page of items."""
+    """Whose wei a transaction moved. `value_wei` is what it moved on chain for its purpose, by Lido's logs or as a transfer of
+    ETH, `requests_wei` what all its requests add up to, and the two are equal; both are null while the chain does not have it,
+    and of an approval. `batch_id` is null of a payout and a deposit. `next` is the cursor of the next page of items."""
 
     tx_hash: str
     purpose: str
-    batch_id: str
+    batch_id: str | None
     block_number: Whole | None
-    logs_wei: Wei | None
+    value_wei: Wei | None
     requests_wei: Wei | None
     items: list[RequestShare]
     next: str | None

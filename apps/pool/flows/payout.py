@@ -11,7 +11,7 @@ money horizon. Silence, an unknown message and a conflict are no such word. A pa
 from collections.abc import Sequence
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from apps.clients.base import CallRefused
@@ -277,11 +277,12 @@ def _remember(context: PoolContext, sent: Transaction) -> Transaction:
 
 
 def _note(session: Session, sent: Transaction) -> None:
-    changed = PayoutTransaction.status != sent.status, PayoutTransaction.tx_hash.is_distinct_from(sent.tx_hash)
+    values = {"status": sent.status, "tx_hash": sent.tx_hash, "block_number": sent.block_number}
+    changed = [getattr(PayoutTransaction, name).is_distinct_from(value) for name, value in values.items()]
     session.execute(
         update(PayoutTransaction)
-        .where(PayoutTransaction.message_id == sent.message_id, changed[0] | changed[1])
-        .values(status=sent.status, tx_hash=sent.tx_hash),
+        .where(PayoutTransaction.message_id == sent.message_id, or_(*changed))
+        .values(**values),
         execution_options={"synchronize_session": False},
     )
 

@@ -61,7 +61,7 @@ class Payout(Base):
 
 class PayoutTransaction(Base):
     """The one transfer that a payout asks the relayer for, stored before it is sent. From then on nothing but the relayer's
-    word on it, or ops, gives the ETH back."""
+    word on it, or ops, gives the ETH back. `block_number`: where the relayer saw it mined."""
 
     __tablename__ = "payout_transactions"
     __table_args__ = (
@@ -77,6 +77,7 @@ class PayoutTransaction(Base):
     gas_limit: Mapped[int] = mapped_column(BigInteger)
     status: Mapped[str] = mapped_column(Text)
     tx_hash: Mapped[str | None] = mapped_column(Text)
+    block_number: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
 
 

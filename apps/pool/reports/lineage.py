@@ -15,12 +15,22 @@ from apps.common.wei import exact_int
 from apps.common.wire import cut
 from apps.pool import effects
 from apps.pool.context import PoolContext
-from apps.pool.models import Batch, BatchElement, BatchTransaction, Request, Withdrawal
+from apps.pool.models import (
+    Batch,
+    BatchElement,
+    BatchTransaction,
+    Deposit,
+    PayoutTransaction,
+    Request,
+    Withdrawal,
+)
 from apps.pool.reads import PoolReads
 from apps.pool.states import BatchKind, RequestKind, TransactionStatus
 
 # The purpose whose logs carry the wei of a batch of each kind.
 CARRIES = {BatchKind.STAKE: "submit", BatchKind.UNSTAKE: "request", BatchKind.CLAIM: "claim"}
+# The purposes of transfers of ETH, which are of no batch.
+PAYOUT, DEPOSIT = "payout", "deposit"
 
 
 @dataclass(frozen=True)
@@ -48,13 +58,15 @@ def lineage(context: PoolContext, reads: PoolReads, request_id: str) -> shapes.L
             .order_by(BatchTransaction.created_at, BatchTransaction.message_id)
         ).all()
         shown = reads.render(session, [row])[0]
+        own = [_own_transaction(found) for found in _own(session, request_id=request_id)]
     return shapes.Lineage(
         request=shown,
-        movements=_movements(context, row, withdrawals),
+        movements=_movements(context, row, withdrawals, [sent.tx_hash for sent in own if sent.tx_hash is not None]),
         batches=[
-            _batch(context, batch, row, withdrawals, [tx for tx in sent if tx.batch_id == batch.id])
+            _batch(context, batch, row, withdrawals, [one for one in sent if one.batch_id == batch.id])
             for batch in batches
         ],
+        transactions=own,
     )
 
 
@@ -71,7 +83,7 @@ def requests_of_transaction(
             .limit(1)
         ).one_or_none()
         if found is None:
-            raise NotFound("No batch of this service sent a transaction with this hash.")
+            return _of_one_request(session, tx_hash)
         sent, batch = found
         carries = sent.purpose == CARRIES[BatchKind(batch.kind)] and sent.status == TransactionStatus.CONFIRMED
         items, total = _shares(session, batch, query) if carries else ([], None)
@@ -83,16 +95,68 @@ def requests_of_transaction(
         purpose=sent.purpose,
         batch_id=batch.id,
         block_number=None if receipt is None else receipt.block_number,
-        logs_wei=sum(log.amount_wei for log in logs) if carries and receipt is not None else None,
+        value_wei=sum(log.amount_wei for log in logs) if carries and receipt is not None else None,
         requests_wei=total,
         items=shown,
         next=following,
     )
 
 
-def _movements(context: PoolContext, row: Request, withdrawals: Sequence[Withdrawal]) -> list[shapes.LineageMovement]:
+def _own(
+    session: Session, *, request_id: str | None = None, tx_hash: str | None = None
+) -> list[tuple[Request, PayoutTransaction | Deposit]]:
+    """The transactions of payouts and deposits, each with its request: of a request, or with a hash."""
+    paid = select(Request, PayoutTransaction).join(PayoutTransaction, PayoutTransaction.request_id == Request.id)
+    booked = select(Request, Deposit).join(Deposit, Deposit.request_id == Request.id)
+    if request_id is not None:
+        paid, booked = paid.where(Request.id == request_id), booked.where(Request.id == request_id)
+    if tx_hash is not None:
+        paid, booked = paid.where(PayoutTransaction.tx_hash == tx_hash), booked.where(Deposit.tx_hash == tx_hash)
+    found: list[tuple[Request, PayoutTransaction | Deposit]] = [(row[0], row[1]) for row in session.execute(paid)]
+    return [*found, *((row[0], row[1]) for row in session.execute(booked))]
+
+
+def _own_transaction(found: tuple[Request, PayoutTransaction | Deposit]) -> shapes.LineageTransaction:
+    _, row = found
+    sent = isinstance(row, PayoutTransaction)
+    status = TransactionStatus(row.status) if isinstance(row, PayoutTransaction) else TransactionStatus.CONFIRMED
+    return shapes.LineageTransaction(
+        message_id=row.message_id if isinstance(row, PayoutTransaction) else None,
+        purpose=PAYOUT if sent else DEPOSIT,
+        status=status,
+        tx_hash=row.tx_hash,
+        block_number=row.block_number,
+        success=True if status == TransactionStatus.CONFIRMED else None,
+        logs=[],
+    )
+
+
+def _of_one_request(session: Session, tx_hash: str) -> shapes.TransactionRequests:
+    """Of a transfer: the payout that asked for it, or the deposit that books it."""
+    found = _own(session, tx_hash=tx_hash)
+    if not found:
+        raise NotFound("No request of this service stands behind a transaction with this hash.")
+    request, row = found[0]
+    shown = _own_transaction(found[0])
+    wei = request.amount_wei if shown.success else None
+    value_wei = row.value_wei if isinstance(row, PayoutTransaction) else request.amount_wei
+    return shapes.TransactionRequests(
+        tx_hash=tx_hash,
+        purpose=shown.purpose,
+        batch_id=None,
+        block_number=row.block_number,
+        value_wei=value_wei if shown.success else None,
+        requests_wei=wei,
+        items=[] if wei is None else [shapes.RequestShare(request.id, request.user_id, wei)],
+        next=None,
+    )
+
+
+def _movements(
+    context: PoolContext, row: Request, withdrawals: Sequence[Withdrawal], own_hashes: Sequence[str]
+) -> list[shapes.LineageMovement]:
     """What the request has moved in the ledger, in order: looked up by each name that it may have used."""
-    found = [context.ledger.movement(name) for name in _names(row, withdrawals)]
+    found = [context.ledger.movement(name) for name in _names(row, withdrawals, own_hashes)]
     moved = [
         shapes.LineageMovement(item.id, item.message_id, item.kind, item.amount_wei, item.created_at)
         for item in found
@@ -101,7 +165,7 @@ def _movements(context: PoolContext, row: Request, withdrawals: Sequence[Withdra
     return sorted(moved, key=lambda item: item.id)
 
 
-def _names(row: Request, withdrawals: Sequence[Withdrawal]) -> list[str]:
+def _names(row: Request, withdrawals: Sequence[Withdrawal], own_hashes: Sequence[str]) -> list[str]:
     if row.kind == RequestKind.STAKE:
         of_stake = (effects.stake_reserve, effects.stake_confirm, effects.stake_release, effects.stake_cancel)
         return [name(row.id) for name in of_stake]
@@ -111,6 +175,10 @@ def _names(row: Request, withdrawals: Sequence[Withdrawal]) -> list[str]:
         return [name(row.id) for name in (effects.payout_reserve, effects.payout_paid, effects.payout_return)]
     if row.kind == RequestKind.DEPOSIT:
         return [effects.deposit(str(row.body["tx_hash"]))]
+    if row.kind == RequestKind.PAYOUT:
+        return [name(row.id) for name in (effects.payout_reserve, effects.payout_return, effects.payout_paid)]
+    if row.kind == RequestKind.DEPOSIT:
+        return [effects.deposit(tx_hash) for tx_hash in own_hashes]
     names = [effects.unstake_cancel(row.id), effects.unstake_cut(row.id)]
     for number in range(1, row.reservation + 1):
         names += [

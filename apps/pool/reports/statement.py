@@ -17,9 +17,11 @@ from apps.common.wei import format_ether
 from apps.common.wire import TX_HASH, format_time
 from apps.pool.context import PoolContext
 from apps.pool.effects import Cause, cause_of
-from apps.pool.models import BatchTransaction, Request, Withdrawal
+from apps.pool.models import BatchTransaction, Deposit, PayoutTransaction, Request, Withdrawal
 from apps.pool.states import TransactionStatus
 
+# Movements that stand for a transfer of the request's own. What a payout gives back stands for none.
+OWN_TRANSFERS = frozenset({"withdrawal", "deposit"})
 MOST_MOVEMENTS = 10_000
 PAGE = 200
 # Which transaction of its batch a movement of a request stands for. The others stand for none: they are the books' own.
@@ -104,7 +106,32 @@ def _origins(session: Session, user_id: str, lines: Iterable[books.StatementLine
             )
         )
     }
-    return {line.id: _origin(line, causes[line.id], withdrawals, requests, mined) for line in lines}
+    own = _own_transfers(session, user_id, causes.values())
+    return {line.id: _origin(line, causes[line.id], withdrawals, requests, mined, own) for line in lines}
+
+
+def _own_transfers(session: Session, user_id: str, causes: Iterable[Cause]) -> dict[str, Origin]:
+    """The transfers of a user's payouts by their requests, and of deposits by their hashes."""
+    payouts = {cause.request_id for cause in causes} - {None}
+    hashes = {cause.tx_hash for cause in causes} - {None}
+    paid = (
+        select(PayoutTransaction)
+        .join(Request, Request.id == PayoutTransaction.request_id)
+        .where(
+            PayoutTransaction.request_id.in_(payouts),
+            PayoutTransaction.status == TransactionStatus.CONFIRMED,
+            Request.user_id == user_id,
+        )
+    )
+    booked = (
+        select(Deposit)
+        .join(Request, Request.id == Deposit.request_id)
+        .where(Deposit.tx_hash.in_(hashes), Request.user_id == user_id)
+    )
+    found = {row.request_id: Origin(row.request_id, row.tx_hash, row.block_number) for row in session.scalars(paid)}
+    for row in session.scalars(booked):
+        found[row.tx_hash] = Origin(row.request_id, row.tx_hash, row.block_number)
+    return found
 
 
 def _withdrawals(session: Session, causes: Iterable[Cause]) -> dict[int, Withdrawal]:
@@ -119,9 +146,13 @@ def _origin(
     withdrawals: Mapping[int, Withdrawal],
     requests: Mapping[str, str | None],
     mined: Mapping[tuple[str, str], tuple[str | None, int | None]],
+    own_of: Mapping[str, Origin],
 ) -> Origin:
     withdrawal = withdrawals.get(cause.withdrawal_id or 0)
     request_id = cause.request_id if withdrawal is None else withdrawal.request_id
+    own = own_of.get(cause.request_id or cause.tx_hash or "")
+    if own is not None and line.kind in OWN_TRANSFERS:
+        return Origin(own.request_id, own.tx_hash, own.block_number)
     if request_id is None or request_id not in requests:  # the other is a name that a caller chose
         if line.kind == "deposit" and line.reference is not None and TX_HASH.fullmatch(line.reference):
             return Origin(tx_hash=line.reference)

@@ -104,6 +104,7 @@ def upgrade() -> None:
         sa.Column("gas_limit", sa.BigInteger, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
         sa.Column("tx_hash", sa.Text),
+        sa.Column("block_number", sa.BigInteger),
         sa.Column("created_at", TIME, nullable=False, server_default=NOW),
     )
     op.create_index("uq_payout_transactions_request", "payout_transactions", ["request_id"], unique=True)

@@ -29,7 +29,7 @@ BEYOND_SCHEMAS: Mapping[str, set[str]] = {
     "resolve_walk": {"account", "action", "batch_id", "block_number", "code", "effect", "gas_cost_wei", "log_index"},
 }
 LONGEST_WAIT_SEC = 30
-MANY_EXAMPLES = 100
+MANY_EXAMPLES = 50
 ANY_WRITE = {"message_id", "Idempotency-Key"}  # one of the two, and both alike
 # Of which operation a 503 tells the truth: of a block before there was Lido, which a node that has lost its state shows alike.
 UNAVAILABLE = {"get_lido_state"}

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 from apps.common.database import Sessions
 from apps.ethereum.endpoints import Endpoints
+from apps.ethereum.payees import ProtocolAddresses
 from relayer.settings import RelayerSettings
 from relayer.signing.policy import Rules
-from relayer.signing.targets import ProtocolAddresses
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ def make_context(settings: RelayerSettings, sessions: Sessions) -> RelayerContex
         max_value_per_tx_wei=settings.max_value_per_tx_wei,
         max_value_per_day_wei=settings.max_value_per_day_wei,
         keys=frozenset(settings.keyring.addresses),
+        max_payout_per_tx_wei=settings.max_payout_per_tx_wei,
+        max_payout_per_day_wei=settings.max_payout_per_day_wei,
     )
     endpoints = Endpoints(settings.rpc_urls)
     return RelayerContext(settings, sessions, endpoints, rules, ProtocolAddresses(settings.steth_address))

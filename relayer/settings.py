@@ -50,6 +50,8 @@ class RelayerSettings:
     queue_address: str | None
     max_value_per_tx_wei: int
     max_value_per_day_wei: int
+    max_payout_per_tx_wei: int
+    max_payout_per_day_wei: int
     max_gas_per_tx_wei: int
     max_gas_per_day_wei: int
     max_in_flight: int
@@ -84,6 +86,8 @@ def load_settings() -> RelayerSettings:
         queue_address=reader.optional_text("LIDO_WITHDRAWAL_QUEUE_ADDRESS"),
         max_value_per_tx_wei=reader.wei("MAX_VALUE_PER_TX_WEI", 10_000 * ETHER),
         max_value_per_day_wei=reader.wei("MAX_VALUE_PER_DAY_WEI", 100_000 * ETHER),
+        max_payout_per_tx_wei=reader.wei("MAX_PAYOUT_PER_TX_WEI", 1_000 * ETHER),
+        max_payout_per_day_wei=reader.wei("MAX_PAYOUT_PER_DAY_WEI", 1_000 * ETHER),
         max_gas_per_tx_wei=reader.wei("MAX_GAS_PER_TX_WEI", ETHER),
         max_gas_per_day_wei=reader.wei("MAX_GAS_PER_DAY_WEI", 20 * ETHER),
         max_in_flight=reader.integer("MAX_IN_FLIGHT", 64, minimum=1),

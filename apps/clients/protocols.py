@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from apps.clients.audits import AUDIT_TIMEOUT_SEC
 from apps.clients.base import ServiceClient, segment
 from apps.clients.shapes.history import Apr, History
+from apps.clients.shapes.payouts import Account, Transfer, UnidentifiedDeposits
 from apps.clients.shapes.protocols import (
     BuildAmount,
     BuildClaim,
@@ -53,6 +54,18 @@ class ProtocolsClient(ServiceClient):
 
     def receipt(self, tx_hash: str) -> LidoReceipt | None:
         return self.find(LidoReceipt, f"/v1/lido/receipts/{segment(tx_hash)}")
+
+    def account(self, address: str) -> Account:
+        """What stands at an address now."""
+        return self.read(Account, f"/v1/accounts/{segment(address)}")
+
+    def transfer(self, tx_hash: str) -> Transfer | None:
+        """A transaction's own transfer of ETH; None where no node has it in a block."""
+        return self.find(Transfer, f"/v1/transfers/{segment(tx_hash)}")
+
+    def unidentified(self, **query: str | int | None) -> UnidentifiedDeposits:
+        """What came to custody and no movement of the ledger names."""
+        return self.read(UnidentifiedDeposits, "/v1/deposits/unidentified", **query)
 
     def withdrawal_status(self, ids: Sequence[int]) -> list[WithdrawalStatus]:
         """The status of up to 1,000 withdrawals, ordered by id."""

@@ -17,7 +17,7 @@ from apps.common.idempotency import REPLAY_HEADER
 from apps.common.keys import Scope
 from apps.common.openapi_components import CONVENTIONS, PROBLEM_TYPE, RATE_HEADERS, add_components, problem_answer
 from apps.common.refusals import Refusals, names_effect, refusals, takes_key_header
-from apps.common.wire import BLOCK_NUMBER, MESSAGE_ID, POOL_ID, TX_HASH, USER_ID, Matches, OpenApi, published
+from apps.common.wire import ADDRESS, BLOCK_NUMBER, MESSAGE_ID, POOL_ID, TX_HASH, USER_ID, Matches, OpenApi, published
 
 EXAMPLES = "examples.json"
 # Path parameters that have a pattern wherever they stand; a view checks them.
@@ -27,6 +27,7 @@ _PATH_PATTERNS = {
     "pool_id": POOL_ID,
     "number": BLOCK_NUMBER,
     "tx_hash": TX_HASH,
+    "address": ADDRESS,
 }
 _OPS_TAG = {"name": "ops", "description": "For the people who run the system."}
 _HEALTH_TAG = {"name": "health", "description": "Open pages: whether the service can serve, and its metrics."}

@@ -23,6 +23,7 @@ USER_ID = re.compile(_NO_DOTS + r"(?!@)[A-Za-z0-9._:|+=@-]{1,128}", re.ASCII)
 POOL_ID = re.compile(_NO_DOTS + r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 BLOCK_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 TX_HASH = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
+ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 MESSAGE_ID_RULE = "Must be 1 to 200 characters out of A-Z a-z 0-9 . _ : @ -, but not . or .."
 USER_ID_RULE = "Must be 1 to 128 characters out of A-Z a-z 0-9 . _ : | + = @ -, not starting with @, and not . or .."
@@ -130,6 +131,13 @@ def check_tx_hash(value: str) -> str:
     if not TX_HASH.fullmatch(value):
         raise InvalidInput(errors={"tx_hash": ["Must be 0x and 64 hex digits."]})
     return value.lower()
+
+
+def check_address(value: str) -> str:
+    """Validate an address that stands in a path, whatever its letters are."""
+    if not ADDRESS.fullmatch(value):
+        raise InvalidInput(errors={"address": ["Must be 0x and 40 hex digits."]})
+    return value
 
 
 class WholeField(ma.fields.Integer):

@@ -9,11 +9,9 @@ from web3 import Web3
 from apps.clients.base import CallFailed, Json
 from apps.clients.shapes.ledger import Movement
 from apps.clients.shapes.reconciliation import Reconciliation
-from apps.clients.shapes.relayer import NewTransaction, Transaction, TransactionStatus
-from apps.ethereum.constants import TRANSFER_GAS
 from apps.local.errors import LocalError
 from apps.local.stack import Stack
-from apps.pool.states import REQUEST_TERMINAL, UNDER_WAY, RequestStatus
+from apps.pool.states import REQUEST_TERMINAL, RequestStatus
 
 T = TypeVar("T")
 
@@ -47,28 +45,25 @@ class Bff:
         tx_hash = self.oracle.fund(self.custody, amount_wei)
         return self.clients.ledger.post_movement(message_id, "deposit", self.pool_id, user_id, amount_wei, tx_hash)
 
-    def pay_out(self, user_id: str, to: str, amount_wei: int, message_id: str) -> Transaction:
-        """Take the ETH from the user's balance, send it from custody, and close the books once it is confirmed."""
-        ledger = self.clients.ledger
-        ledger.post_movement(f"{message_id}:withdrawal", "withdrawal", self.pool_id, user_id, amount_wei, to)
-        message = NewTransaction(
-            message_id=message_id,
-            to=to,
-            data="0x",
-            value_wei=amount_wei,
-            gas_limit=TRANSFER_GAS,
-            sender=self.custody,
-            purpose="payout",
+    def deposit_by_hash(self, user_id: str, amount_wei: int, message_id: str) -> Json:
+        """A user's ETH arrives in custody; the company finds it among what nobody has posted, and books it by its transaction."""
+        pool = self.clients.pool
+        tx_hash = self.oracle.fund(self.custody, amount_wei)
+        self.wait(
+            f"{tx_hash} to be listed as unidentified",
+            pool.unidentified_deposits,
+            lambda found: any(item["tx_hash"] == tx_hash for item in found["items"]),
         )
-        sent = self.wait(
-            f"the payout {message_id}",
-            lambda: self.clients.relayer.send(message),
-            lambda found: found.status not in UNDER_WAY,
-        )
-        if sent.status != TransactionStatus.CONFIRMED:
-            raise LocalError(f"The payout ended {sent.status}: {sent.reason}", "See: staking logs relayer-worker")
-        ledger.post_movement(f"{message_id}:paid", "payout_paid", self.pool_id, None, amount_wei, sent.tx_hash)
-        return sent
+        (done,) = self.finish([pool.deposit(message_id, user_id, tx_hash)])
+        return done
+
+    def pay_out(self, user_id: str, to: str, amount_wei: int, message_id: str) -> Json:
+        """Allow the address, which a local stack lets be paid at once, send the user's ETH there, and wait until the books have
+        it; returns the request."""
+        pool = self.clients.pool
+        pool.allow_address(f"{message_id}:address", user_id, to)
+        (done,) = self.finish([pool.pay_out(message_id, user_id, amount_wei, to)])
+        return done
 
     def finish(self, requests: Sequence[Json], status: str = RequestStatus.COMPLETED) -> list[Json]:
         """Wait until each request has the status; raises `NotInTime` at once when one ends in another."""

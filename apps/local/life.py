@@ -11,6 +11,7 @@ from apps.pool.states import RequestStatus
 
 USERS = ("alice", "bob", "carol", "dave")
 DEPOSITS = {"alice": 5 * ETHER, "bob": 3 * ETHER, "carol": 1500 * ETHER, "dave": 2 * ETHER}
+FOUND_LATER = "bob"  # whose deposit the BFF finds in the list of what nobody has posted
 STAKES = {"alice": 2 * ETHER, "bob": 15 * ETHER // 10, "carol": 1400 * ETHER, "dave": 7 * ETHER // 10}
 UNSTAKES: dict[str, int | str] = {"alice": ETHER // 2, "carol": 1100 * ETHER}
 PAYOUT_WEI = ETHER // 4
@@ -47,7 +48,8 @@ class Life:
     def steps(self) -> Iterator[Step]:
         yield Step(
             "Deposits",
-            "Users send ETH to custody; the BFF sees it arrive and posts one `deposit` each at the ledger.",
+            "Users send ETH to custody; the BFF sees it arrive and posts one `deposit` each at the ledger. Bob's it finds among "
+            "what nobody has posted, and books it by the hash of its transaction.",
             self._deposit,
         )
         yield Step(
@@ -99,8 +101,8 @@ class Life:
         )
         yield Step(
             "A payout",
-            "Dave takes ETH home: the ledger moves it to `@payouts`, the relayer sends it from custody to his wallet, and "
-            "`payout_paid` closes the books.",
+            "Dave takes ETH home, to a wallet that is among his payout addresses: the ledger moves it to `@payouts`, the relayer "
+            "sends it from custody, and the walk books `payout_paid` in the block of the transfer.",
             self._pay_out,
         )
         yield Step(
@@ -112,7 +114,12 @@ class Life:
     def _deposit(self) -> list[str]:
         with ThreadPoolExecutor(max_workers=len(DEPOSITS)) as users:  # who do not wait for each other
             made = [
-                users.submit(self.bff.deposit, self.user(name), amount, f"deposit:{self.user(name)}:1")
+                users.submit(
+                    self.bff.deposit_by_hash if name == FOUND_LATER else self.bff.deposit,
+                    self.user(name),
+                    amount,
+                    f"deposit:{self.user(name)}:1",
+                )
                 for name, amount in DEPOSITS.items()
             ]
         for deposit in made:
@@ -211,9 +218,9 @@ class Life:
     def _pay_out(self) -> list[str]:
         user = self.user("dave")
         before = self.bff.eth_of(WALLET)
-        sent = self.bff.pay_out(user, WALLET, PAYOUT_WEI, f"payout:{user}:1")
-        self.bff.walked_to(sent.block_number or 0)
-        return [f"{WALLET} received {self.bff.eth_of(WALLET) - before} wei in {sent.tx_hash}"]
+        done = self.bff.pay_out(user, WALLET, PAYOUT_WEI, f"payout:{user}:1")
+        (sent,) = done["transactions"]
+        return [f"{WALLET} received {self.bff.eth_of(WALLET) - before} wei in {sent['tx_hash']}"]
 
     def _reconcile(self) -> list[str]:
         run = self.bff.reconcile()

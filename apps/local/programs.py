@@ -1,6 +1,7 @@
 """The programs of the stack: what each runs, with which environment. A secret is in the environment of its users
 alone."""
 
+import hashlib
 import math
 import os
 import sys
@@ -33,6 +34,7 @@ DESK = {
     "RECONCILIATION_INTERVAL_SEC": "60",
     "HTTP_CLIENT_TIMEOUT_SEC": "3",
     "CONFIRMATIONS": "2",
+    "PAYOUT_ADDRESS_DELAY_SEC": "0",
 }
 # What a program may take from the environment of whoever types `staking up`, beyond the rhythm above.
 _INHERITED = (
@@ -60,6 +62,11 @@ _OVERRIDES = (
     "FALLBACK_GAS_TIP_CAP_WEI",
     "MAX_VALUE_PER_TX_WEI",
     "MAX_VALUE_PER_DAY_WEI",
+    "MAX_PAYOUT_PER_TX_WEI",
+    "MAX_PAYOUT_PER_DAY_WEI",
+    "PAYOUT_USER_DAY_LIMIT_WEI",
+    "PAYOUT_DAY_LIMIT_WEI",
+    "PAYOUT_FOUR_EYES_WEI",
     "APP_ENV",
 )
 # What is read when a program starts, to make its command or to prepare the chain.
@@ -113,7 +120,7 @@ class Programs:
 
     def services(self) -> list[Program]:
         quiet = ["--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
-        pool = ["-A", "tasks", "worker", "-Q", "pool", "-c", "2", "-n", "pool@%h", *quiet]
+        pool = ["-A", "tasks", "worker", "-Q", "pool,webhooks", "-c", "2", "-n", "pool@%h", *quiet]
         relayer = ["-A", "relayer.tasks:celery", "worker", "-Q", "relayer", "-c", "1", "-n", "relayer@%h", *quiet]
         flower = ["flower", f"--address={HOST}", f"--port={self.state.ports.get('flower', 0)}", "--logging=warning"]
         beat = ["-A", "tasks", "beat", "--loglevel", "WARNING"]
@@ -189,6 +196,9 @@ class Programs:
             settings["ETH_RPC_URL"] = self.rpc_url
         if name == "pool":
             settings["RELAYER_HTTP_API_KEY"] = self.state.relayer_api_key
+            # Of this home alone, and the same at each start: what is encrypted under it is kept.
+            key = hashlib.sha256(f"webhooks:{self.state.internal_api_key}".encode()).hexdigest()
+            settings |= {"WEBHOOK_SECRET_KEY": key, "WEBHOOK_ALLOW_PRIVATE": "true"}
         return settings
 
     def _relayer_settings(self) -> dict[str, str]:

@@ -6,15 +6,24 @@ LOOK = (
 )
 
 REQUESTS_AND_BATCHES = {
+    "address_not_allowed": (
+        "The payee was taken off the user's payout addresses before the transfer was made; the ETH is back.",
+        "Nothing; add the address again if that was a mistake.",
+    ),
     "amount_too_small": ("Rounding left less than can be requested; it is staked again.", "Nothing."),
     "batch_open": ("Unstake batches go one at a time; the detail names the open one.", BY_ITSELF),
+    "approval_refused": ("Somebody of the company refused the payout; the ETH is back.", "Nothing."),
     "attempts_exhausted": ("A step failed too often; the detail holds its last error.", "Mend the cause, then retry."),
-    "batches_paused": ("A drift was found and `PAUSE_BATCHES_ON_DRIFT` is set.", "Explain the drift, then resume."),
+    "batches_paused": (
+        "A drift was found and `PAUSE_BATCHES_ON_DRIFT` is set; payouts stop too.",
+        "Explain the drift, then resume.",
+    ),
     "books_behind": ("Ledger and reward index disagree about a user.", "See the reconciliation, then retry."),
     "bunker": ("Lido is in bunker mode after a loss, and pays withdrawals later than usual.", BY_ITSELF),
     "conflict": (
         "Another sender used the signing key's nonce.",
-        "Find out what that transaction did; then resolve the walk with it, or release the batch.",
+        "Find out what that transaction did; then resolve the walk with it, or release the batch. A payout: confirm it with "
+        "the transaction that paid it (`POST /v1/payouts/{id}/paid`), or release it.",
     ),
     "drift": (
         "Reconciliation found the books and the chain to differ; the detail names the lines.",
@@ -31,6 +40,16 @@ REQUESTS_AND_BATCHES = {
         "Custody's key is elsewhere, and the operator's address lacks the wei named.",
         "Send them.",
     ),
+    "deposit_posted": ("The transaction's ETH is in the books already; the detail says under which name.", "Nothing."),
+    "payout_differs": (
+        "Under the payout's name the relayer has another transfer than the pool asked for.",
+        "Suspect the key of the pool; nothing is booked or given back until you have looked.",
+    ),
+    "payout_has_effect": (
+        "A released payout was not given back: its transfer took effect, or may.",
+        "Retry it, or confirm it with the transaction that paid it.",
+    ),
+    "walk_halted": ("The walk stands still, so nothing is paid out.", "Resolve the walk; " + BY_ITSELF),
     "protocol_stopped": ("Lido is stopped.", BY_ITSELF),
     "protocols_unavailable": ("Protocols or its node does not answer, so no batch is opened.", BY_ITSELF),
     "queue_paused": ("The withdrawal queue is paused.", BY_ITSELF),
@@ -59,7 +78,10 @@ REQUESTS_AND_BATCHES = {
     "withdrawal_queue": ("Lido pays withdrawals in its order; `next.due_at` is an estimate.", BY_ITSELF),
     "transaction_missing": ("A batch has no stored transaction to send.", "This is a defect; keep the database."),
     "batch_has_effect": ("A released batch has a transaction that took effect, or may.", "Resolve the walk with it."),
-    "released": ("Ops released the batch it was part of; it waits for the next one.", BY_ITSELF),
+    "released": (
+        "Ops released the batch it was part of, and it waits for the next one; or the payout, whose ETH is back.",
+        BY_ITSELF,
+    ),
     "reverted": ("The transaction reverted; the detail holds the revert.", "Read the detail; the users' ETH is back."),
 }
 WALK = {
@@ -80,13 +102,31 @@ WALK = {
     "walk_fault": ("A fault that nobody foresaw; the worker's log has it whole.", "Mend it; " + BY_ITSELF),
     "waiting": ("A service refused for now; the detail says which.", BY_ITSELF),
 }
+WEBHOOKS = {
+    "address_refused": (
+        "The name of the endpoint stands for a private address.",
+        "Let it stand for public ones, or set `WEBHOOK_ALLOW_PRIVATE`.",
+    ),
+    "certificate_refused": ("The endpoint's certificate is not valid for its name.", "Mend the certificate."),
+    "connection_failed": ("No connection was made, or it broke before the answer was whole.", "Look at the endpoint."),
+    "disabled_by_caller": ("Somebody disabled the webhook.", "Enable it."),
+    "gone": ("The endpoint answered 410, which disables it.", "Change its url if it has moved; then enable it."),
+    "name_unknown": ("The name of the endpoint stands for no address.", "Change the url, or mend the name's entry."),
+    "no_answer": ("The call was not over within ten seconds.", "Answer first, and work afterwards."),
+    "not_http": ("What came was not an answer of HTTP.", "Look at what listens there."),
+    "redirected": (
+        "The endpoint answered with a redirect, which is not followed.",
+        "Change the url to where it leads.",
+    ),
+    "refused": ("The endpoint answered something other than 2xx.", "Read its log; the event is sent again."),
+}
 RELAYER = {
     "call_not_allowed": ("The policy does not sign this function, or not with this value.", "Send what it allows."),
     "cancel_requested": ("An empty transaction races it for its nonce.", "Wait: whichever is mined decides."),
     "cancelled_by_caller": ("Taken back before it was signed.", "Nothing."),
     "daily_gas_over_cap": ("`MAX_GAS_PER_DAY_WEI` would be passed.", "Wait, or raise the cap; it goes on by itself."),
     "daily_value_over_cap": (
-        "`MAX_VALUE_PER_DAY_WEI` would be passed.",
+        "`MAX_VALUE_PER_DAY_WEI`, or of a payout `MAX_PAYOUT_PER_DAY_WEI`, would be passed.",
         "Wait, or raise the cap; it goes on by itself.",
     ),
     "deadline_passed": (
@@ -132,7 +172,7 @@ RELAYER = {
     "targets_unknown": ("The node does not say which contracts the protocol's locator names.", BY_ITSELF),
     "unknown_signer": ("No key of the sender is held.", "Add it to `SIGNER_KEYS`, or name another sender."),
     "value_over_cap": (
-        "`MAX_VALUE_PER_TX_WEI` is passed, or alone all of `MAX_VALUE_PER_DAY_WEI`.",
+        "`MAX_VALUE_PER_TX_WEI` is passed, or alone all of `MAX_VALUE_PER_DAY_WEI`; of a payout the `MAX_PAYOUT_` caps.",
         "Split it, or raise the cap.",
     ),
     "wrong_signer": (
@@ -144,5 +184,6 @@ RELAYER = {
 EVERYWHERE = {
     "Requests and batches (pool)": REQUESTS_AND_BATCHES,
     "The walk (pool)": WALK,
+    "Webhooks (pool)": WEBHOOKS,
     "Transactions (relayer)": RELAYER,
 }

@@ -110,6 +110,36 @@ def unstake_cut(request_id: str) -> str:
 
 
 @_effect
+def payout_reserve(request_id: str) -> str:
+    """ledger: `withdrawal`, available to @payouts."""
+    return f"payout:{request_id}:reserve"
+
+
+@_effect
+def payout_send(request_id: str) -> str:
+    """relayer: the transfer of a payout, the only one that it ever asks for."""
+    return f"payout:{request_id}:send"
+
+
+@_effect
+def payout_return(request_id: str) -> str:
+    """ledger: `withdrawal_cancel`, as the payout certainly had no effect and never will."""
+    return f"payout:{request_id}:return"
+
+
+@_effect
+def payout_paid(request_id: str) -> str:
+    """ledger: `payout_paid`, once the walk has come to the block of its transfer."""
+    return f"payout:{request_id}:paid"
+
+
+@_effect
+def deposit(tx_hash: str) -> str:
+    """ledger: `deposit` of the ETH that a transaction brought to custody, whoever asks for it."""
+    return f"deposit:{tx_hash}"
+
+
+@_effect
 def reward_claim(request_id: str) -> str:
     """rewards: a reward claim."""
     return f"reward-claim:{request_id}"

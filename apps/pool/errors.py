@@ -1,6 +1,6 @@
 """Refusals of the pool."""
 
-from apps.common.errors import Conflict
+from apps.common.errors import Conflict, InvalidInput
 
 
 class RequestRejected(Conflict):
@@ -27,8 +27,74 @@ class AmountTooLarge(RequestRejected):
     code = "amount_too_large"
 
 
+class DepositPosted(RequestRejected):
+    """This transaction's ETH is in the books already; the detail says under which name."""
+
+    code = "deposit_posted"
+
+
+class DepositNotFinal(Conflict):
+    """No block at or below the money horizon holds this transaction yet; ask again once it is that deep."""
+
+    code = "deposit_not_final"
+
+
+class NotADeposit(InvalidInput):
+    """This transaction brought custody no ETH of a user; `errors.tx_hash` says why."""
+
+    code = "not_a_deposit"
+
+
+class AddressNotAllowed(Conflict):
+    """The payee is not among the user's payout addresses; add it first."""
+
+    code = "address_not_allowed"
+
+
+class AddressNotUsableYet(Conflict):
+    """The payee was added too short a time ago; the detail says from when on it can be paid."""
+
+    code = "address_not_usable_yet"
+
+
+class AddressAllowedAlready(Conflict):
+    """The address is among the user's payout addresses already."""
+
+    code = "address_allowed_already"
+
+
+class PayoutTargetRefused(InvalidInput):
+    """No user can be paid there: a contract, an address of the house, of the protocol or of the chain; `errors` says which."""
+
+    code = "payout_target_refused"
+
+
+class PayoutUserLimit(Conflict):
+    """The user's payouts of the last 24 hours and this one are more than a user may have; the detail says what is left."""
+
+    code = "payout_user_limit"
+
+
+class PayoutHouseLimit(Conflict):
+    """All payouts of the last 24 hours and this one are more than the house pays out; the detail says what is left."""
+
+    code = "payout_house_limit"
+
+
+class NotApproving(Conflict):
+    """Only a payout that waits for a second person can be approved or rejected."""
+
+    code = "not_approving"
+
+
+class PayoutNotMatching(Conflict):
+    """The payout cannot be decided like that: it is not parked, or the chain or the relayer says otherwise; see the detail."""
+
+    code = "payout_not_matching"
+
+
 class NotCancellable(Conflict):
-    """Only a queued request can be cancelled; this one is past that, or ended."""
+    """Only a queued request can be cancelled, and a payout that was not handed to the relayer; this one is past that."""
 
     code = "not_cancellable"
 
@@ -100,6 +166,24 @@ class AlreadyDecided(Conflict):
     code = "already_decided"
 
 
+class TooManyWebhooks(Conflict):
+    """There are as many webhooks as there may be; delete one first."""
+
+    code = "too_many_webhooks"
+
+
+class WebhookNotEnabled(Conflict):
+    """Nothing is sent to this webhook now; enable it first."""
+
+    code = "webhook_not_enabled"
+
+
+class NotDeadLetter(Conflict):
+    """This webhook has no dead letter with this id."""
+
+    code = "not_a_dead_letter"
+
+
 REJECTIONS: dict[str, type[RequestRejected]] = {
-    cls.code: cls for cls in (RequestRejected, InsufficientBalance, AmountTooSmall, AmountTooLarge)
+    cls.code: cls for cls in (RequestRejected, InsufficientBalance, AmountTooSmall, AmountTooLarge, DepositPosted)
 }

@@ -6,10 +6,13 @@ of the database (`sql/open_request.sql`, `sql/close_opening.sql`), where the ord
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from apps.clients.shapes.pool import TimelineEntry
 from apps.common.crashpoint import crashpoint
@@ -25,6 +28,10 @@ _CLOSE = "SELECT * FROM close_opening(%s, %s, %s, %s, %s, %s, %s)"
 _RELEASE = "DELETE FROM user_lanes WHERE pool_id = %s AND user_id = %s AND holder = %s"
 # What an outcome of a first step may write; anything else is written the general way.
 _WRITABLE = frozenset({"queued_at", "eligible_at", "amount_wei", "settled_wei"})
+
+
+# A worker of the release before leaves a row alone whose kind it does not know.
+FLOW_VERSIONS = {RequestKind.PAYOUT: 2, RequestKind.DEPOSIT: 2}
 
 
 @dataclass
@@ -45,16 +52,16 @@ def begun(kind: RequestKind) -> dict[str, str | int]:
 def open_request(writer: Engine, row: Request, lease_sec: float) -> Opened | None:
     """Store a new request with what `begun` says, and take its user's lane where that is free; None where its message_id is
     known."""
-    asked = (row.id, row.message_id, json.dumps(row.body), row.kind, row.pool_id, row.user_id, row.amount_wei)
     crashpoint("pool.opening")
-    made = run_statement(writer, _OPEN, (*asked, row.status, Request.current_version, row.lease_token, lease_sec))
+    made = run_statement(writer, _OPEN, _values(row, lease_sec))
     crashpoint("pool.opened")
     assert made is not None  # the function answers with one row, always
-    opened, has_lane, made_at, told_at = made
-    if not opened:
-        return None
-    row.created_at = row.updated_at = made_at
-    return Opened(row, has_lane, [_entry(row, told_at)])
+    return _opened(row, made)
+
+
+def open_within(session: Session, row: Request, lease_sec: float) -> Opened | None:
+    """The same in a transaction that has more to store with the request."""
+    return _opened(row, session.connection().exec_driver_sql(_OPEN, _values(row, lease_sec)).one())
 
 
 def closes(outcome: Outcome) -> bool:
@@ -93,6 +100,19 @@ def close_opening(writer: Engine, opened: Opened, outcome: Advance) -> bool:
 def release_lane(writer: Engine, opened: Opened) -> None:
     """Give the lane back where another statement writes the outcome."""
     run_statement(writer, _RELEASE, (opened.row.pool_id, opened.row.user_id, opened.row.lease_token))
+
+
+def _values(row: Request, lease_sec: float) -> tuple[Any, ...]:
+    asked = (row.id, row.message_id, json.dumps(row.body), row.kind, row.pool_id, row.user_id, row.amount_wei)
+    return (*asked, row.status, FLOW_VERSIONS.get(RequestKind(row.kind), 1), row.lease_token, lease_sec)
+
+
+def _opened(row: Request, made: Sequence[Any]) -> Opened | None:
+    opened, has_lane, made_at, told_at = made
+    if not opened:
+        return None
+    row.created_at = row.updated_at = made_at
+    return Opened(row, has_lane, [_entry(row, told_at)])
 
 
 def _entry(row: Request, at: datetime) -> TimelineEntry:

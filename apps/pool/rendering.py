@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
@@ -13,7 +13,16 @@ from sqlalchemy.orm import Session
 from apps.clients.shapes import common
 from apps.clients.shapes import pool as shapes
 from apps.flow.row import Reason
-from apps.pool.models import Batch, BatchTransaction, Request, RequestEvent, Withdrawal
+from apps.pool.models import (
+    Batch,
+    BatchTransaction,
+    Deposit,
+    Payout,
+    PayoutTransaction,
+    Request,
+    RequestEvent,
+    Withdrawal,
+)
 from apps.pool.states import (
     NEXT_STEPS,
     REQUEST_TERMINAL,
@@ -42,7 +51,7 @@ _TIMELINES = text(
 
 
 def render_requests(session: Session, rows: Sequence[Request], max_wait_sec: float) -> list[shapes.Request]:
-    """Render requests with their timeline, withdrawals and transactions: four statements at most, however many rows.
+    """Render requests with their timeline, withdrawals and transactions: some statements, however many rows.
 
     Columns are read rather than rows of the ORM, which would cost more than the statements.
     """
@@ -61,7 +70,9 @@ def render_requests(session: Session, rows: Sequence[Request], max_wait_sec: flo
     batch_ids = {row.batch_id for row in rows if row.batch_id}
     batch_ids |= {item.claim_batch_id for items in withdrawals.values() for item in items if item.claim_batch_id}
     transactions = batch_transactions(session, batch_ids)
-    return [shown_request(row, timelines[row.id], max_wait_sec, withdrawals[row.id], transactions) for row in rows]
+    shown = [shown_request(row, timelines[row.id], max_wait_sec, withdrawals[row.id], transactions) for row in rows]
+    details = _money_details(session, rows)
+    return [replace(request, **details[request.id]) if request.id in details else request for request in shown]
 
 
 def batch_transactions(session: Session, batch_ids: set[str]) -> Mapping[str, list[shapes.Sent]]:
@@ -92,6 +103,13 @@ def shown_batch(row: Batch, transactions: list[shapes.Sent]) -> shapes.Batch:
     )
 
 
+def render_events(session: Session, events: Sequence[RequestEvent], max_wait_sec: float) -> list[shapes.Event]:
+    """Render events of the feed: five statements at most, however many."""
+    rows = session.scalars(select(Request).where(Request.id.in_({event.request_id for event in events}))).all()
+    requests = {item.id: item for item in render_requests(session, rows, max_wait_sec)}
+    return [shown_event(event, requests[event.request_id]) for event in events]
+
+
 def shown_event(event: RequestEvent, request: shapes.Request) -> shapes.Event:
     """An event of the feed: the request as it stood when the event was written."""
     position = next(
@@ -110,7 +128,7 @@ def shown_event(event: RequestEvent, request: shapes.Request) -> shapes.Event:
         next=None if event.status in REQUEST_TERMINAL else request.next,
     )
     return shapes.Event(
-        event.sequence, f"request.{event.status}", event.request_id, request.user_id, then, event.created_at
+        event.sequence, then.status.event_type, event.request_id, request.user_id, then, event.created_at
     )
 
 
@@ -149,6 +167,37 @@ def shown_request(
     )
 
 
+def _money_details(session: Session, rows: Sequence[Request]) -> dict[str, dict[str, Any]]:
+    """What payouts and deposits show beside their rows: fields of the shape, by request."""
+    found: dict[str, dict[str, Any]] = {}
+    payouts = [row.id for row in rows if row.kind == RequestKind.PAYOUT]
+    if payouts:
+        query = (
+            select(Payout, PayoutTransaction)
+            .outerjoin(PayoutTransaction, PayoutTransaction.request_id == Payout.request_id)
+            .where(Payout.request_id.in_(payouts))
+        )
+        for payout, sent in session.execute(query):
+            found[payout.request_id] = {
+                "payout": shapes.PayoutDetails(
+                    to=payout.to_address,
+                    needs_approval=payout.needs_approval,
+                    by=payout.asked_by,
+                    decided_by=payout.decided_by,
+                    decided_at=payout.decided_at,
+                ),
+                "transactions": []
+                if sent is None
+                else [shapes.Sent(sent.message_id, "payout", TransactionStatus(sent.status), sent.tx_hash)],
+            }
+    deposits = [row.id for row in rows if row.kind == RequestKind.DEPOSIT]
+    if deposits:
+        wanted = select(Deposit.request_id, Deposit.tx_hash).where(Deposit.request_id.in_(deposits))
+        for request_id, tx_hash in session.execute(wanted):
+            found[request_id] = {"deposit_tx_hash": tx_hash}
+    return found
+
+
 class _Withdrawal(NamedTuple):
     """What is shown of a withdrawal NFT, or decides what is."""
 
@@ -167,6 +216,8 @@ def _next(row: Request, withdrawals: Sequence[_Withdrawal], max_wait_sec: float)
     step = NEXT_STEPS.get((RequestKind(row.kind), RequestStatus(row.status)))
     if row.status == RequestStatus.QUEUED and row.intent is not None:
         step = "cancel"
+    elif row.intent is not None and step is not None:  # a payout that is not to be sent any more
+        step = "give_back"
     if step is None:
         return None
     due: datetime | None = row.next_run_at

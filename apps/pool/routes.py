@@ -4,7 +4,7 @@ from flask import current_app, request
 
 from apps.clients.base import CallFailed
 from apps.clients.shapes import pool as shapes
-from apps.clients.shapes.common import NumberPageQuery, PoolQuery
+from apps.clients.shapes.common import PoolQuery
 from apps.clients.shapes.walk import (
     Decision,
     MetricsQuery,
@@ -34,6 +34,7 @@ from apps.pool.errors import (
     NotCancellable,
     NotHalted,
     NotRetryable,
+    PayoutNotMatching,
     RequestRejected,
     SecondPersonNeeded,
     UserOnHold,
@@ -138,10 +139,12 @@ def get_portfolio(query: PoolQuery, user_id: str) -> shapes.Portfolio:
 
 
 @blueprint.get("/events")
-@blueprint.arguments(schema_of(NumberPageQuery, QuerySchema), location="query")
+@blueprint.arguments(schema_of(shapes.EventsQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(shapes.EventPage))
-def list_events(query: NumberPageQuery) -> shapes.EventPage:
-    """Every status change in order, without gaps; `next` is always the last sequence seen."""
+def list_events(query: shapes.EventsQuery) -> shapes.EventPage:
+    """Every status change in order, without gaps; `next` is always the last sequence seen.
+
+    With `wait` an answer without an event comes only after so many seconds, unless too many callers wait already."""
     return _service().reads.events(query)
 
 
@@ -164,7 +167,7 @@ def resolve_walk(body: NewResolution) -> Said:
     """Ops: say what happened where the walk is halted, by one of the ways out that `GET /v1/walk` names.
 
     With OPS_FOUR_EYES it is `proposed` until a second person approves it; the walk acts on it at its next try."""
-    return _said(*_service().resolutions.resolve_walk(body))
+    return said(*_service().resolutions.resolve_walk(body))
 
 
 @blueprint.get("/walk/resolutions")
@@ -177,7 +180,7 @@ def list_resolutions(query: ResolutionsQuery) -> ResolutionPage:
 
 @blueprint.post("/walk/resolutions/<resolution_id>/approve")
 @blueprint.ops
-@blueprint.refuses(AlreadyDecided, BatchNotMatching, SecondPersonNeeded)
+@blueprint.refuses(AlreadyDecided, BatchNotMatching, PayoutNotMatching, SecondPersonNeeded)
 @blueprint.arguments(schema_of(Decision, BodySchema))
 @blueprint.response(200, schema_of(Resolution))
 def approve_resolution(body: Decision, resolution_id: str) -> Resolution:
@@ -203,7 +206,7 @@ def reject_resolution(body: Decision, resolution_id: str) -> Resolution:
 @blueprint.alt_response(200, schema=schema_of(Resolution), description="A replay.")
 def release_batch(body: NewRelease, batch_id: str) -> Said:
     """Ops: a parked batch did nothing on chain and never will; its requests go back to where they waited."""
-    return _said(*_service().resolutions.release_batch(batch_id, body))
+    return said(*_service().resolutions.release_batch(batch_id, body))
 
 
 @blueprint.post("/batches/resume")
@@ -230,16 +233,21 @@ def _service() -> PoolService:
 
 
 def _create(kind: RequestKind, body: Wanted) -> Created:
-    made, replayed = _service().create(kind, _message_id(body.message_id), body)
+    return created(*_service().create(kind, effect_name(body.message_id), body))
+
+
+def created(made: shapes.Request, replayed: bool) -> Created:  # noqa: FBT001
+    """The answer of a POST that makes a request."""
     place = {"Location": f"/v1/requests/{made.id}"}
     return (made, 200, {**place, REPLAY_HEADER: "true"}) if replayed else (made, 201, place)
 
 
-def _said(made: Resolution, replayed: bool) -> Said:  # noqa: FBT001
+def said(made: Resolution, replayed: bool) -> Said:  # noqa: FBT001
+    """The answer of a POST that says what happened."""
     return (made, 200, {REPLAY_HEADER: "true"}) if replayed else (made, 201, {})
 
 
-def _message_id(given: str | None) -> str:
+def effect_name(given: str | None) -> str:
     """The message_id of the body or of the Idempotency-Key header; both must agree, and one must be there."""
     header = request.headers.get("Idempotency-Key")
     if header is not None and not MESSAGE_ID.fullmatch(header):

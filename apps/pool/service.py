@@ -1,7 +1,6 @@
 """What changes requests from outside: make one, cancel, retry; and ops' resuming of batches."""
 
 import time
-from collections.abc import Mapping
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -11,15 +10,15 @@ from apps.clients.shapes.common import PoolQuery
 from apps.clients.shapes.walk import Walk as ShownWalk
 from apps.common.database import transaction
 from apps.common.errors import InvalidInput, NotFound
-from apps.common.idempotency import differing_fields, raise_reused
-from apps.flow.lease import flow_event, held_from_the_start
 from apps.flow.runner import unpark
+from apps.pool.answers import Answers
 from apps.pool.context import PoolContext
-from apps.pool.errors import REJECTIONS, LaterRelease, NotCancellable, NotRetryable, RequestRejected, UserOnHold
+from apps.pool.errors import LaterRelease, NotCancellable, NotRetryable
 from apps.pool.feed import record_events
 from apps.pool.flows.limits import MAX_UNSTAKE_WEI, TOO_MUCH_TO_UNSTAKE, Cap
 from apps.pool.flows.members import unpark_members
-from apps.pool.flows.requests import run_opened, run_request
+from apps.pool.flows.payout import CANCEL, NOT_HANDED_OVER, transfer_in
+from apps.pool.flows.requests import intend, run_request
 from apps.pool.models import (
     Batch,
     Request,
@@ -28,13 +27,16 @@ from apps.pool.models import (
     parked_batches_of,
 )
 from apps.pool.opening import begun, open_request
+from apps.pool.payouts.addresses import PayoutAddresses
+from apps.pool.payouts.deposits import Deposits
+from apps.pool.payouts.resolutions import PayoutResolutions
+from apps.pool.payouts.service import Payouts
 from apps.pool.reads import PoolReads
 from apps.pool.states import FIRST_STATUS, BatchStatus, RequestKind, RequestStatus, ResolutionStatus
 from apps.pool.walk.resolutions import Resolutions
 
 Wanted = shapes.NewStake | shapes.NewUnstake | shapes.NewRewardClaim
 
-CANCEL = "cancel"
 STAKE_LIMIT_CACHE_SEC = 30.0
 
 
@@ -44,7 +46,12 @@ class PoolService:
     def __init__(self, context: PoolContext) -> None:
         self.context = context
         self.reads = PoolReads(context)
+        self.answers = Answers(context, self.reads)
         self.resolutions = Resolutions(context)
+        self.payouts = Payouts(context, self.answers)
+        self.payout_addresses = PayoutAddresses(context)
+        self.payout_resolutions = PayoutResolutions(context)
+        self.deposits = Deposits(context, self.answers)
         self._cap: tuple[float, Cap | None] = (float("-inf"), None)
 
     def create(self, kind: RequestKind, message_id: str, wanted: Wanted) -> tuple[shapes.Request, bool]:
@@ -75,14 +82,12 @@ class PoolService:
         )
         opened = open_request(self.context.writer, row, self.context.settings.lease_sec)
         if opened is None:
-            return self._replay(message_id, canonical), True
-        if not run_opened(self.context, opened):
-            return self._first_answer(row.id), False
-        _raise_if_rejected(row)
-        return self.reads.shown(row, opened.timeline), False
+            return self.answers.replay(message_id, canonical), True
+        return self.answers.run(opened), False
 
     def cancel(self, request_id: str) -> shapes.Request:
-        """Ask for a queued request to be undone and try at once; all is moved back, or the flow goes on trying.
+        """Ask for a queued request, or a payout that was not handed to the relayer, to be undone, and try at once; all is moved
+        back, or the flow goes on trying.
 
         Raises `NotFound`, `NotCancellable`, and `LaterRelease` where this release does not know the request's steps.
         """
@@ -92,17 +97,11 @@ class PoolService:
                 raise NotFound("There is no request with this id.")
             if row.status == RequestStatus.CANCELLED:
                 return self.reads.render(session, [row])[0]
-            if row.status != RequestStatus.QUEUED:
-                raise NotCancellable(f"The request is {row.status}; only a queued one can be cancelled.")
+            _check_cancellable(session, row)
             _refuse_later(row)
             already = row.intent == CANCEL
             if not already:
-                row.intent = CANCEL
-                for name, value in held_from_the_start(self.context.settings.lease_sec).items():
-                    setattr(row, name, value)
-                session.add(flow_event(row, "cancel_requested", row.status, None))
-                session.flush()
-                session.refresh(row)
+                intend(session, row, CANCEL, "cancel_requested", self.context.settings.lease_sec)
         if not already:
             run_request(self.context, row)
         return self.reads.request(request_id)
@@ -149,23 +148,6 @@ class PoolService:
         with transaction(self.context.sessions) as session:
             return session.scalar(select(Request.id).where(Request.message_id == message_id)) is not None
 
-    def _replay(self, message_id: str, canonical: Mapping[str, str]) -> shapes.Request:
-        with transaction(self.context.sessions) as session:
-            row = session.scalars(select(Request).where(Request.message_id == message_id)).one_or_none()
-            if row is None:  # not stored, and not by a twin either
-                raise UserOnHold
-            fields = differing_fields(canonical, row.body)
-            if fields:
-                raise_reused(fields)
-            _raise_if_rejected(row)
-            return self.reads.render(session, [row])[0]
-
-    def _first_answer(self, request_id: str) -> shapes.Request:
-        with transaction(self.context.sessions) as session:
-            row = session.scalars(select(Request).where(Request.id == request_id)).one()
-            _raise_if_rejected(row)
-            return self.reads.render(session, [row])[0]
-
     def _retry_batch(self, session: Session, batch: Batch) -> None:
         adopted = select(Resolution.id).where(
             Resolution.batch_id == batch.id,
@@ -205,8 +187,13 @@ def _refuse_later(row: Request | Batch) -> None:
         raise LaterRelease
 
 
-def _raise_if_rejected(row: Request) -> None:
-    if row.status == RequestStatus.REJECTED:
-        why = row.reason or {}
-        error = REJECTIONS.get(str(why.get("code")), RequestRejected)
-        raise error(why.get("detail"), pool_request_id=row.id)
+def _check_cancellable(session: Session, row: Request) -> None:
+    """Raise unless nothing was done for this request that could not be taken back. The caller has locked it."""
+    if row.kind == RequestKind.PAYOUT and row.status in NOT_HANDED_OVER:
+        if row.intent not in {None, CANCEL}:
+            raise NotCancellable("It is being given back already.")
+        if transfer_in(session, row.id) is None:
+            return
+    elif row.status == RequestStatus.QUEUED:
+        return
+    raise NotCancellable(f"The request is {row.status}; {NotCancellable.__doc__}")

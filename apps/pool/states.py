@@ -65,6 +65,13 @@ _REQUESTS: dict[RequestKind, dict[RequestStatus, set[RequestStatus]]] = {
         R.CLAIMING: {R.WAITING, R.COMPLETED},
     },
     RequestKind.REWARD_CLAIM: {R.SETTLING: {R.COMPLETED}},
+    RequestKind.PAYOUT: {
+        R.RESERVING: {R.APPROVING, R.SENDING, R.REJECTED},
+        R.APPROVING: {R.SENDING, R.CANCELLED, R.FAILED},
+        R.SENDING: {R.CONFIRMING, R.COMPLETED, R.CANCELLED, R.FAILED},
+        R.CONFIRMING: {R.COMPLETED, R.CANCELLED, R.FAILED},
+    },
+    RequestKind.DEPOSIT: {R.BOOKING: {R.COMPLETED, R.REJECTED}},
 }
 _BATCHES: dict[BatchKind, dict[BatchStatus, set[BatchStatus]]] = {
     BatchKind.STAKE: {
@@ -86,6 +93,8 @@ FIRST_STATUS = {
     RequestKind.STAKE: R.RESERVING,
     RequestKind.UNSTAKE: R.RESERVING,
     RequestKind.REWARD_CLAIM: R.SETTLING,
+    RequestKind.PAYOUT: R.RESERVING,
+    RequestKind.DEPOSIT: R.BOOKING,
 }
 # What happens next, by kind and status: what the pool's `next.step` says.
 NEXT_STEPS = {
@@ -101,6 +110,11 @@ NEXT_STEPS = {
     (RequestKind.UNSTAKE, R.WAITING): "finalize",
     (RequestKind.UNSTAKE, R.CLAIMING): "pay",
     (RequestKind.REWARD_CLAIM, R.SETTLING): "settle",
+    (RequestKind.PAYOUT, R.RESERVING): "reserve",
+    (RequestKind.PAYOUT, R.APPROVING): "approve",
+    (RequestKind.PAYOUT, R.SENDING): "send",
+    (RequestKind.PAYOUT, R.CONFIRMING): "confirm",
+    (RequestKind.DEPOSIT, R.BOOKING): "book",
 }
 
 REQUEST_TERMINAL = frozenset({R.COMPLETED, R.REJECTED, R.CANCELLED, R.FAILED})

@@ -5,9 +5,11 @@ from flask import Flask
 from apps.clients.ledger import LedgerClient
 from apps.common.database import make_engine, make_sessions
 from apps.common.service_app import build_app
+from apps.protocols.accounts import Accounts
 from apps.protocols.addresses import AddressCheck
 from apps.protocols.builders import Builders
 from apps.protocols.chain import Chain
+from apps.protocols.deposits import DepositReads
 from apps.protocols.history import History
 from apps.protocols.models import AuditEntry
 from apps.protocols.reads import ProtocolsReads
@@ -35,6 +37,8 @@ def create_app(settings: ProtocolsSettings | None = None) -> Flask:
     )
     app.extensions["addresses"] = addresses
     app.extensions["builders"] = Builders(chain)
+    app.extensions["accounts"] = Accounts(chain)
+    app.extensions["deposits"] = DepositReads(chain, sessions, ledger, settings.pool_id)
     app.extensions["reads"] = ProtocolsReads(chain, history, sessions)
     app.extensions["service"] = ProtocolsService(chain, history, sessions, ledger, settings.pool_id)
     return app

@@ -9,7 +9,7 @@ from typing import Any
 from apps.ethereum.addresses import checksum_setting
 from apps.ethereum.contracts import LIDO, QUEUE, Contract
 from apps.ethereum.endpoints import Absent, Behind, Endpoints
-from apps.ethereum.horizon import depth_horizon, needs_finalized
+from apps.ethereum.horizon import PUBLIC_CHAINS, depth_horizon, needs_finalized
 from apps.ethereum.jsonrpc import Endpoint, RpcError, Unanswered
 from apps.ethereum.logs import integer
 from apps.ethereum.node_words import Trouble
@@ -86,6 +86,13 @@ class Chain:
             return integer(found["number"])
 
         return self.endpoints.first(lambda endpoint: well_formed(look, endpoint))
+
+    def first_block(self, horizon: int) -> int:
+        """Where reading the chain begins: where the settings say, else now on public chains and at the beginning elsewhere."""
+        start = self.settings.start_block
+        if start is None:
+            start = horizon if self.chain_id in PUBLIC_CHAINS else 0
+        return start
 
     def block(self, number: int | None = None, wanted: str | None = None) -> Block:
         """A block by number, or the latest; `NotFound` when the chain has no such block. With `wanted`, the block of that

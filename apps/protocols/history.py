@@ -18,7 +18,6 @@ from apps.clients.shapes.history import Horizon, Rebase
 from apps.common.database import Sessions, transaction
 from apps.common.errors import NotFound, ServiceError
 from apps.ethereum.endpoints import ChainUnavailable, sum_up
-from apps.ethereum.horizon import PUBLIC_CHAINS
 from apps.ethereum.jsonrpc import RpcError, Unanswered
 from apps.protocols.chain import Block, Chain
 from apps.protocols.errors import ChainReorganized, HistoryIncomplete
@@ -207,10 +206,7 @@ class History:
         row = self.cursor()
         if row is not None:
             return row
-        start = self.chain.settings.start_block
-        if start is None:
-            start = horizon if self.chain.chain_id in PUBLIC_CHAINS else 0
-        block = self.chain.block(start)
+        block = self.chain.block(self.chain.first_block(horizon))
         first = {"id": True, "start_block": block.number, "block_number": block.number, "block_hash": block.hash}
         with transaction(self.sessions) as session:
             session.execute(upsert(ScanCursor).values(first).on_conflict_do_nothing())  # two first readers at once

@@ -1,9 +1,9 @@
-"""Tables of protocols. Lock order: message keys, then the scan cursor."""
+"""Tables of protocols. Lock order: message keys, then the scan cursor; the arrival cursor, then arrivals and posted deposits."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, DateTime, Dialect, Integer, Text, func, text
+from sqlalchemy import BigInteger, Boolean, DateTime, Dialect, Index, Integer, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -133,6 +133,54 @@ class ShareDifference(Base):
     reason: Mapped[str] = mapped_column(Text)
     requested_by: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+
+
+class ArrivalCursor(Base):
+    """How far the chain has been read for ETH that came to custody, and the hash to notice a reorganization by; and, of each
+    kind of movement that may name such a transaction, the last one that was read from the ledger."""
+
+    __tablename__ = "arrival_cursor"
+
+    id: Mapped[bool] = mapped_column(Boolean, primary_key=True, server_default=text("true"))
+    start_block: Mapped[int] = mapped_column(BigInteger)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    block_hash: Mapped[str] = mapped_column(Text)
+    movements: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'"))
+
+
+class Arrival(Base):
+    """A transaction at or below the money horizon that sent ETH to custody. `posted_at`: when a movement of the ledger that
+    names its hash was made; null while none was."""
+
+    __tablename__ = "arrivals"
+    __table_args__ = (
+        Index("uq_arrivals_place", "block_number", "transaction_index", unique=True),
+        Index(
+            "ix_arrivals_unposted",
+            "block_number",
+            "transaction_index",
+            postgresql_where=text("posted_at IS NULL"),
+        ),
+    )
+
+    tx_hash: Mapped[str] = mapped_column(Text, primary_key=True)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    transaction_index: Mapped[int] = mapped_column(Integer)
+    block_hash: Mapped[str] = mapped_column(Text)
+    sender: Mapped[str] = mapped_column(Text)
+    amount_wei: Mapped[int] = mapped_column(WeiColumn)
+    posted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class PostedDeposit(Base):
+    """A transaction's hash that a movement of the ledger names, and which movement. Gone again once that one is reversed."""
+
+    __tablename__ = "posted_deposits"
+    __table_args__ = (Index("ix_posted_deposits_message", "message_id"),)
+
+    tx_hash: Mapped[str] = mapped_column(Text, primary_key=True)
+    message_id: Mapped[str] = mapped_column(Text)
+    posted_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 class ReconciliationRun(Base):

@@ -16,6 +16,7 @@ from apps.clients.shapes.history import (
     RescanPage,
     ShareDifference,
 )
+from apps.clients.shapes.payouts import Account, Transfer, UnidentifiedDeposits, UnidentifiedQuery
 from apps.clients.shapes.protocols import (
     BuildAmount,
     BuildClaim,
@@ -37,10 +38,12 @@ from apps.clients.shapes.reconciliation import (
 from apps.common.api import Blueprint
 from apps.common.errors import InProgress, InvalidInput, NotConfigured, NotFound
 from apps.common.shapes import schema_of
-from apps.common.wire import BLOCK_NUMBER, BodySchema, QuerySchema, check_tx_hash
+from apps.common.wire import BLOCK_NUMBER, BodySchema, QuerySchema, check_address, check_tx_hash
 from apps.ethereum.endpoints import ChainUnavailable, NodeLacks, NodeRateLimited
+from apps.protocols.accounts import Accounts
 from apps.protocols.addresses import AddressCheck
 from apps.protocols.builders import Builders
+from apps.protocols.deposits import DepositReads
 from apps.protocols.errors import (
     AllowanceInsufficient,
     ChainReorganized,
@@ -70,10 +73,13 @@ CHAIN = (ChainUnavailable, NodeRateLimited, NodeLacks, NotConfigured)
 HISTORY = (*CHAIN, HistoryIncomplete, ChainReorganized)
 
 
+ABOUT_THE_CHAIN = ("/v1/lido/", "/v1/accounts/", "/v1/deposits/", "/v1/transfers/")
+
+
 @blueprint.before_request
 def require_right_addresses() -> None:
-    """All that reads or builds for Lido waits until the addresses set are known to be one protocol's."""
-    if request.path.startswith("/v1/lido/") or request.method == "POST":
+    """All that reads the chain or builds for Lido waits until the addresses set are known to be one protocol's."""
+    if request.path.startswith(ABOUT_THE_CHAIN) or request.method == "POST":
         addresses: AddressCheck = current_app.extensions["addresses"]
         addresses.require()
 
@@ -236,9 +242,40 @@ def list_reconciliations(query: ReconciliationsQuery) -> ReconciliationPage:
     return _reads().reconciliations(query)
 
 
+@blueprint.get("/accounts/<address>")
+@blueprint.refuses(*CHAIN)
+@blueprint.response(200, schema_of(Account))
+def get_account(address: str) -> Account:
+    """What stands at an address now, and what it is that no user can be paid at, where it is that."""
+    accounts: Accounts = current_app.extensions["accounts"]
+    return accounts.account(check_address(address))
+
+
+@blueprint.get("/transfers/<tx_hash>")
+@blueprint.refuses(*CHAIN, CallFailed)
+@blueprint.response(200, schema_of(Transfer))
+def get_transfer(tx_hash: str) -> Transfer:
+    """A transaction's own transfer of ETH, and the movement of the ledger that names it."""
+    return _deposits().transfer(check_tx_hash(tx_hash))
+
+
+@blueprint.get("/deposits/unidentified")
+@blueprint.refuses(*CHAIN, CallFailed)
+@blueprint.arguments(schema_of(UnidentifiedQuery, QuerySchema), location="query")
+@blueprint.response(200, schema_of(UnidentifiedDeposits))
+def list_unidentified(query: UnidentifiedQuery) -> UnidentifiedDeposits:
+    """What came to custody and no movement of the ledger names, oldest first."""
+    return _deposits().unidentified(query)
+
+
 def _builders() -> Builders:
     builders: Builders = current_app.extensions["builders"]
     return builders
+
+
+def _deposits() -> DepositReads:
+    deposits: DepositReads = current_app.extensions["deposits"]
+    return deposits
 
 
 def _reads() -> ProtocolsReads:

@@ -56,7 +56,7 @@ def choose(
     chosen: list[tuple[Queued, Fees]] = []
     rejected: list[str] = []
     with transaction(context.sessions) as session:
-        left = caps_left(session, context) if rows and spendable.room > 0 else CapsLeft(0, 0)
+        left = caps_left(session, context) if rows and spendable.room > 0 else CapsLeft(0, 0, 0)
     # A message without value needs gas money alone, and may be the one that brings ETH: payouts leave it that money.
     frugal = [row for row in rows if row.value_wei == 0][: max(0, spendable.room)]
     gas = {
@@ -99,10 +99,10 @@ def _payable(
     lacking = row.value_wei + gas - (spendable.available_wei - (spendable.for_gas_wei if row.value_wei else 0))
     if lacking > 0:
         note_lack(context, row, lacking)
-    elif not left.allows_value(context, row.proposal):
-        _note_value_cap(context, row)
+    elif (cap := left.cap_on(context, row.proposal)) is not None:
+        note(context, row, "daily_value_over_cap", cap_reached(context, cap))
         if row.waited_a_day:
-            left.value_wei = 0  # else smaller ones could use up what becomes free, again and again
+            left.hold(cap)
     elif gas > left.gas_wei:
         note(context, row, "daily_gas_over_cap", GAS_CAP_REACHED)
     else:
@@ -122,11 +122,7 @@ def note_lack(context: RelayerContext, row: Queued, missing: int) -> None:
     note(context, row, "insufficient_funds", f"{row.sender} lacks {missing} wei for value and gas.")
 
 
-def _note_value_cap(context: RelayerContext, row: Queued) -> None:
-    note(context, row, "daily_value_over_cap", value_cap_reached(context))
-
-
-def value_cap_reached(context: RelayerContext) -> str:
-    """Why a message waits for the hours to pass."""
-    cap = context.settings.max_value_per_day_wei
-    return f"The last 24 hours' sum would pass MAX_VALUE_PER_DAY_WEI, {cap}; it is signed once enough of them are over."
+def cap_reached(context: RelayerContext, cap: str) -> str:
+    """Why a message waits for the hours to pass; `cap` is the name of a setting of `relayer.signing.spending_caps`."""
+    wei = getattr(context.settings, cap.lower())
+    return f"The last 24 hours' sum would pass {cap}, {wei}; it is signed once enough of them are over."

@@ -20,7 +20,7 @@ from relayer.chain.doubts import doubted, nonce_of
 from relayer.chain.snapshot import ChainSnapshot
 from relayer.context import RelayerContext
 from relayer.lifecycle.candidates import candidates, oldest, senders, unpayable
-from relayer.lifecycle.choosing import GAS_CAP_REACHED, choose, note_lack, spendable_of, value_cap_reached
+from relayer.lifecycle.choosing import GAS_CAP_REACHED, cap_reached, choose, note_lack, spendable_of
 from relayer.lifecycle.external import end_done_externally
 from relayer.lifecycle.fees import Fees
 from relayer.signing.policy import Refusal
@@ -138,8 +138,9 @@ def _store(context: RelayerContext, snapshot: ChainSnapshot, planned: Sequence[_
             if message_id not in queued:
                 break
             # The caps allowed it when the plan was made: another tick has signed meanwhile.
-            if not sums.add_value(plan.queued.proposal):
-                set_reason(session, message_id, {"code": "daily_value_over_cap", "detail": value_cap_reached(context)})
+            cap = sums.add_value(plan.queued.proposal)
+            if cap is not None:
+                set_reason(session, message_id, {"code": "daily_value_over_cap", "detail": cap_reached(context, cap)})
                 break
             if not sums.add_gas(plan.unsigned.gas_limit * plan.unsigned.max_fee_wei):
                 set_reason(session, message_id, {"code": "daily_gas_over_cap", "detail": GAS_CAP_REACHED})

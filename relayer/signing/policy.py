@@ -14,7 +14,7 @@ from eth_utils.address import is_address
 
 from apps.ethereum.addresses import checksummed
 from apps.ethereum.constants import MAX_GAS, TRANSFER_GAS
-from relayer.signing.targets import not_a_payee
+from apps.ethereum.payees import not_a_payee
 
 PAYOUT = "payout"
 
@@ -29,7 +29,8 @@ class Rules:
     """The company's addresses as the settings hold them (None or a placeholder: not configured), and the caps in wei.
 
     `keys`: the addresses, checksummed, whose keys are held. What is sent to one that is neither custody nor operator
-    could never be sent on.
+    could never be sent on. `max_payout_*`: what may leave the house, a bound of its own, since a payout is the one thing
+    that a stolen key of the pool could turn into money (None: bounded by the value alone).
     """
 
     custody: str | None
@@ -39,6 +40,8 @@ class Rules:
     max_value_per_tx_wei: int
     max_value_per_day_wei: int | None = None
     keys: frozenset[str] = frozenset()
+    max_payout_per_tx_wei: int | None = None
+    max_payout_per_day_wei: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ def is_internal(rules: Rules, proposal: Proposal) -> bool:
     """Whether this moves ETH between custody and operator: it stays the company's, so it counts for no day's value."""
     ours = {_known(rules.custody), _known(rules.operator)} - {None}
     return not proposal.data and proposal.sender in ours and proposal.to in ours
+
+
+def is_payout(rules: Rules, proposal: Proposal) -> bool:
+    """Whether this sends ETH out of the house, to be nobody's here any more."""
+    return not proposal.data and not is_internal(rules, proposal)
 
 
 def least_gas(data: bytes) -> int:
@@ -127,6 +135,12 @@ def _judge_transfer(rules: Rules, proposal: Proposal, protocol: Mapping[str, str
         whose = _no_payee(rules, proposal.to, protocol)
         if whose is not None:
             raise _Refused("payout_target_refused", f"{proposal.to} is {whose}: no user can be paid there.")
+        for name, cap in (
+            ("MAX_PAYOUT_PER_TX_WEI", rules.max_payout_per_tx_wei),
+            ("MAX_PAYOUT_PER_DAY_WEI", rules.max_payout_per_day_wei),
+        ):
+            if cap is not None and proposal.value_wei > cap:
+                raise _Refused("value_over_cap", f"The payout is above {name}, {cap}.")
         return
     if proposal.to in {custody, operator}:
         return

@@ -1,4 +1,5 @@
-"""The caps on 24 hours: on the value that leaves custody and operator, and on what gas costs; over all signers together.
+"""The caps on 24 hours: on the value that leaves custody and operator, on what of it leaves the house as payouts, and on what
+gas costs; over all signers together.
 
 A message that would pass a cap waits until enough of the spending is more than 24 hours old; it is not refused.
 """
@@ -9,9 +10,11 @@ from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.orm import Session
 
 from relayer.context import RelayerContext
-from relayer.signing.policy import Proposal, is_internal
+from relayer.signing.policy import Proposal, is_internal, is_payout
 from relayer.store.models import Attempt, Message
 from relayer.store.states import WITHOUT_EFFECT
+
+VALUE_CAP, PAYOUT_CAP = "MAX_VALUE_PER_DAY_WEI", "MAX_PAYOUT_PER_DAY_WEI"
 
 
 @dataclass
@@ -21,14 +24,29 @@ class CapsLeft:
 
     value_wei: int
     gas_wei: int
+    payout_wei: int
 
-    def allows_value(self, context: RelayerContext, proposal: Proposal) -> bool:
-        return is_internal(context.rules, proposal) or proposal.value_wei <= self.value_wei
+    def cap_on(self, context: RelayerContext, proposal: Proposal) -> str | None:
+        """The name of the cap that leaves no room for this value now; None where there is room."""
+        if is_internal(context.rules, proposal):
+            return None
+        if proposal.value_wei > self.value_wei:
+            return VALUE_CAP
+        return PAYOUT_CAP if is_payout(context.rules, proposal) and proposal.value_wei > self.payout_wei else None
 
     def take(self, context: RelayerContext, proposal: Proposal, gas_wei: int) -> None:
         self.gas_wei -= gas_wei
         if not is_internal(context.rules, proposal):
             self.value_wei -= proposal.value_wei
+        if is_payout(context.rules, proposal):
+            self.payout_wei -= proposal.value_wei
+
+    def hold(self, cap: str) -> None:
+        """Leave nothing of a cap to those behind: else smaller ones could use up what becomes free, again and again."""
+        if cap == VALUE_CAP:
+            self.value_wei = 0
+        else:
+            self.payout_wei = 0
 
 
 def caps_left(session: Session, context: RelayerContext) -> CapsLeft:
@@ -36,7 +54,9 @@ def caps_left(session: Session, context: RelayerContext) -> CapsLeft:
     settings = context.settings
     sums = SpendingSums(session, context, lock=False)
     return CapsLeft(
-        max(0, settings.max_value_per_day_wei - sums.value_wei()), max(0, settings.max_gas_per_day_wei - sums.gas_wei())
+        max(0, settings.max_value_per_day_wei - sums.value_wei()),
+        max(0, settings.max_gas_per_day_wei - sums.gas_wei()),
+        max(0, settings.max_payout_per_day_wei - sums.payout_wei()),
     )
 
 
@@ -52,18 +72,25 @@ class SpendingSums:
         self._context = context
         self._value_wei: int | None = None
         self._gas_wei: int | None = None
+        self._payout_wei: int | None = None
         if lock:  # the name is that of earlier releases, whose workers may run beside this one
             session.execute(text("SELECT pg_advisory_xact_lock(hashtext('relayer_daily_sums'))"))
 
-    def add_value(self, proposal: Proposal) -> bool:
-        """Count this value too, and return True, where the cap allows it. Moves between custody and operator are free."""
+    def add_value(self, proposal: Proposal) -> str | None:
+        """Count this value too, where the caps allow it; else the name of the one that does not. Moves between custody and
+        operator are free."""
         if is_internal(self._context.rules, proposal):
-            return True
+            return None
         after = self.value_wei() + proposal.value_wei
         if after > self._context.settings.max_value_per_day_wei:
-            return False
+            return VALUE_CAP
+        if is_payout(self._context.rules, proposal):
+            paid = self.payout_wei() + proposal.value_wei
+            if paid > self._context.settings.max_payout_per_day_wei:
+                return PAYOUT_CAP
+            self._payout_wei = paid
         self._value_wei = after
-        return True
+        return None
 
     def add_gas(self, more_wei: int) -> bool:
         """Count this much gas too, and return True, where the cap allows it."""
@@ -83,7 +110,12 @@ class SpendingSums:
             self._gas_wei = self._gas()
         return self._gas_wei
 
-    def _value(self) -> int:
+    def payout_wei(self) -> int:
+        if self._payout_wei is None:
+            self._payout_wei = self._value(func.octet_length(Message.data) == 0)
+        return self._payout_wei
+
+    def _value(self, *which: ColumnElement[bool]) -> int:
         settings = self._context.settings
         ours = [str(value).lower() for value in (settings.custody_address, settings.operator_address) if value]
         found = self._session.scalar(
@@ -91,6 +123,7 @@ class SpendingSums:
                 self._lately(),
                 Message.status.not_in(WITHOUT_EFFECT),
                 func.lower(Message.to_address).not_in(ours),
+                *which,
             )
         )
         return int(found or 0)

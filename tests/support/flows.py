@@ -48,7 +48,9 @@ from tests.support.raw import raw
 from tests.support.relayer import OPERATOR_KEY
 from tests.support.relayer import make_settings as make_relayer_settings
 
-UNDER_WAY = ("reserving", "settling", "queued", "batched", "submitting", "confirming", "requesting", "claiming")
+UNDER_WAY = (
+    "reserving", "settling", "queued", "batched", "submitting", "confirming", "requesting", "claiming", "sending", "booking",
+)  # fmt: skip
 DEAD_BROKER = "redis://127.0.0.1:1/0"
 
 NEW_REQUESTS = {
@@ -280,6 +282,9 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
             reward_source="share_rate",
             pause_on_drift=False,
             ops_four_eyes=False,
+            webhook_secret_keys=("a-key-of-the-tests-and-of-nobody-else",),
+            webhook_allow_private=True,
+            payout_address_delay_sec=0,
         )
         settings = replace(settings, **changes)
         context = replace(make_context(settings, lambda _task, _row_id: None), look=Look(0.0))

@@ -41,6 +41,9 @@ STATE = {
             WHERE status NOT IN ('completed', 'rejected', 'cancelled', 'failed')
             UNION ALL
             SELECT concat_ws(' ', 'batch', kind, status) FROM batches WHERE status NOT IN ('completed', 'failed')
+            UNION ALL
+            SELECT concat_ws(' ', 'transfer', t.status) FROM payout_transactions t JOIN requests r ON r.id = t.request_id
+            WHERE r.status NOT IN ('completed', 'rejected', 'cancelled', 'failed')
         ) found""",
     "relayer": """
         SELECT coalesce(string_agg(DISTINCT 'message ' || status, ', '), '') FROM messages
@@ -64,6 +67,10 @@ ENDS = {
     ("unstake", "completed"): {"start"},
     ("unstake", "cancelled"): {"start", "cancel"},
     ("reward_claim", "completed"): set(),
+    ("payout", "completed"): {"reserve", "paid"},
+    ("payout", "cancelled"): {"reserve", "return"},
+    ("payout", "failed"): {"reserve", "return"},
+    ("deposit", "completed"): set(),  # its one movement has the name of the transaction
 }
 
 
@@ -111,6 +118,17 @@ class Watch:
             if number > 1 and not under_way and not self.due(PUMP):
                 return
         raise AssertionError(f"still under way: {under_way}, walk: {self.flows.walk().reason}")
+
+    def paid_on_chain(self) -> Counter[tuple[str, int]]:
+        """How often which amount was sent from custody to whom by a plain transfer, whatever anybody reports."""
+        web3, custody = self.flows.desk.web3, self.flows.desk.operator.lower()
+        found: Counter[tuple[str, int]] = Counter()
+        for number in range(self.flows.desk.head() + 1):
+            block: Any = web3.eth.get_block(number, full_transactions=True)
+            for sent in block["transactions"]:
+                if sent["from"].lower() == custody and sent["input"] in {"0x", b""} and sent["to"] and sent["value"]:
+                    found[sent["to"].lower(), int(sent["value"])] += 1
+        return found
 
     def assert_right(self, **ends: int) -> None:
         """All requests have ended, so many each way; each effect is there once; chain and books agree to the wei."""

@@ -161,6 +161,8 @@ def make_settings(database_url: str, rpc_urls: tuple[str, ...], **changes: Any) 
         "queue_address": None,
         "max_value_per_tx_wei": 10_000 * ETHER,
         "max_value_per_day_wei": 100_000 * ETHER,
+        "max_payout_per_tx_wei": 10_000 * ETHER,
+        "max_payout_per_day_wei": 100_000 * ETHER,
         "max_gas_per_tx_wei": ETHER,
         "max_gas_per_day_wei": 20 * ETHER,
         "max_in_flight": 64,

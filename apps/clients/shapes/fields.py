@@ -6,13 +6,12 @@ from typing import Any
 import marshmallow as ma
 
 from apps.common.states import Status
-from apps.common.wire import MESSAGE_ID, OpenApi, nullable, published
+from apps.common.wire import ADDRESS, MESSAGE_ID, OpenApi, nullable, published
 
 MAX_DATA_BYTES = 128 * 1024  # what nodes accept in one transaction
 MAX_MESSAGE_IDS = 100  # of the longest, they fill two thirds of what a request line and headers may hold
 _LISTED = MESSAGE_ID.pattern.replace(r"\Z", "(?:,|$)")
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*", re.ASCII)
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
 
 class AddressField(ma.fields.String):
@@ -20,13 +19,13 @@ class AddressField(ma.fields.String):
 
     @property
     def openapi(self) -> OpenApi:
-        return {"type": nullable("string", self), "format": "address", "pattern": published(_ADDRESS)}
+        return {"type": nullable("string", self), "format": "address", "pattern": published(ADDRESS)}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         from eth_utils.address import to_checksum_address  # only the relayer itself needs it
 
         text = super()._deserialize(value, attr, data, **kwargs)
-        if not isinstance(text, str) or not _ADDRESS.fullmatch(text):
+        if not isinstance(text, str) or not ADDRESS.fullmatch(text):
             raise ma.ValidationError("Not an address: 0x and 40 hex digits.")
         address = str(to_checksum_address(text))
         if text != address and text[2:] not in {text[2:].lower(), text[2:].upper()}:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import marshmallow as ma
 
-from apps.clients.shapes.common import IdPageQuery, Reason, one_of
+from apps.clients.shapes.common import IdPageQuery, NumberPageQuery, Reason, one_of, wait_field
 from apps.clients.shapes.fields import text_of
 from apps.clients.shapes.ledger import Balance
 from apps.clients.shapes.pool_states import BatchKind, BatchStatus, RequestKind, RequestStatus
@@ -106,6 +106,18 @@ class NextStep:
     due_at: Time | None
 
 
+@dataclass(frozen=True)
+class PayoutDetails:
+    """Where a payout goes, and who has a say in it: `by` asked for it, `decided_by` approved or rejected it, both null where
+    nobody is named. `needs_approval`: it waits for a second person, or did."""
+
+    to: str
+    needs_approval: bool
+    by: str | None
+    decided_by: str | None
+    decided_at: Time | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """A request. `amount_wei` is null while an unstake of "max" or a reward claim has not been settled; `settled_wei` is
@@ -127,6 +139,8 @@ class Request:
     timeline: list[TimelineEntry]
     created_at: Time
     updated_at: Time
+    payout: PayoutDetails | None = None  # null for every other kind
+    deposit_tx_hash: str | None = None  # null for every other kind
 
 
 @dataclass(frozen=True)
@@ -272,3 +286,10 @@ class QuoteQuery:
     kind: str = given(ma.fields.String, required=True, validate=one_of((RequestKind.STAKE, RequestKind.UNSTAKE)))
     amount_wei: PositiveWei
     pool_id: str | None = given(wire.pool_id_field, load_default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventsQuery(NumberPageQuery):
+    """`after`: the last sequence number seen. `wait`: where there is nothing behind it, wait so long for the next event."""
+
+    wait: float = given(wait_field, load_default=0.0)

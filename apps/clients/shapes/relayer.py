@@ -8,7 +8,7 @@ from typing import Annotated
 
 import marshmallow as ma
 
-from apps.clients.shapes.common import Reason
+from apps.clients.shapes.common import Reason, wait_field
 from apps.clients.shapes.fields import AddressField, DataField, MessageIdsField, several_of, text_of
 from apps.common.shapes import StrictInteger, Time, Wei, Whole, described, given
 from apps.common.states import Status
@@ -25,7 +25,6 @@ from apps.common.wire import (
 )
 from apps.ethereum.constants import MAX_GAS, TRANSFER_GAS
 
-MAX_WAIT_SEC = 30
 _PURPOSE = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z", re.ASCII)
 
 
@@ -99,7 +98,7 @@ class NewTransaction:
 class WaitQuery:
     """`wait`: seconds to wait for the status to change."""
 
-    wait: float = given(ma.fields.Float, load_default=0.0, validate=ma.validate.Range(0, MAX_WAIT_SEC))
+    wait: float = given(wait_field, load_default=0.0)
 
 
 @dataclass(frozen=True)
@@ -248,11 +247,8 @@ class Market:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a message is not mined yet, or how it ended: reasons, the weightiest first.
-
-    `settled`: whether it has ended. `ahead_in_line`: messages of the same key that must be mined first. `market` is null
-    where no node answers.
-    """
+    """Why a message is not mined yet, or how it ended: reasons, the weightiest first. `settled`: whether it has ended.
+    `ahead_in_line`: messages of the same key that must be mined first. `market` is null where no node answers."""
 
     message_id: str
     status: _Status
@@ -286,10 +282,8 @@ class Signers:
 
 @dataclass(frozen=True)
 class Limits:
-    """The caps that every message is held against, in wei but the last.
-
-    `value_left_today_wei` and `gas_left_today_wei`: of the last 24 hours' caps, what nothing has used up.
-    """
+    """The caps that every message is held against, in wei but the last, and what of the last 24 hours' nothing has used up.
+    Payouts have caps of their own beside those of all value; a relayer of the release before does not tell them."""
 
     max_value_per_tx_wei: Wei
     max_value_per_day_wei: Wei
@@ -298,3 +292,6 @@ class Limits:
     max_gas_per_day_wei: Wei
     gas_left_today_wei: Wei
     max_gas_limit: Whole = described("Gas units that one message may name.")
+    max_payout_per_tx_wei: Wei | None = None
+    max_payout_per_day_wei: Wei | None = None
+    payout_left_today_wei: Wei | None = None

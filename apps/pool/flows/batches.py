@@ -12,12 +12,13 @@ from apps.flow.outcome import Outcome, Park, Wait
 from apps.flow.row import code_of, reason
 from apps.flow.runner import Flow
 from apps.pool.context import PoolContext
+from apps.pool.flows import requests
 from apps.pool.flows.members import park_members, tell_members
 from apps.pool.flows.releasing import release
 from apps.pool.flows.stake import STAKE_STEPS
 from apps.pool.flows.unstake import UNSTAKE_STEPS
 from apps.pool.flows.withdrawal_claim import CLAIM_STEPS
-from apps.pool.models import Batch, BatchTransaction
+from apps.pool.models import Batch, BatchTransaction, PayoutTransaction
 from apps.pool.states import BatchKind, BatchStatus
 from apps.pool.walk.booking import WalkHalted
 
@@ -71,9 +72,13 @@ def advance(context: PoolContext, batch_id: str | None = None, *, early: bool = 
 
 
 def transaction_ended(context: PoolContext, message_id: str | None = None) -> int:
-    """What the relayer hints at: a transaction has ended, and the batch that waits for it looks before its time."""
+    """What the relayer hints at: a transaction has ended, and the batch or payout that waits for it looks before its time."""
     with transaction(context.sessions) as session:
         batch_id = session.scalar(select(BatchTransaction.batch_id).where(BatchTransaction.message_id == message_id))
+        sent = select(PayoutTransaction.request_id).where(PayoutTransaction.message_id == message_id)
+        request_id = None if batch_id is not None else session.scalar(sent)
+    if request_id is not None:
+        return requests.advance(context, request_id, early=True)
     if batch_id is None:
-        return 0  # a payout of ops, or another caller's message
+        return 0  # another caller's message
     return advance(context, batch_id, early=True)

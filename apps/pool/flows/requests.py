@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.flow import runner
-from apps.flow.lease import reread
+from apps.flow.lease import flow_event, held_from_the_start, reread
 from apps.flow.outcome import Advance, Outcome, Park
 from apps.flow.runner import Flow
 from apps.pool.context import PoolContext
 from apps.pool.feed import record_events
-from apps.pool.flows import reward_claim, stake, unstake
+from apps.pool.flows import deposit, payout, reward_claim, stake, unstake
 from apps.pool.flows.lanes import user_lanes
 from apps.pool.models import Request
 from apps.pool.opening import Opened, close_opening, closes, release_lane
@@ -29,12 +29,16 @@ STEPS: dict[tuple[RequestKind, RequestStatus], Step] = {
     (RequestKind.UNSTAKE, RequestStatus.RESERVING): unstake.reserve,
     (RequestKind.UNSTAKE, RequestStatus.QUEUED): unstake.cancel,
     (RequestKind.REWARD_CLAIM, RequestStatus.SETTLING): reward_claim.settle,
+    **payout.PAYOUT_STEPS,
+    **deposit.DEPOSIT_STEPS,
 }
 # The same as `STEPS` has for the first status of each kind, where the request was made just now.
 FIRST_STEPS: dict[RequestKind, Step] = {
     RequestKind.STAKE: stake.reserve,
     RequestKind.UNSTAKE: partial(unstake.reserve, fresh=True),
     RequestKind.REWARD_CLAIM: reward_claim.settle,
+    RequestKind.PAYOUT: payout.reserve,
+    RequestKind.DEPOSIT: deposit.book,
 }
 
 
@@ -67,9 +71,10 @@ class RequestFlow(Flow[Request]):
         record_events(session, [row.id for row, _ in done])
 
 
-def advance(context: PoolContext, request_id: str | None = None) -> int:
-    """Run the steps of the named due request, or of a burst of due ones; returns how many were taken."""
-    return runner.advance(RequestFlow(context), row_id=request_id)
+def advance(context: PoolContext, request_id: str | None = None, *, early: bool = False) -> int:
+    """Run the steps of the named due request, or of a burst of due ones; returns how many were taken. `early`: before its
+    time."""
+    return runner.advance(RequestFlow(context), row_id=request_id, early=early)
 
 
 def run_request(context: PoolContext, row: Request) -> None:
@@ -98,6 +103,17 @@ def run_opened(context: PoolContext, opened: Opened) -> bool:
         came_to = error
     runner.run(_CameTo(context, opened, came_to), opened.row)
     return False
+
+
+def intend(session: Session, row: Request, intent: str, event: str, lease_sec: float) -> None:
+    """Write on a locked row what is to become of it, and lease it to whoever does so, to run its step at once: whatever step
+    was under way finds its own lease gone."""
+    row.intent = intent
+    for name, value in held_from_the_start(lease_sec).items():
+        setattr(row, name, value)
+    session.add(flow_event(row, event, row.status, None))
+    session.flush()
+    session.refresh(row)
 
 
 class _CameTo(RequestFlow):

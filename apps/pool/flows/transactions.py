@@ -98,6 +98,11 @@ def follow(context: PoolContext, batch: Batch, purpose: str) -> Confirmed | Fail
     does not know is sent again. A conflict is never retried: ops decide."""
     found = context.relayer.transaction(message_id(batch, purpose))
     sent = send(context, batch, purpose) if found is None else _remember(context, batch, purpose, found)
+    return standing(sent)
+
+
+def standing(sent: Transaction) -> Confirmed | Failed | Wait | Park:
+    """What the relayer's word on a transaction means for whoever sent it."""
     status = sent.status
     if status == TransactionStatus.CONFIRMED:
         return Confirmed()
@@ -106,7 +111,7 @@ def follow(context: PoolContext, batch: Batch, purpose: str) -> Confirmed | Fail
     if status in WITHOUT_EFFECT:
         code, detail = failure_of(sent)
         return Failed(code, detail, sent.passing, rejected=status == TransactionStatus.REJECTED)
-    # While the relayer does not sign it yet, its reason is the batch's.
+    # While the relayer does not sign it yet, its reason is the sender's.
     return Wait(POLL_SEC, _reason(sent) if status == TransactionStatus.QUEUED else None)
 
 

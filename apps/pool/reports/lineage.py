@@ -107,6 +107,10 @@ def _names(row: Request, withdrawals: Sequence[Withdrawal]) -> list[str]:
         return [name(row.id) for name in of_stake]
     if row.kind == RequestKind.REWARD_CLAIM:
         return [effects.reward_book(effects.reward_claim(row.id))]
+    if row.kind == RequestKind.PAYOUT:
+        return [name(row.id) for name in (effects.payout_reserve, effects.payout_paid, effects.payout_return)]
+    if row.kind == RequestKind.DEPOSIT:
+        return [effects.deposit(str(row.body["tx_hash"]))]
     names = [effects.unstake_cancel(row.id), effects.unstake_cut(row.id)]
     for number in range(1, row.reservation + 1):
         names += [

@@ -21,10 +21,11 @@ from apps.pool.errors import (
     AlreadyDecided,
     BatchHasEffect,
     BatchNotMatching,
-    SecondPersonNeeded,
 )
 from apps.pool.flows.unstake import elements_of
+from apps.pool.four_eyes import check_second_person
 from apps.pool.models import Batch, BatchTransaction, Request, Resolution, Walk
+from apps.pool.payouts.decided import PAYOUT_INTENTS, make_due
 from apps.pool.states import (
     REQUEST_TERMINAL,
     WITHOUT_EFFECT,
@@ -54,7 +55,7 @@ class Resolutions:
         """
         pool_id = said.pool_id or self.context.settings.pool_id
         canonical = canonical_of(said, pool_id=pool_id)
-        known = self._known(said.message_id, canonical)
+        known = self.known(said.message_id, canonical)
         if known is not None:
             return known, True
         with transaction(self.context.sessions) as session:
@@ -78,7 +79,7 @@ class Resolutions:
             effect=said.effect,
             gas_cost_wei=said.gas_cost_wei,
         )
-        return self._insert(values, said, canonical)
+        return self.insert(values, said, canonical)
 
     def release_batch(self, batch_id: str, said: NewRelease) -> tuple[ShownResolution, bool]:
         """Say that a parked batch did nothing on chain and never will: its requests go back to where they waited.
@@ -87,7 +88,7 @@ class Resolutions:
         may still, or was done by a transaction that is not the relayer's.
         """
         canonical = canonical_of(said, batch_id=batch_id, action=RELEASE_BATCH)
-        known = self._known(said.message_id, canonical)
+        known = self.known(said.message_id, canonical)
         if known is not None:
             return known, True
         if self._batch(batch_id) is None:
@@ -95,7 +96,7 @@ class Resolutions:
         batch = self._parked(batch_id)
         self.refuse_effects(batch)
         values = dict[str, object](pool_id=batch.pool_id, action=RELEASE_BATCH, halt=None, batch_id=batch_id)
-        return self._insert(values, said, canonical)
+        return self.insert(values, said, canonical)
 
     def approve(self, resolution_id: str, by: str) -> ShownResolution:
         """The second person agrees. Raises `SecondPersonNeeded` for the first one, `AlreadyDecided`."""
@@ -154,7 +155,7 @@ class Resolutions:
                     f"Another sender's transaction did what {row.message_id} asks for; resolve the walk with it instead."
                 )
 
-    def _insert(
+    def insert(
         self, values: Mapping[str, object], said: NewRelease, canonical: Mapping[str, str | None]
     ) -> tuple[ShownResolution, bool]:
         decided = not self.context.settings.ops_four_eyes
@@ -191,8 +192,8 @@ class Resolutions:
                 raise NotFound("There is no resolution with this id.")
             if row.status not in {ResolutionStatus.PROPOSED, ResolutionStatus.APPROVED} or row.status == status:
                 raise AlreadyDecided(f"This resolution is {row.status}.")
-            if status == ResolutionStatus.APPROVED and by == row.by:
-                raise SecondPersonNeeded
+            if status == ResolutionStatus.APPROVED:
+                check_second_person(by, row.by)
             row.status, row.decided_by, row.decided_at = status, by, func.clock_timestamp()
             session.flush()
             session.refresh(row)
@@ -208,16 +209,18 @@ class Resolutions:
             return
         if shape.action == RELEASE_BATCH:
             self.context.publish("tasks.batches.advance", shape.batch_id)
+        elif shape.action in PAYOUT_INTENTS:
+            self.context.publish("tasks.requests.advance", None)
         else:
             self.context.publish("tasks.walk.run_pool", shape.pool_id)
 
-    def _known(self, message_id: str, canonical: Mapping[str, str | None]) -> ShownResolution | None:
+    def known(self, message_id: str, canonical: Mapping[str, str | None]) -> ShownResolution | None:
         with transaction(self.context.sessions) as session:
             row = session.scalars(select(Resolution).where(Resolution.message_id == message_id)).one_or_none()
             return None if row is None else _replay_of(row, canonical)
 
     def _replay(self, message_id: str, canonical: Mapping[str, str | None]) -> ShownResolution:
-        found = self._known(message_id, canonical)
+        found = self.known(message_id, canonical)
         assert found is not None  # it was there a moment ago, and nothing removes it
         return found
 
@@ -272,6 +275,8 @@ def _make_ready(session: Session, row: Resolution) -> None:
         if batch.status != BatchStatus.NEEDS_ATTENTION:
             raise BatchNotMatching(f"The {batch.kind} batch is {batch.status} by now.")
         batch.next_run_at = func.now()
+    if row.action in PAYOUT_INTENTS:
+        make_due(session, row)
     session.flush()
 
 

@@ -110,7 +110,8 @@ def test_life__everybody_rude_at_once__the_possible_completes_the_rest_says_why_
     with ExitStack() as world:
         chain = world.enter_context(start_anvil("--block-time", "1"))
         node = world.enter_context(rude_node(chain.url))
-        limits = {"MAX_VALUE_PER_TX_WEI": str(10**9 * ETHER), "MAX_VALUE_PER_DAY_WEI": str(10**12 * ETHER)}
+        limits = {f"MAX_{what}_PER_TX_WEI": str(10**9 * ETHER) for what in ("VALUE", "PAYOUT")}
+        limits |= {f"MAX_{what}_PER_DAY_WEI": str(10**12 * ETHER) for what in ("VALUE", "PAYOUT")}
         stack = world.enter_context(running_stack({"ETH_RPC_URL": node.url, **SETTINGS, **limits}))
         bff = Bff(stack, timeout_sec=500)
         deployment = Deployment(**(stack.home.load().deployment or {}))

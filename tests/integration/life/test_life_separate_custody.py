@@ -41,6 +41,10 @@ def test_life__custody_apart_and_a_fee__exact_to_the_wei_until_one_ether_is_take
     assert bff.eth_of(bff.custody) - before == int(done["settled_wei"])
     assert 20 * ETHER + pending - 2 <= int(done["settled_wei"]) <= 20 * ETHER + pending
 
+    wallet = "0x00000000000000000000000000000000000A11e7"
+    bff.pay_out("ann", wallet, 5 * ETHER, "payout:ann")
+    assert bff.eth_of(wallet) == 5 * ETHER
+
     run = dump(bff.reconcile())
     assert (run["verdict"], [line["drift_wei"] for line in run["lines"]]) == ("ok", ["0"] * len(run["lines"]))
 

@@ -21,7 +21,7 @@ from tests.support.raw import raw
 
 REQUEST_FIELDS = (
     "id message_id kind pool_id user_id amount_wei settled_wei status reason batch_id withdrawals transactions next "
-    "timeline created_at updated_at"
+    "timeline created_at updated_at payout deposit_tx_hash"
 )
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 

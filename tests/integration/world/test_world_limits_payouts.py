@@ -10,8 +10,8 @@ from web3.types import Wei
 from apps.common.wei import ETHER
 from apps.devnet.deployment import connect, deploy
 from apps.ethereum.jsonrpc import Unanswered
+from apps.ethereum.payees import KNOWN
 from relayer.signing.policy import PAYOUT, Proposal, Rules, judge
-from relayer.signing.targets import KNOWN
 from tests.support.anvil import start_anvil
 from tests.support.relayer import CUSTODY, OPERATOR, STRANGER, House, Node, make_house
 
@@ -51,7 +51,7 @@ def house(make_database: Callable[[str], str], node: Node, lido: dict[str, str])
 
 
 def pay(house: House, name: str, to: str, **changes: str) -> None:
-    posted = house.post(name, to=to, purpose=PAYOUT, value_wei="5", **{"gas_limit": None, **changes})
+    posted = house.post(name, to=to, purpose=PAYOUT, **{"value_wei": "5", "gas_limit": None, **changes})
     assert posted.status_code == 202, posted.get_json()
 
 
@@ -109,6 +109,32 @@ def test_payout__node_does_not_say_what_the_locator_names__waits_and_other_messa
 def test_payout__address_with_a_wrong_checksum__422(house: House) -> None:
     wrong = STRANGER[:-1] + STRANGER[-1].swapcase()
     assert house.post("m:1", to=wrong, purpose=PAYOUT).status_code == 422
+
+
+def test_payouts__past_their_own_cap_of_the_day__wait_and_what_stays_in_the_house_goes(
+    make_database: Callable[[str], str], node: Node, lido: dict[str, str]
+) -> None:
+    house = make_house(make_database("relayer"), node, max_payout_per_tx_wei=7, max_payout_per_day_wei=9)
+    pay(house, "first", STRANGER)
+    pay(house, "second", STRANGER)
+    pay(house, "large", STRANGER, value_wei="8")
+    house.post("inside")
+    assert house.run("inside")["status"] == "confirmed"
+    assert house.message("first")["status"] == "confirmed"
+    waiting = house.message("second")
+    assert (waiting["status"], waiting["reason"]["code"]) == ("queued", "daily_value_over_cap")
+    assert "MAX_PAYOUT_PER_DAY_WEI" in waiting["reason"]["detail"]
+    large = house.message("large")
+    assert (large["status"], large["reason"]["code"]) == ("rejected", "value_over_cap")
+    assert "MAX_PAYOUT_PER_TX_WEI" in large["reason"]["detail"]
+    limits = house.client.get("/v1/limits").get_json()
+    assert [limits[f"{name}_wei"] for name in ("max_payout_per_tx", "max_payout_per_day", "payout_left_today")] == [
+        "7",
+        "9",
+        "4",
+    ]
+    pay(house, "small", STRANGER, value_wei="4")
+    assert house.run("small")["status"] == "confirmed"
 
 
 RULES = Rules(CUSTODY, OPERATOR, None, None, ETHER, 10 * ETHER, frozenset({OTHER_KEY}))

@@ -1,0 +1,1 @@
+"""Money out and in, asked for at the pool: payouts, the addresses they may go to, and deposits by their transactions."""

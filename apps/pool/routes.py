@@ -48,7 +48,7 @@ Said = tuple[Resolution, int, dict[str, str]]
 blueprint = Blueprint("pool", __name__, url_prefix="/v1", description="Stakes, unstakes, reward claims and their life.")
 
 # What every new request may meet.
-NEW = (LaterRelease, RequestRejected, UserOnHold)
+NEW = (RequestRejected, UserOnHold)
 LOCATION = {"Location": {"description": "Where the request is read.", "schema": {"type": "string"}}}
 
 
@@ -98,7 +98,7 @@ def get_request(request_id: str) -> shapes.Request:
 
 
 @blueprint.post("/requests/<request_id>/cancel")
-@blueprint.refuses(NotCancellable)
+@blueprint.refuses(LaterRelease, NotCancellable)
 @blueprint.response(200, schema_of(shapes.Request))
 def cancel_request(request_id: str) -> shapes.Request:
     """Cancel a queued request; everything is moved back."""
@@ -107,7 +107,7 @@ def cancel_request(request_id: str) -> shapes.Request:
 
 @blueprint.post("/requests/<request_id>/retry")
 @blueprint.ops
-@blueprint.refuses(NotRetryable)
+@blueprint.refuses(LaterRelease, NotRetryable)
 @blueprint.response(200, schema_of(shapes.Request))
 def retry_request(request_id: str) -> shapes.Request:
     """Ops: put a request that needs attention back to the step where it stopped."""

@@ -40,13 +40,13 @@ def mutated(body: Json, draw: random.Random) -> Json:
     for _ in range(draw.randint(1, 3)):
         places = list(_places(made))
         if not places or draw.random() < 0.1:
-            made[draw.choice(["x", "amount", "Message_id", "id", "user"])] = draw.choice(JUNK)
+            made[draw.choice(["x", "amount", "Message_id", "id", "user"])] = copy.deepcopy(draw.choice(JUNK))
             continue
         holder, key = draw.choice(places)
         if draw.random() < 0.25:
             del holder[key]
         else:
-            holder[key] = draw.choice(JUNK)
+            holder[key] = copy.deepcopy(draw.choice(JUNK))
     return made
 
 

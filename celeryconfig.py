@@ -14,7 +14,12 @@ globals().update(delivery_settings(_reader.broker_url()))
 
 imports = ("tasks.entry",)
 task_default_queue = "pool"
-task_routes = {"tasks.*": {"queue": "pool"}, "relayer.*": {"queue": "relayer"}}
+# The first that fits.
+task_routes = {
+    "tasks.webhooks.*": {"queue": "webhooks"},
+    "tasks.*": {"queue": "pool"},
+    "relayer.*": {"queue": "relayer"},
+}
 
 # No hint expires: that would be beat's clock read by a worker's. Beat leaves out what no worker takes (`tasks.beat`).
 beat_scheduler = "tasks.beat:SteadyScheduler"

@@ -8,10 +8,9 @@ from functools import lru_cache
 
 import celeryconfig
 from apps.common.logging import configure_logging
-from apps.flow.hints import publisher
 from apps.flow.schedule import fires as first_to_fire
 from apps.pool import sweep
-from apps.pool.context import PoolContext, make_context
+from apps.pool.context import PoolContext, make_context, pool_publisher
 from apps.pool.flows import batches, batching, requests, withdrawal_claim
 from apps.pool.models import ScheduleFire
 from apps.pool.quotes.service import record_estimates
@@ -20,6 +19,8 @@ from apps.pool.reconcile.run import reconcile
 from apps.pool.settings import load_settings
 from apps.pool.users import auto_claims
 from apps.pool.walk.run import walk_pool
+from apps.pool.webhooks.fan_out import fan_out
+from apps.pool.webhooks.flow import deliver
 from tasks import celery
 
 
@@ -28,7 +29,7 @@ def worker_context() -> PoolContext:
     """The context of this worker process, made at first use: after the fork, so that no socket is shared."""
     configure_logging("worker")
     settings = load_settings()
-    return make_context(settings, publisher(settings.broker_url, "pool"))
+    return make_context(settings, pool_publisher(settings))
 
 
 @celery.task(name="tasks.sweep.wake")
@@ -111,6 +112,18 @@ def claim_rewards_for_users(schedule: str | None = None) -> int:
     """Claim the rewards of users who prefer that it is done for them; returns how many requests were made."""
     context = worker_context()
     return auto_claims.claim_due(context) if fires(context, schedule) else 0
+
+
+@celery.task(name="tasks.webhooks.fan_out")
+def fan_out_events() -> int:
+    """Turn the feed's new events into deliveries of each webhook; returns how many."""
+    return fan_out(worker_context())
+
+
+@celery.task(name="tasks.webhooks.deliver")
+def deliver_events() -> int:
+    """Send what is due to one webhook; returns how many webhooks were looked at."""
+    return deliver(worker_context())
 
 
 def _audit(schedule: str | None, *, full: bool) -> bool | None:

@@ -163,7 +163,8 @@ def trim_history(older_than: str) -> None:
     """Remove the history of requests and batches that ended long ago; nothing of money."""
     from apps.local.migrate import trim_pool_history
 
-    console.print(f"{trim_pool_history(_stack(), older_than)} events removed")
+    events, deliveries = trim_pool_history(_stack(), older_than)
+    console.print(f"{events} events and {deliveries} deliveries removed")
 
 
 @main.group()

@@ -33,6 +33,10 @@ LIBRARIES = [
     "merge_slashes", "sort_keys", "load_json", "req", "ARGUMENTS_PARSER", "_openapi_json",
     # requests, and waitress
     "trust_env", "handle_read", "maintenance", "content_length", "error_task_class", "channel_class",
+    # urllib3
+    "_new_conn",
+    # PostgreSQL, out of JSON
+    "ago_sec",
     # Celery
     "abstract", "imports", "task_default_queue", "task_routes", "beat_scheduler", "SteadyScheduler", "install_default_entries",
     "_value_",
@@ -51,6 +55,20 @@ FOR_TESTS = {
     "stranger_request": "the same",
     "wait_until_up": "tests stop and start parts of a stack",
     "start_workers": "the same",
+    **dict.fromkeys(
+        (
+            "create_webhook",
+            "change_webhook",
+            "disable_webhook",
+            "enable_webhook",
+            "delete_webhook",
+            "test_webhook",
+            "rotate_webhook_secret",
+            "replay_webhook",
+            "retry_dead_letters",
+        ),
+        "what a BFF calls",
+    ),
     "round_trips": "tests and benchmarks count what a call costs a node",
 }
 _FIELDS = ("models.py", "schemas.py", "base.py", "row.py", "lease.py")

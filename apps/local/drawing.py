@@ -12,8 +12,18 @@ from apps.local.programs import ROOT
 START, END = "<!-- house: from the imports, by `make docs` -->", "<!-- /house -->"
 WALK_START, WALK_END = "<!-- amount -->", "<!-- /amount -->"
 # The packages that are rooms of their own; what lies elsewhere in `apps.x` belongs to `apps.x`.
-INNER = ("apps.pool.flows", "apps.pool.walk", "apps.pool.reconcile", "apps.clients.shapes", "relayer.api", "relayer.chain",
-         "relayer.signing", "relayer.lifecycle", "relayer.store")  # fmt: skip
+INNER = (
+    "apps.pool.flows",
+    "apps.pool.walk",
+    "apps.pool.reconcile",
+    "apps.pool.webhooks",
+    "apps.clients.shapes",
+    "relayer.api",
+    "relayer.chain",
+    "relayer.signing",
+    "relayer.lifecycle",
+    "relayer.store",
+)
 # The local stack starts and drives all the others; it is no part of production.
 OUTSIDE = ("apps.local", "apps.devnet")
 MOST_FILES, MOST_CHANGES = 25, 6

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import Column
 
 from apps.common.errors import ServiceError, error_catalogue
-from apps.local import drawing, reason_codes
+from apps.local import drawing, reason_codes, webhooks_page
 from apps.local.api_documents import SERVICES, document
 from apps.local.programs import ROOT
 from apps.local.states_page import states_page
@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
         DOCS / "errors.md": errors_page(),
         DOCS / "states.md": states_page(),
         DOCS / "architecture.md": drawing.drawn((DOCS / "architecture.md").read_text()),
+        DOCS / "webhooks.md": webhooks_page.filled((DOCS / "webhooks.md").read_text()),
         **{DOCS / "api" / f"{service}.json": document(service) for service in SERVICES},
     }
     if "--check" in arguments:

@@ -9,7 +9,7 @@ from apps.local.errors import LocalError
 from apps.local.postgres import DATABASES
 from apps.local.programs import ROOT
 from apps.local.stack import Stack
-from apps.pool.trim import days_of, trim_history
+from apps.pool.trim import days_of, trim_deliveries, trim_history
 from migrations import runner
 
 
@@ -24,14 +24,15 @@ def migrate_databases(stack: Stack, service: str | None, *, downward: bool, revi
         yield f"{name}: {'down' if downward else 'up'} to {revision or ('base' if downward else 'head')}"
 
 
-def trim_pool_history(stack: Stack, older_than: str) -> int:
-    """Trim the history of ended flows; returns how many events went. Raises `LocalError`."""
+def trim_pool_history(stack: Stack, older_than: str) -> tuple[int, int]:
+    """Trim the history of ended flows, and deliveries that were taken; returns how many of each. Raises `LocalError`."""
     try:
         days = days_of(older_than)
     except ValueError as error:
         raise LocalError(f"--older-than {older_than}: {error}", "Name days, for example 90d.") from error
     url = stack.status()["database_urls"]["pool"] if stack.running() else _configured_url("pool")
-    return trim_history(make_sessions(make_engine(normalise_database_url(url))), days)
+    sessions = make_sessions(make_engine(normalise_database_url(url)))
+    return trim_history(sessions, days), trim_deliveries(sessions, days)
 
 
 def _configured_url(name: str) -> str:

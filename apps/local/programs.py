@@ -1,6 +1,7 @@
 """The programs of the stack: what each runs, with which environment. A secret is in the environment of its users
 alone."""
 
+import hashlib
 import math
 import os
 import sys
@@ -119,7 +120,7 @@ class Programs:
 
     def services(self) -> list[Program]:
         quiet = ["--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
-        pool = ["-A", "tasks", "worker", "-Q", "pool", "-c", "2", "-n", "pool@%h", *quiet]
+        pool = ["-A", "tasks", "worker", "-Q", "pool,webhooks", "-c", "2", "-n", "pool@%h", *quiet]
         relayer = ["-A", "relayer.tasks:celery", "worker", "-Q", "relayer", "-c", "1", "-n", "relayer@%h", *quiet]
         flower = ["flower", f"--address={HOST}", f"--port={self.state.ports.get('flower', 0)}", "--logging=warning"]
         beat = ["-A", "tasks", "beat", "--loglevel", "WARNING"]
@@ -195,6 +196,9 @@ class Programs:
             settings["ETH_RPC_URL"] = self.rpc_url
         if name == "pool":
             settings["RELAYER_HTTP_API_KEY"] = self.state.relayer_api_key
+            # Of this home alone, and the same at each start: what is encrypted under it is kept.
+            key = hashlib.sha256(f"webhooks:{self.state.internal_api_key}".encode()).hexdigest()
+            settings |= {"WEBHOOK_SECRET_KEY": key, "WEBHOOK_ALLOW_PRIVATE": "true"}
         return settings
 
     def _relayer_settings(self) -> dict[str, str]:

@@ -102,6 +102,24 @@ WALK = {
     "walk_fault": ("A fault that nobody foresaw; the worker's log has it whole.", "Mend it; " + BY_ITSELF),
     "waiting": ("A service refused for now; the detail says which.", BY_ITSELF),
 }
+WEBHOOKS = {
+    "address_refused": (
+        "The name of the endpoint stands for a private address.",
+        "Let it stand for public ones, or set `WEBHOOK_ALLOW_PRIVATE`.",
+    ),
+    "certificate_refused": ("The endpoint's certificate is not valid for its name.", "Mend the certificate."),
+    "connection_failed": ("No connection was made, or it broke before the answer was whole.", "Look at the endpoint."),
+    "disabled_by_caller": ("Somebody disabled the webhook.", "Enable it."),
+    "gone": ("The endpoint answered 410, which disables it.", "Change its url if it has moved; then enable it."),
+    "name_unknown": ("The name of the endpoint stands for no address.", "Change the url, or mend the name's entry."),
+    "no_answer": ("The call was not over within ten seconds.", "Answer first, and work afterwards."),
+    "not_http": ("What came was not an answer of HTTP.", "Look at what listens there."),
+    "redirected": (
+        "The endpoint answered with a redirect, which is not followed.",
+        "Change the url to where it leads.",
+    ),
+    "refused": ("The endpoint answered something other than 2xx.", "Read its log; the event is sent again."),
+}
 RELAYER = {
     "call_not_allowed": ("The policy does not sign this function, or not with this value.", "Send what it allows."),
     "cancel_requested": ("An empty transaction races it for its nonce.", "Wait: whichever is mined decides."),
@@ -166,5 +184,6 @@ RELAYER = {
 EVERYWHERE = {
     "Requests and batches (pool)": REQUESTS_AND_BATCHES,
     "The walk (pool)": WALK,
+    "Webhooks (pool)": WEBHOOKS,
     "Transactions (relayer)": RELAYER,
 }

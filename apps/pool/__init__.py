@@ -4,8 +4,7 @@ from flask import Flask
 
 from apps.common.celery_settings import broker_answers
 from apps.common.service_app import build_app
-from apps.flow.hints import publisher
-from apps.pool.context import PoolContext, make_context
+from apps.pool.context import PoolContext, make_context, pool_publisher
 from apps.pool.models import AuditEntry
 from apps.pool.payouts.routes import blueprint as payouts
 from apps.pool.quotes.routes import blueprint as quotes
@@ -17,13 +16,15 @@ from apps.pool.settings import PoolSettings, load_settings
 from apps.pool.users.holds import Holds
 from apps.pool.users.preferences import Users
 from apps.pool.users.routes import blueprint as users
+from apps.pool.webhooks.routes import blueprint as webhooks
+from apps.pool.webhooks.service import Webhooks
 
-BLUEPRINTS = [blueprint, users, reports, quotes, payouts]
+BLUEPRINTS = [blueprint, users, reports, quotes, payouts, webhooks]
 
 
 def create_app(settings: PoolSettings | None = None) -> Flask:
     settings = settings or load_settings()
-    context = make_context(settings, publisher(settings.broker_url, "pool"))
+    context = make_context(settings, pool_publisher(settings))
     app = build_app(
         "pool",
         blueprints=BLUEPRINTS,
@@ -44,3 +45,4 @@ def serve(app: Flask, context: PoolContext) -> None:
     app.extensions["holds"] = Holds(context.sessions, context.settings.pool_id)
     app.extensions["quotes"] = Quotes(context)
     app.extensions["users"] = Users(context)
+    app.extensions["webhooks"] = Webhooks(context)

@@ -9,9 +9,13 @@ from apps.clients.protocols import ProtocolsClient
 from apps.clients.relayer import RelayerClient
 from apps.clients.rewards import RewardsClient
 from apps.common.database import Sessions, make_engine, make_sessions
-from apps.flow.hints import Publish
+from apps.flow.hints import Publish, publisher
 from apps.pool.look import Look
 from apps.pool.settings import PoolSettings
+
+QUEUE = "pool"
+# What waits for callers' servers has a queue of its own, so that no money waits for them.
+QUEUES_APART = {"tasks.webhooks.": "webhooks"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class PoolContext:
     relayer: RelayerClient
     publish: Publish
     look: Look
+
+
+def pool_publisher(settings: PoolSettings) -> Publish:
+    """Publishes hints at the pool's tasks, each to its queue; never raises."""
+    return publisher(settings.broker_url, QUEUE, QUEUES_APART)
 
 
 def make_context(settings: PoolSettings, publish: Publish) -> PoolContext:

@@ -166,6 +166,24 @@ class AlreadyDecided(Conflict):
     code = "already_decided"
 
 
+class TooManyWebhooks(Conflict):
+    """There are as many webhooks as there may be; delete one first."""
+
+    code = "too_many_webhooks"
+
+
+class WebhookNotEnabled(Conflict):
+    """Nothing is sent to this webhook now; enable it first."""
+
+    code = "webhook_not_enabled"
+
+
+class NotDeadLetter(Conflict):
+    """This webhook has no dead letter with this id."""
+
+    code = "not_a_dead_letter"
+
+
 REJECTIONS: dict[str, type[RequestRejected]] = {
     cls.code: cls for cls in (RequestRejected, InsufficientBalance, AmountTooSmall, AmountTooLarge, DepositPosted)
 }

@@ -1,7 +1,8 @@
 """Tables of the pool database: requests, batches, and what their flows need; the walk's are in `apps.pool.walk.models`.
 
 A request, a batch and the walk are flows (`apps.flow`). Lock order everywhere: walk, then batches, then requests (by id),
-then lanes of users, then withdrawals. The feed's counter is locked where events are numbered, and nothing of these with it.
+then lanes of users, then withdrawals. The feed's counter is locked where events are numbered, and nothing of these with it;
+then webhooks, then their deliveries.
 """
 
 from datetime import datetime
@@ -12,7 +13,6 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     ForeignKey,
-    Identity,
     Index,
     Integer,
     Text,
@@ -26,13 +26,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from apps.common.audit_entries import AuditEntryMixin
 from apps.common.wei import SignedWeiColumn, WeiColumn
-from apps.flow.row import FlowMixin, LaneMixin, Reason, ScheduleFireMixin
-from apps.pool.base import JSON_OR_NULL, TIME, Base, FlowEvent
+from apps.flow.row import FlowMixin, LaneMixin, ScheduleFireMixin
+from apps.pool.base import TIME, Base, FlowEvent
+from apps.pool.feed_models import FeedCounter, RequestEvent, UnnumberedEvent
 from apps.pool.payouts.models import Deposit, Payout, PayoutAddress, PayoutTransaction
 from apps.pool.quotes.models import RequestEstimate
 from apps.pool.states import BATCH_TERMINAL, RequestStatus
 from apps.pool.users.models import UserHold, UserHoldRelease, UserPreference
 from apps.pool.walk.models import WHOLE_BLOCK, CompanyWithdrawal, ProtocolMetric, Resolution, RewardCut, Walk
+from apps.pool.webhooks.models import Webhook, WebhookAttempt, WebhookCall, WebhookDelivery
 
 __all__ = [
     "WHOLE_BLOCK",
@@ -62,6 +64,10 @@ __all__ = [
     "UserLane",
     "UserPreference",
     "Walk",
+    "Webhook",
+    "WebhookAttempt",
+    "WebhookCall",
+    "WebhookDelivery",
     "Withdrawal",
     "parked_batches_of",
     "queued_requests",
@@ -148,46 +154,6 @@ class Request(FlowMixin, Base):
     hold_aside: Mapped[int | None] = mapped_column(WeiColumn)
     hold_left: Mapped[int | None] = mapped_column(WeiColumn)
     expected_at: Mapped[datetime | None] = mapped_column(TIME)
-
-
-class _EventMixin:
-    """What an event tells: the request as its change of status left it. That there is such a request is looked up by a guard
-    (`sql/refuse_unknown_request.sql`)."""
-
-    request_id: Mapped[str] = mapped_column(Text)
-    status: Mapped[str] = mapped_column(Text)
-    reason: Mapped[Reason | None] = mapped_column(JSON_OR_NULL)
-    amount_wei: Mapped[int | None] = mapped_column(WeiColumn)
-    settled_wei: Mapped[int | None] = mapped_column(SignedWeiColumn)
-    batch_id: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.clock_timestamp())
-
-
-class RequestEvent(_EventMixin, Base):
-    """Every status change of every request: the timeline, and the gap-free feed. Immutable."""
-
-    __tablename__ = "request_events"
-    __table_args__ = (Index("ix_request_events_request", "request_id", "sequence"),)
-
-    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-
-
-class UnnumberedEvent(_EventMixin, Base):
-    """An event that has no number in the feed yet; see `apps.pool.feed`. Later in its request's timeline than all that do."""
-
-    __tablename__ = "unnumbered_events"
-    __table_args__ = (Index("ix_unnumbered_events_request", "request_id", "id"),)
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-
-
-class FeedCounter(Base):
-    """The last sequence number given out. Its row lock has events numbered by one caller at a time."""
-
-    __tablename__ = "feed_counter"
-
-    id: Mapped[bool] = mapped_column(Boolean, primary_key=True, server_default=text("true"))
-    last_sequence: Mapped[int] = mapped_column(BigInteger)
 
 
 class BatchTransaction(Base):

@@ -1,5 +1,6 @@
 """What anybody may ask of the pool: requests, batches, portfolio, quotes, the feed, the walk. Nothing here writes."""
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TypeVar
@@ -9,22 +10,23 @@ from sqlalchemy.orm import Session
 
 from apps.clients.base import CallFailed, CallRefused
 from apps.clients.shapes import pool as shapes
-from apps.clients.shapes.common import NumberPageQuery, PoolQuery
+from apps.clients.shapes.common import PoolQuery
 from apps.clients.shapes.walk import MetricsQuery, ProtocolMetricPage
 from apps.clients.shapes.walk import ProtocolMetric as ShownMetric
 from apps.clients.shapes.walk import Walk as ShownWalk
 from apps.common.database import transaction
 from apps.common.errors import NotFound
+from apps.common.long_poll import LongPoll
 from apps.common.wire import cut, integer_cursor
 from apps.pool.context import PoolContext
 from apps.pool.feed import number_events
 from apps.pool.flows.limits import Cap, relayer_limits
-from apps.pool.models import WHOLE_BLOCK, Batch, ProtocolMetric, Request, RequestEvent, Walk
+from apps.pool.models import WHOLE_BLOCK, Batch, FeedCounter, ProtocolMetric, Request, RequestEvent, Walk
 from apps.pool.rendering import (
     batch_transactions,
+    render_events,
     render_requests,
     shown_batch,
-    shown_event,
     shown_reason,
     shown_request,
 )
@@ -39,6 +41,7 @@ class PoolReads:
 
     def __init__(self, context: PoolContext) -> None:
         self.context = context
+        self._feed = LongPoll[None, int](self._look_at_feed)
 
     def request(self, request_id: str) -> shapes.Request:
         with self.context.readers() as session:
@@ -93,19 +96,32 @@ class PoolReads:
             limits = limits.with_state(self.context.protocols.state())
         return limits.of_a_stake()
 
-    def events(self, query: NumberPageQuery) -> shapes.EventPage:
-        """Every change of a status that is committed by now; what was committed before comes before."""
-        start = integer_cursor(query.after)
+    def events(self, query: shapes.EventsQuery) -> shapes.EventPage:
+        """Every change of a status that is committed by now; what was committed before comes before.
+
+        Where there is none after the one last seen, `wait` seconds are waited for one at most; nothing is held meanwhile
+        but the caller's thread. Where as many callers wait as may, the answer comes at once.
+        """
+        start, give_up = integer_cursor(query.after), time.monotonic() + query.wait
         number_events(self.context.sessions)
-        wanted = (
-            select(RequestEvent).where(RequestEvent.sequence > start).order_by(RequestEvent.sequence).limit(query.limit)
-        )
+        while True:
+            items = self._events_after(start, query.limit)
+            left = give_up - time.monotonic()
+            if items or not self._feed.wait(None, lambda last: last > start, left):
+                return shapes.EventPage(items, items[-1].sequence if items else start)
+
+    def _events_after(self, start: int, limit: int) -> list[shapes.Event]:
+        wanted = select(RequestEvent).where(RequestEvent.sequence > start).order_by(RequestEvent.sequence).limit(limit)
         with transaction(self.context.sessions) as session:
-            events = list(session.scalars(wanted))
-            rows = list(session.scalars(select(Request).where(Request.id.in_({event.request_id for event in events}))))
-            requests = {item.id: item for item in self.render(session, rows)}
-            items = [shown_event(event, requests[event.request_id]) for event in events]
-        return shapes.EventPage(items, items[-1].sequence if items else start)
+            events = session.scalars(wanted).all()
+            return render_events(session, events, self.context.settings.stake_batch_max_wait_sec)
+
+    def _look_at_feed(self, keys: frozenset[None]) -> Mapping[None, int]:
+        """The last sequence number of all that is committed by now."""
+        number_events(self.context.sessions)
+        with self.context.readers() as session:
+            last = session.scalars(select(FeedCounter.last_sequence)).one()
+        return dict.fromkeys(keys, last)
 
     def walk(self, query: PoolQuery) -> ShownWalk:
         """Where the walk stands and why it stands still, for ops."""

@@ -103,6 +103,13 @@ def shown_batch(row: Batch, transactions: list[shapes.Sent]) -> shapes.Batch:
     )
 
 
+def render_events(session: Session, events: Sequence[RequestEvent], max_wait_sec: float) -> list[shapes.Event]:
+    """Render events of the feed: five statements at most, however many."""
+    rows = session.scalars(select(Request).where(Request.id.in_({event.request_id for event in events}))).all()
+    requests = {item.id: item for item in render_requests(session, rows, max_wait_sec)}
+    return [shown_event(event, requests[event.request_id]) for event in events]
+
+
 def shown_event(event: RequestEvent, request: shapes.Request) -> shapes.Event:
     """An event of the feed: the request as it stood when the event was written."""
     position = next(
@@ -121,7 +128,7 @@ def shown_event(event: RequestEvent, request: shapes.Request) -> shapes.Event:
         next=None if event.status in REQUEST_TERMINAL else request.next,
     )
     return shapes.Event(
-        event.sequence, f"request.{event.status}", event.request_id, request.user_id, then, event.created_at
+        event.sequence, then.status.event_type, event.request_id, request.user_id, then, event.created_at
     )
 
 

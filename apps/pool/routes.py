@@ -4,7 +4,7 @@ from flask import current_app, request
 
 from apps.clients.base import CallFailed
 from apps.clients.shapes import pool as shapes
-from apps.clients.shapes.common import NumberPageQuery, PoolQuery
+from apps.clients.shapes.common import PoolQuery
 from apps.clients.shapes.walk import (
     Decision,
     MetricsQuery,
@@ -139,10 +139,12 @@ def get_portfolio(query: PoolQuery, user_id: str) -> shapes.Portfolio:
 
 
 @blueprint.get("/events")
-@blueprint.arguments(schema_of(NumberPageQuery, QuerySchema), location="query")
+@blueprint.arguments(schema_of(shapes.EventsQuery, QuerySchema), location="query")
 @blueprint.response(200, schema_of(shapes.EventPage))
-def list_events(query: NumberPageQuery) -> shapes.EventPage:
-    """Every status change in order, without gaps; `next` is always the last sequence seen."""
+def list_events(query: shapes.EventsQuery) -> shapes.EventPage:
+    """Every status change in order, without gaps; `next` is always the last sequence seen.
+
+    With `wait` an answer without an event comes only after so many seconds, unless too many callers wait already."""
     return _service().reads.events(query)
 
 

@@ -7,6 +7,8 @@ from apps.clients.shapes.pool import MIN_UNSTAKE_WEI
 from apps.common.settings import BaseSettings, SettingsReader
 from apps.common.wei import ETHER, GWEI
 
+MIN_SECRET_KEY = 32
+
 
 @dataclass(frozen=True)
 class PoolSettings(BaseSettings):
@@ -30,6 +32,8 @@ class PoolSettings(BaseSettings):
     min_unstake_wei: int = MIN_UNSTAKE_WEI
     auto_claim_interval_sec: float = 86_400.0
     auto_claim_min_wei: int = GWEI
+    webhook_secret_keys: tuple[str, ...] = ()
+    webhook_allow_private: bool = False
     # Of payouts. Limits are wei of the last 24 hours; 0 is none.
     payout_address_delay_sec: int = 86_400
     payout_user_day_limit_wei: int = 100 * ETHER
@@ -76,6 +80,8 @@ def load_settings() -> PoolSettings:
         min_unstake_wei=reader.wei("MIN_UNSTAKE_WEI", MIN_UNSTAKE_WEI),
         auto_claim_interval_sec=reader.seconds("AUTO_CLAIM_INTERVAL_SEC", 86_400),
         auto_claim_min_wei=reader.wei("AUTO_CLAIM_MIN_WEI", GWEI),
+        webhook_secret_keys=_secret_keys(reader),
+        webhook_allow_private=reader.flag("WEBHOOK_ALLOW_PRIVATE", default=False),
         payout_address_delay_sec=reader.integer("PAYOUT_ADDRESS_DELAY_SEC", 86_400),
         payout_user_day_limit_wei=reader.wei("PAYOUT_USER_DAY_LIMIT_WEI", 100 * ETHER),
         payout_day_limit_wei=reader.wei("PAYOUT_DAY_LIMIT_WEI", 1_000 * ETHER),
@@ -87,3 +93,12 @@ def load_settings() -> PoolSettings:
             reader.fault("OPS_FOUR_EYES", "is off, which APP_ENV=production refuses: what ops decide needs two persons")
     reader.finish()
     return settings
+
+
+def _secret_keys(reader: SettingsReader) -> tuple[str, ...]:
+    """What the secrets of webhooks are encrypted under: the first of the keys; all of them decrypt."""
+    name = "WEBHOOK_SECRET_KEY"
+    keys = tuple(key.strip() for key in (reader.optional_text(name) or "").split(",") if key.strip())
+    if any(len(key) < MIN_SECRET_KEY for key in keys):
+        reader.fault(name, f"must be random text of at least {MIN_SECRET_KEY} characters; several, comma-separated")
+    return keys

@@ -1,7 +1,7 @@
 """What callers and operators may read of messages, keys and caps. Nothing here changes anything."""
 
-import threading
 import time
+from collections.abc import Mapping
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -19,6 +19,7 @@ from apps.clients.shapes.relayer import (
     TransactionsQuery,
 )
 from apps.common.database import one_of, transaction
+from apps.common.long_poll import LongPoll
 from apps.common.wire import cut, integer_cursor
 from apps.ethereum.constants import MAX_GAS
 from apps.ethereum.jsonrpc import Endpoint
@@ -31,15 +32,11 @@ from relayer.signing.spending_caps import caps_left
 from relayer.store import models
 from relayer.store.states import FINAL, OPEN, SignerState
 
-# A waiting call holds one of the web server's threads; the others must stay free for calls that do something.
-MAX_WAITERS = 4
-POLL_SEC = 0.2
-
 
 class RelayerReads:
     def __init__(self, context: RelayerContext) -> None:
         self._context = context
-        self._waiters = threading.BoundedSemaphore(MAX_WAITERS)
+        self._statuses = LongPoll[str, str](self._look)
 
     def message(self, message_id: str, wait_sec: float = 0.0) -> Transaction:
         """A message as it stands; with `wait_sec`, once its status changes or is final, or the time is over.
@@ -48,16 +45,12 @@ class RelayerReads:
         comes at once.
         """
         found = self._message(message_id)
-        if wait_sec <= 0 or found.status in FINAL or not self._waiters.acquire(blocking=False):
-            return found
-        try:
-            before, give_up = found.status, time.monotonic() + wait_sec
-            while found.status == before and time.monotonic() < give_up:
-                time.sleep(min(POLL_SEC, max(0.0, give_up - time.monotonic())))
-                found = self._message(message_id)
-            return found
-        finally:
-            self._waiters.release()
+        before, give_up = found.status, time.monotonic() + wait_sec
+        while found.status == before and before not in FINAL:
+            if not self._statuses.wait(message_id, lambda status: status != before, give_up - time.monotonic()):
+                break
+            found = self._message(message_id)
+        return found
 
     def messages(self, asked: TransactionsQuery) -> TransactionPage:
         """Messages in the order of acceptance."""
@@ -164,6 +157,13 @@ class RelayerReads:
     def signer(self, address: str) -> Signer:
         """One of `signers`, by its checksummed address."""
         return next(item for item in self.signers().items if item.address == address)
+
+    def _look(self, message_ids: frozenset[str]) -> Mapping[str, str]:
+        """The status of each of these messages."""
+        stored = models.Message
+        query = select(stored.message_id, stored.status).where(one_of(stored.message_id, sorted(message_ids)))
+        with transaction(self._context.sessions) as session:
+            return {row.message_id: row.status for row in session.execute(query)}
 
     def _message(self, message_id: str) -> Transaction:
         with transaction(self._context.sessions) as session:

@@ -16,8 +16,7 @@ from typing import Any
 
 from apps.common.errors import error_catalogue
 from apps.ledger.kinds import KINDS
-from apps.local import api_documents
-from apps.local.api_documents import SERVICES
+from apps.local.api_documents import SERVICES, document
 
 ROOT = Path(__file__).parents[2]
 BEFORE = ROOT / "tests" / "unit" / "contract" / "before"
@@ -50,8 +49,8 @@ def promises() -> dict[str, Promises]:
 
 def openapi(service: str) -> dict[str, Any]:
     """The document that the service publishes at ``/openapi.json``."""
-    document: dict[str, Any] = json.loads(api_documents.document(service))
-    return document
+    found: dict[str, Any] = json.loads(document(service))
+    return found
 
 
 def endpoints(document: Mapping[str, Any]) -> Promises:
@@ -110,12 +109,16 @@ def statuses() -> Promises:
     from apps.pool import states
 
     stated = importlib.util.find_spec("relayer.store.states") is not None
+    from apps.clients.shapes.pool_states import DeliveryStatus, WebhookStatus
+
     relayer = importlib.import_module(f"relayer.store.{'states' if stated else 'models'}")
     return {
         "request": sorted(states.RequestStatus),
         "batch": sorted(states.BatchStatus),
         "walk": sorted(states.WalkStatus),
         "resolution": sorted(states.ResolutionStatus),
+        "webhook": sorted(WebhookStatus),
+        "delivery": sorted(DeliveryStatus),
         "transaction": sorted(relayer.STATUSES),
         "signer": sorted(relayer.STORED_SIGNER_STATES if stated else relayer.SIGNER_STATES),
     }

@@ -61,7 +61,7 @@ class Cutting:
 
         def attempt(known: frozenset[str]) -> str | None:
             told = self.run(partial(die_at_first_new, known, work))
-            return None if told is None else _new_in(told)
+            return None if told is None else new_in(told)
 
         return self.ratchet.work(name, attempt)
 
@@ -85,7 +85,7 @@ class Cutting:
             assert ended == 0, told
             if NEW not in told:
                 return None
-            point = _new_in(told)
+            point = new_in(told)
             self.frozen[point.split()[0]] += 1
             return point
 
@@ -149,7 +149,8 @@ def _at_first_new(known: frozenset[str], act: Callable[[], bool], at: frozenset[
     pytest.MonkeyPatch().setattr(crashpoint, "is_here", is_here)
 
 
-def _new_in(told: str) -> str:
+def new_in(told: str) -> str:
+    """The boundary that was new, out of what the process said."""
     return told.rsplit(NEW, 1)[1].splitlines()[0]
 
 

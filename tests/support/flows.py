@@ -282,6 +282,8 @@ def running_flows(desk: Desk, make_database: Callable[[str], str], **changes: An
             reward_source="share_rate",
             pause_on_drift=False,
             ops_four_eyes=False,
+            webhook_secret_keys=("a-key-of-the-tests-and-of-nobody-else",),
+            webhook_allow_private=True,
             payout_address_delay_sec=0,
         )
         settings = replace(settings, **changes)

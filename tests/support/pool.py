@@ -54,6 +54,8 @@ def pool_settings(database_url: str, **changes: Any) -> PoolSettings:
         "reward_source": "share_rate",
         "pause_on_drift": False,
         "ops_four_eyes": False,
+        "webhook_secret_keys": ("a-key-of-the-tests-and-of-nobody-else",),
+        "webhook_allow_private": True,
     }
     return PoolSettings(**{**values, **changes})
 

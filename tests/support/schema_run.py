@@ -26,6 +26,9 @@ BEYOND_SCHEMAS: Mapping[str, set[str]] = {
     "create_reconciliation": {"block"},
     "get_earnings": {"from", "to"},  # one before the other, and not longer apart than a span may be
     "get_statement": {"from", "to"},
+    "create_webhook": {"url"},  # where nothing is sent to
+    "change_webhook": {"url"},  # the same, and one of two fields
+    "replay_webhook": {"after_sequence"},  # one of two fields
     "resolve_walk": {"account", "action", "batch_id", "block_number", "code", "effect", "gas_cost_wei", "log_index"},
 }
 LONGEST_WAIT_SEC = 30

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import marshmallow as ma
 
@@ -55,6 +56,15 @@ class NumberPageQuery:
 
     limit: int = given(wire.limit_field, load_default=wire.DEFAULT_LIMIT)
     after: str | None = given(wire.cursor_field, regex=wire.NUMBER, load_default=None)
+
+
+# The longest that a call may wait for something to change.
+MAX_WAIT_SEC = 30
+
+
+def wait_field(**options: Any) -> ma.fields.Float:
+    """``?wait=``: how many seconds a call waits at most for something to change; 0 answers at once."""
+    return ma.fields.Float(**{"load_default": 0.0, **options}, validate=ma.validate.Range(0, MAX_WAIT_SEC))
 
 
 @dataclass(frozen=True, kw_only=True)

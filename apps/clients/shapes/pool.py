@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import marshmallow as ma
 
-from apps.clients.shapes.common import IdPageQuery, Reason, one_of
+from apps.clients.shapes.common import IdPageQuery, NumberPageQuery, Reason, one_of, wait_field
 from apps.clients.shapes.fields import text_of
 from apps.clients.shapes.ledger import Balance
 from apps.clients.shapes.pool_states import BatchKind, BatchStatus, RequestKind, RequestStatus
@@ -286,3 +286,10 @@ class QuoteQuery:
     kind: str = given(ma.fields.String, required=True, validate=one_of((RequestKind.STAKE, RequestKind.UNSTAKE)))
     amount_wei: PositiveWei
     pool_id: str | None = given(wire.pool_id_field, load_default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventsQuery(NumberPageQuery):
+    """`after`: the last sequence number seen. `wait`: where there is nothing behind it, wait so long for the next event."""
+
+    wait: float = given(wait_field, load_default=0.0)

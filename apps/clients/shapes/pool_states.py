@@ -35,6 +35,11 @@ class RequestStatus(Status):
     FAILED = "failed", "It could not be done; all of it was moved back."
     NEEDS_ATTENTION = "needs_attention", "It cannot heal by itself: ops decide."
 
+    @property
+    def event_type(self) -> str:
+        """The type of the event that tells of it, in the feed and by webhook."""
+        return f"request.{self}"
+
 
 class BatchKind(Status):
     """What a batch does on chain."""
@@ -71,3 +76,20 @@ class ResolutionStatus(Status):
     APPROVED = "approved", "Decided; the walk or the batch has not acted on it yet."
     REJECTED = "rejected", "Taken back before anything was done about it."
     APPLIED = "applied", "The walk or the batch has acted on it."
+
+
+class WebhookStatus(Status):
+    """Whether events are sent to an endpoint."""
+
+    ENABLED = "enabled", "Events are sent, and again until they are taken."
+    DISABLED = "disabled", "Nothing is sent; it goes on from where it stopped once it is enabled."
+    NEEDS_ATTENTION = "needs_attention", "A defect keeps it from being worked on; enabling it tries again."
+    DELETED = "deleted", "Nothing is sent any more, its secrets are gone, and nobody is shown it."
+
+
+class DeliveryStatus(Status):
+    """How far an event has come on its way to an endpoint."""
+
+    PENDING = "pending", "Not taken yet: it is sent again, or waits for an earlier event of its request."
+    DELIVERED = "delivered", "The endpoint answered 2xx."
+    DEAD_LETTER = "dead_letter", "Given up after three days; sent again once somebody says so."

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import marshmallow as ma
 
-from apps.clients.shapes.common import Reason
+from apps.clients.shapes.common import Reason, wait_field
 from apps.clients.shapes.fields import AddressField, DataField, MessageIdsField, several_of, text_of
 from apps.common.shapes import StrictInteger, Time, Wei, Whole, described, given
 from apps.common.states import Status
@@ -25,7 +25,6 @@ from apps.common.wire import (
 )
 from apps.ethereum.constants import MAX_GAS, TRANSFER_GAS
 
-MAX_WAIT_SEC = 30
 _PURPOSE = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z", re.ASCII)
 
 
@@ -99,7 +98,7 @@ class NewTransaction:
 class WaitQuery:
     """`wait`: seconds to wait for the status to change."""
 
-    wait: float = given(ma.fields.Float, load_default=0.0, validate=ma.validate.Range(0, MAX_WAIT_SEC))
+    wait: float = given(wait_field, load_default=0.0)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from sqlalchemy import text
+
 from apps.common.auth import HEADER
 from apps.common.database import transaction
+from apps.common.long_poll import MAX_WAITERS
 from apps.common.wei import ETHER
 from apps.pool.feed import number_events, record_events
 from tests.support.pool import FullHouse, PoolHouse
@@ -69,3 +72,37 @@ def test_numbering__by_many_at_once__each_event_once(house: PoolHouse) -> None:
     answer = house.client().get("/v1/events", query_string={"limit": 200}, headers={HEADER: KEY}).get_json()
     assert [item["sequence"] for item in answer["items"]] == list(range(1, 41))
     assert len({item["pool_request_id"] for item in answer["items"]}) == 40
+
+
+def test_feed__waited_for_by_many__so_many_wait_holding_nothing_and_all_are_answered_by_one_event(
+    house: PoolHouse,
+) -> None:
+    client = house.client()
+    feed = client.application.extensions["service"].reads._feed
+    busy = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+    )
+
+    def read(wait: int) -> tuple[list[str], int]:
+        own = client.application.test_client()
+        answer = own.get("/v1/events", query_string={"after": 0, "wait": wait}, headers={HEADER: KEY}).get_json()
+        return [item["type"] for item in answer["items"]], answer["next"]
+
+    with ThreadPoolExecutor(MAX_WAITERS) as threads:
+        waiting = [threads.submit(read, 30) for _ in range(MAX_WAITERS)]
+        while feed._waited_for[None] < MAX_WAITERS:
+            time.sleep(0.001)
+        assert read(30) == ([], 0), "no room to wait: answered at once"
+        assert [one.done() for one in waiting] == [False] * MAX_WAITERS
+        with transaction(house.context.sessions) as session:
+            assert session.scalar(busy) == 0
+        with transaction(house.context.sessions) as session:
+            record_events(session, house.queue_stakes([ETHER]))
+        assert [one.result() for one in waiting] == [(["request.queued"], 1)] * MAX_WAITERS
+    assert read(30) == (["request.queued"], 1), "what is there is answered at once"
+
+
+def test_feed__wait_out_of_bounds__refused_by_name(house: PoolHouse) -> None:
+    for wait in ("-1", "31", "nan", "soon"):
+        answer = house.client().get("/v1/events", query_string={"wait": wait}, headers={HEADER: KEY})
+        assert (answer.status_code, list(answer.get_json()["errors"])) == (422, ["wait"])

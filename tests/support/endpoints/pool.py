@@ -12,12 +12,14 @@ from apps.flow.lease import acquire
 from apps.flow.outcome import Park
 from apps.flow.row import reason
 from apps.flow.runner import write
+from apps.pool.feed import number_events
 from apps.pool.flows.batches import BatchFlow
 from apps.pool.models import Batch, Walk
 from tests.support.endpoints.call import Call, Prepare, Table, found, reads, span, writes
 from tests.support.endpoints.protocols import submitted
 from tests.support.endpoints.world import ANN, World
 
+MESSAGE = "message_id"
 HALT: dict[str, Any] = {
     "code": "foreign_out",
     "detail": "2000000000000000000 shares left the operator.",
@@ -94,6 +96,64 @@ def held(world: World, name: str) -> Call:
     return Call(path={"hold_id": made["id"]}, body={"by": "paul", "why": "Compliance has answered."})
 
 
+def webhook(world: World, name: str) -> Call:
+    """Room for an endpoint, which nobody sends to: no worker runs."""
+    world.sql("pool", "UPDATE webhooks SET status = 'deleted', next_run_at = NULL"
+              " WHERE id < (SELECT id FROM webhooks ORDER BY id DESC OFFSET 9 LIMIT 1)")  # fmt: skip
+    number_events(world.flows.context.sessions)
+    types = ["request.completed", "request.failed"]
+    return Call(body={"message_id": f"{name}:hook", "url": "https://bff.example/staking-events", "types": types})
+
+
+def webhook_with(then: Callable[[World, str], None] | None = None, **body: Any) -> Prepare:
+    """A webhook, what came of it, and the body of what is asked about it; its message_id where that is `name`."""
+
+    def prepare(world: World, name: str) -> Call:
+        made = world.done("pool", "create_webhook", webhook(world, name))["id"]
+        if then is not None:
+            then(world, made)
+        given = {key: f"{name}:asked" if value == MESSAGE else value for key, value in body.items()}
+        return Call(path={"webhook_id": made}, body=given or None)
+
+    return prepare
+
+
+def listed_webhooks(world: World, name: str) -> Call:
+    """A list with one in it; others that a table made before are gone."""
+    world.sql("pool", "UPDATE webhooks SET status = 'deleted', next_run_at = NULL")
+    webhook_with()(world, name)
+    return Call()
+
+
+def delivery(status: str) -> Prepare:
+    """A test event of a webhook, and how far it has come."""
+
+    def prepare(world: World, name: str) -> Call:
+        call = webhook_with(message_id=MESSAGE)(world, name)
+        made = world.done("pool", "test_webhook", call)["id"]
+        _fail(world, made, status)
+        return Call(path={**call.path, "delivery_id": made})
+
+    return prepare
+
+
+def deliveries(world: World, name: str) -> Call:
+    return Call(path={"webhook_id": delivery("dead_letter")(world, name).path["webhook_id"]})
+
+
+def _fail(world: World, delivery_id: str, status: str) -> None:
+    """One attempt that came to nothing."""
+    world.sql("pool", "UPDATE webhook_deliveries SET status = :status, attempt_count = 1, due_at = CASE WHEN :status ="
+              " 'pending' THEN now() + interval '10 s' END WHERE id = :id", id=delivery_id, status=status)  # fmt: skip
+    fault = '{"code": "refused", "detail": "Answered 500; only 2xx takes an event."}'
+    world.sql("pool", "INSERT INTO webhook_attempts (delivery_id, at, duration_ms, answer_status, error)"
+              " VALUES (:id, now(), 41, 500, CAST(:fault AS jsonb))", id=delivery_id, fault=fault)  # fmt: skip
+
+
+def _disable(world: World, webhook_id: str) -> None:
+    world.done("pool", "disable_webhook", Call(path={"webhook_id": webhook_id}))
+
+
 def of_a_list(operation: str, parameter: str, **query: str) -> Callable[[World, str], Call]:
     """The newest of a list."""
 
@@ -144,6 +204,20 @@ POOL: Table = {
     "get_quote": reads(kind="stake", amount_wei="32000000000000000000"),
     "get_quote_accuracy": reads(),
     "list_events": reads(limit="2"),
+    "create_webhook": writes(webhook),
+    "list_webhooks": found(listed_webhooks),
+    "get_webhook": found(webhook_with()),
+    "change_webhook": writes(webhook_with(types=["*"])),
+    "disable_webhook": writes(webhook_with()),
+    "enable_webhook": writes(webhook_with(_disable)),
+    "delete_webhook": writes(webhook_with(), "not_found"),
+    "rotate_webhook_secret": writes(webhook_with(message_id=MESSAGE, overlap_sec=3600)),
+    "test_webhook": writes(webhook_with(message_id=MESSAGE)),
+    "replay_webhook": writes(webhook_with(message_id=MESSAGE, after_sequence=0)),
+    "list_deliveries": found(deliveries),
+    "get_delivery": found(delivery("pending")),
+    "retry_dead_letters": writes(deliveries),
+    "retry_dead_letter": writes(delivery("dead_letter"), "not_a_dead_letter"),
     "get_walk": reads(),
     "resolve_walk": writes(halted),
     "list_resolutions": reads(limit="2"),

@@ -19,7 +19,8 @@ from apps.common.errors import RequestTimeout
 from apps.common.keys import Scope, key_line
 from apps.common.service_app import build_app
 from apps.common.web_channel import _rendered
-from tests.support.contract import SERVICES, endpoints, openapi
+from apps.local.api_documents import SERVICES
+from tests.support.contract import endpoints, openapi
 
 SHARED = "shared"
 

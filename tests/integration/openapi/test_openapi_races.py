@@ -33,9 +33,10 @@ WRITES = [
     for one in documented(DOCUMENTS[service])
     if one.writes
 ]
-# What goes on after it was asked for: a replay shows it as it stands by then.
+# What goes on after it was asked for: a replay shows it as it stands by then. A secret is shown once.
 LIVE = {
     *("status", "reason", "next", "timeline", "updated_at", "batch_id", "transactions"),
+    "secret",
     *("amount_wei", "settled_wei", "applied_at", "decided_at", "balance_wei", "observed_block"),
 }
 

@@ -1,7 +1,7 @@
 """Payouts and deposits: their tables, the users' payout addresses, and the statuses of the two new kinds of request.
 
-Revision ID: 0013
-Revises: 0012
+Revision ID: 0014
+Revises: 0013
 """
 
 import sqlalchemy as sa
@@ -11,8 +11,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from apps.common.wei import WeiColumn
 from migrations import guards
 
-revision = "0013"
-down_revision = "0012"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
@@ -135,7 +135,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     there = sa.text("SELECT EXISTS (SELECT FROM payouts) OR EXISTS (SELECT FROM deposits)")
     if op.get_bind().execute(there).scalar_one():
-        raise RuntimeError("Payouts or deposits were made: the release before could not show them. Stay at 0013.")
+        raise RuntimeError("Payouts or deposits were made: the release before could not show them. Stay at 0014.")
     _guard(BEFORE)
     for table in TABLES:
         op.drop_table(table)

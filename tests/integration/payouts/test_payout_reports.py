@@ -1,5 +1,7 @@
 """Payouts and deposits in a user's statement, and their way to the chain and back."""
 
+from eth_typing import HexStr
+
 from apps.clients.shapes.payouts import NewDeposit
 from apps.clients.shapes.reports import TransactionRequestsQuery
 from apps.common.wei import ETHER
@@ -19,7 +21,7 @@ def test_payout__paid__statement_and_lineage_name_its_transfer_and_the_way_back_
     (transfer,) = found.transactions
     assert [item.kind for item in found.movements] == ["withdrawal", "payout_paid"]
     assert (transfer.purpose, transfer.success, found.batches) == ("payout", True, [])
-    sent = flows.desk.web3.eth.get_transaction(transfer.tx_hash)
+    sent = flows.desk.web3.eth.get_transaction(HexStr(str(transfer.tx_hash)))
     assert (sent["value"], sent["blockNumber"]) == (2 * ETHER, transfer.block_number)
     back = requests_of_transaction(flows.context, str(transfer.tx_hash), TransactionRequestsQuery())
     assert back.value_wei == back.requests_wei == sum(item.amount_wei for item in back.items) == 2 * ETHER

@@ -6,7 +6,7 @@ from flask import current_app
 
 from apps.clients.shapes import webhooks as shapes
 from apps.common.api import Blueprint
-from apps.common.errors import NotConfigured
+from apps.common.errors import NotConfigured, NotFound
 from apps.common.idempotency import REPLAY_HEADER
 from apps.common.shapes import schema_of
 from apps.common.wire import BodySchema, QuerySchema
@@ -22,7 +22,7 @@ blueprint = Blueprint(
 
 
 @blueprint.post("/webhooks")
-@blueprint.refuses(TooManyWebhooks, NotConfigured)
+@blueprint.refuses(NotConfigured, NotFound, TooManyWebhooks)
 @blueprint.arguments(schema_of(shapes.NewWebhook, BodySchema))
 @blueprint.response(201, schema_of(shapes.WebhookWithSecret))
 @blueprint.alt_response(200, schema=schema_of(shapes.WebhookWithSecret), description="A replay; the secret is null.")

@@ -23,7 +23,10 @@ SOURCES = sorted(
     path for folder in ("apps/pool", "tasks") for path in (ROOT / folder).rglob("*.py") if path.name != "effects.py"
 )
 # The first part of every name, as an f-string or a literal would begin.
-PREFIXES = "stake|unstake|reward-claim|payout|deposit|auto-claim|rebase|donation|settle|gas|dust|manual|claim|resolution|reconciliation"
+PREFIXES = (
+    "stake|unstake|reward-claim|payout|deposit|auto-claim|rebase|donation|settle|gas|dust|manual|claim|resolution"
+    "|reconciliation"
+)
 
 
 def test_effects__sources_of_the_pool__make_no_name_themselves() -> None:

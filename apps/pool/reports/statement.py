@@ -16,8 +16,8 @@ from apps.common.spans import span_of
 from apps.common.wei import format_ether
 from apps.common.wire import TX_HASH, format_time
 from apps.pool.context import PoolContext
-from apps.pool.effects import Cause, cause_of
 from apps.pool.models import BatchTransaction, Deposit, PayoutTransaction, Request, Withdrawal
+from apps.pool.reports.causes import Cause, cause_of
 from apps.pool.states import TransactionStatus
 
 # Movements that stand for a transfer of the request's own. What a payout gives back stands for none.

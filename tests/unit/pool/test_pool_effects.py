@@ -19,10 +19,12 @@ from apps.pool.states import (
 )
 
 ROOT = Path(__file__).parents[3]
+# Where names are made, and where the reports read them back.
+NAMING = {"effects.py", "causes.py"}
 SOURCES = sorted(
-    path for folder in ("apps/pool", "tasks") for path in (ROOT / folder).rglob("*.py") if path.name not in {"effects.py", "causes.py"}
+    path for folder in ("apps/pool", "tasks") for path in (ROOT / folder).rglob("*.py") if path.name not in NAMING
 )
-# The reports read names back. The first part of every name, as an f-string or a literal would begin.
+# The first part of every name, as an f-string or a literal would begin.
 PREFIXES = (
     "stake|unstake|reward-claim|payout|deposit|auto-claim|rebase|donation|settle|gas|dust|manual|claim|resolution"
     "|reconciliation"

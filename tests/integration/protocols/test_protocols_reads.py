@@ -42,7 +42,11 @@ def test_state__now__what_the_contracts_say(house: House) -> None:
 
 def test_state__limit_removed__unlimited_is_null(house: House) -> None:
     house.desk.oracle.set_stake_limit(0, 0)
-    assert house.get("/v1/lido/state")["stake_limit"] == {"current_wei": None, "max_wei": None}
+    assert house.get("/v1/lido/state")["stake_limit"] == {
+        "current_wei": None,
+        "max_wei": None,
+        "growth_per_block_wei": None,
+    }
 
 
 def test_state__switches__each_shown(house: House) -> None:

@@ -119,7 +119,7 @@ class Transfer:
     block_number: Whole
     block_hash: str
     sender: str = field(metadata={"data_key": "from"})
-    to: str | None = described("Null where a contract was created.", type=["string", "null"])
+    to: str | None = described("Null where a contract was created.")
     amount_wei: Wei
     success: bool
     final: bool

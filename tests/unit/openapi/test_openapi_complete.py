@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from jsonschema_rs import Draft202012Validator
+from jsonschema_rs import Draft202012Validator, meta
 
 from apps.local.api_documents import SERVICES, document
 from tests.support.endpoints.tables import TABLES
@@ -108,6 +108,12 @@ def test_openapi__names__are_each_given_once(service: str) -> None:
     names = [one.name for one in documented(published(service))]
     assert len(names) == len(set(names))
     assert {"get_status", "get_metrics"} < set(names)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_openapi__every_schema__is_one(service: str) -> None:
+    for name, schema in published(service)["components"]["schemas"].items():
+        assert meta.is_valid({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}), name
 
 
 @pytest.mark.parametrize("service", SERVICES)

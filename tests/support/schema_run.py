@@ -35,8 +35,8 @@ CHECKSUM = "The checksum of this address is wrong."
 LONGEST_WAIT_SEC = 30
 MANY_EXAMPLES = 50
 ANY_WRITE = {"message_id", "Idempotency-Key"}  # one of the two, and both alike
-# Of which operation a 503 tells the truth: of a block before there was Lido, which a node that has lost its state shows alike.
-UNAVAILABLE = {"get_lido_state"}
+# Of which operations a 503 tells the truth: of a block before there was Lido, which a node that has lost its state shows alike.
+UNAVAILABLE = {"get_lido_state", "create_reconciliation"}
 
 
 def faults(app: Flask, key: str | None, examples: int, seed: int = 1) -> list[str]:

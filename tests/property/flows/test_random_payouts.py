@@ -101,7 +101,8 @@ def test_payouts__any_history__what_left_custody_is_what_the_books_say_was_paid(
     for number in range(120):
         life.step()
         if number % 40 == 39:
-            assert flows.drifts(at_head=False) == {}, "exact at whatever block the walk stands"
+            # Of a deposit on chain before the block and in the books after it, it says so: `unidentified`, which is no drift.
+            assert flows.drifts(at_head=False).keys() <= {"unidentified"}, "exact at whatever block the walk stands"
     life.end()
     with transaction(flows.context.sessions) as session:
         rows = session.execute(text("SELECT user_id, status, amount_wei FROM requests WHERE kind = 'payout'")).all()

@@ -112,9 +112,9 @@ class FourLedgers(RuleBasedStateMachine):
 
     @rule()
     def kill_every_backend(self) -> None:
-        """The service finds its connections dead at the next call, and nobody notices. (L19)"""
+        """The service finds its connections dead at the next call, and nobody notices. (L19) Dead: it is waited for."""
         self.cursor.execute(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
         self.cursor.connection.commit()

@@ -50,7 +50,7 @@ def worker() -> Iterator[Worker]:
         celery.conf.update(delivery_settings(broker_url), task_default_queue="logs")
         made = Worker(broker_url)
 
-        @celery.task(name="logs.look")
+        @celery.task(name="logs.look", shared=False)
         def look(row_id: str | None = None) -> None:
             for work in made.work:
                 work()

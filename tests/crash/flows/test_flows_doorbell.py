@@ -80,7 +80,8 @@ def keeper(make_database: Callable[[str], str], broker_url: str) -> Iterator[Sho
         def advance_orders() -> int:
             return advance(shop.flow)
 
-        yield Shopkeeper(shop, client, publish, app.task(name=TASK)(advance_orders))
+        # Of this app alone: a shared task would be registered with every app that a later test of this process makes.
+        yield Shopkeeper(shop, client, publish, app.task(name=TASK, shared=False)(advance_orders))
     client.close()
 
 

@@ -9,8 +9,8 @@ SETUP := $(VENV)/.installed apps/devnet/node_modules/.installed
 # What the image holds; what the local stack needs besides; what tests and checks need besides.
 LOCKS := requirements.lock requirements-desk.lock requirements-dev.lock
 NAME ?= stack
-# Processes that run tests side by side. Some of the longest wait for limits in seconds, so two cores bear five.
-WORKERS ?= 5
+# Processes that run tests side by side. Some of the longest wait for limits in seconds, so two cores bear four.
+WORKERS ?= 4
 export STAKING_HOME ?= $(CURDIR)/.staking
 # Where it is set, each of the many processes that tests and the stack start would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE

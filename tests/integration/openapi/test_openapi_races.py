@@ -41,7 +41,15 @@ LIVE = {
 }
 
 
-@pytest.mark.parametrize(("service", "name"), WRITES)
+# Their key must be in a state that what other operations prepare by hand with it may have put it out of: they are raced in
+# a house of their own.
+OF_A_KEY = {("relayer", "speed_up_transaction"), ("relayer", "release_signer")}
+RACED = [
+    pytest.param(*one.values, id=one.id, marks=pytest.mark.prove) if one.values in OF_A_KEY else one for one in WRITES
+]
+
+
+@pytest.mark.parametrize(("service", "name"), RACED)
 def test_write__fifty_callers_at_once__one_effect_and_equal_answers(service: str, name: str, world: World) -> None:
     operation = TABLES[service][name]
     alone = operation.prepare(world, f"alone{next(NAMES)}")

@@ -137,8 +137,8 @@ def basis_of(kind: RequestKind, amount_wei: int, facts: Facts) -> list[shapes.Qu
 
 def _reason(kind: RequestKind, basis: Sequence[shapes.QuoteBasis]) -> Reason:
     """What decides the time: a part that cannot be told, else a limit, else the usual."""
-    named = {part.code: part for part in basis if part.seconds is None or part.code == "stake_limit"}
-    for part in named.values():
+    part = next((part for part in basis if part.seconds is None or part.code == "stake_limit"), None)
+    if part is not None:
         return Reason(part.code, part.detail)
     if kind == RequestKind.UNSTAKE:
         return Reason("withdrawal_queue", "The protocol pays in its own order, usually within days.")

@@ -172,10 +172,6 @@ def _names(row: Request, withdrawals: Sequence[Withdrawal], own_hashes: Sequence
     if row.kind == RequestKind.REWARD_CLAIM:
         return [effects.reward_book(effects.reward_claim(row.id))]
     if row.kind == RequestKind.PAYOUT:
-        return [name(row.id) for name in (effects.payout_reserve, effects.payout_paid, effects.payout_return)]
-    if row.kind == RequestKind.DEPOSIT:
-        return [effects.deposit(str(row.body["tx_hash"]))]
-    if row.kind == RequestKind.PAYOUT:
         return [name(row.id) for name in (effects.payout_reserve, effects.payout_return, effects.payout_paid)]
     if row.kind == RequestKind.DEPOSIT:
         return [effects.deposit(tx_hash) for tx_hash in own_hashes]

@@ -9,9 +9,10 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import func, select, update
 
-from apps.clients.base import CallFailed, CallRefused
+from apps.clients.base import CallRefused
 from apps.clients.shapes.pool import NewRewardClaim
 from apps.common.database import transaction
+from apps.common.errors import ServiceError
 from apps.pool import effects
 from apps.pool.context import PoolContext
 from apps.pool.errors import UserOnHold
@@ -59,7 +60,8 @@ def _claim(context: PoolContext, service: PoolService, row: UserPreference) -> b
             made = True
     except UserOnHold:
         log.info("auto_claim_skipped", user_preference=row.id, why="user_on_hold")
-    except (CallFailed, CallRefused) as error:
+    # Whatever it is, it is this user's alone: the others go on.
+    except (CallRefused, ServiceError) as error:
         log.warning("auto_claim_waits", user_preference=row.id, why=str(error))
         wait_sec = AGAIN_SEC
     _put_off(context, row, wait_sec, made=made)

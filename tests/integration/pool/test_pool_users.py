@@ -195,6 +195,27 @@ def test_auto_claim__user_on_hold__left_until_the_next_time(full: FullHouse) -> 
     assert full.get("/v1/users/max/preferences")["next_auto_claim_at"] is not None
 
 
+def test_auto_claim__of_one_user_is_refused__the_next_ones_are_claimed(full: FullHouse) -> None:
+    for user_id in ("oda", "pia"):
+        full.client.put(f"/v1/users/{user_id}/preferences", json={"auto_claim_rewards": True}, headers={HEADER: KEY})
+        earn(full, user_id, f"of-{user_id}")
+    with transaction(full.pool.context.sessions) as session:
+        (first,) = session.scalars(text("SELECT id FROM user_preferences WHERE user_id = 'oda'"))
+        session.execute(
+            text(
+                "UPDATE user_preferences SET next_auto_claim_at"
+                " = now() - CASE user_id WHEN 'oda' THEN interval '1 hour' ELSE interval '1 second' END"
+                " WHERE auto_claim_rewards"
+            )
+        )
+    full.deposit("rob", ETHER)
+    body = {"message_id": f"auto-claim:{first}:1", "user_id": "rob", "amount_wei": str(ETHER)}  # oda's name is taken
+    assert full.post("/v1/stakes", body).status_code == 201
+    claim_due(full.pool.context)
+    assert requests_of(full, "oda") == []
+    assert [kind for kind, _, _ in requests_of(full, "pia")] == ["reward_claim"]
+
+
 def test_preferences__taken_back__nothing_is_claimed_any_more(full: FullHouse) -> None:
     for wanted in (True, False):
         body = {"auto_claim_rewards": wanted}
